@@ -1,0 +1,5 @@
+#![forbid(unsafe_code)]
+//! The file: text to an immutable [`plan::Plan`].
+
+pub mod plan;
+pub use plan::Plan;

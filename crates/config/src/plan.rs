@@ -1,0 +1,321 @@
+//! The plan: a whole platform, immutable and fully resolved.
+//!
+//! Everything that runs works from a `Plan` and nothing else. Names have become indexes, defaults are
+//! filled in, references are known to exist: whoever holds a `Plan` never has to check it again
+//! ("parse, don't validate"). A change is a new `Plan`, swapped whole.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Index of a [`Node`] in [`Plan::nodes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u16);
+/// Index of a [`Vip`] in [`Plan::vips`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VipId(pub u16);
+/// Index of a [`Frontend`] in [`Plan::frontends`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FrontendId(pub u16);
+/// Index of a [`Backend`] in [`Plan::backends`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId(pub u16);
+
+/// A whole platform.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The name after `platform`.
+    pub platform: Arc<str>,
+    /// Where each node's dashboard, API and `/metrics` listen.
+    pub admin: SocketAddr,
+    /// Where access lines go.
+    pub access_log: AccessLog,
+    /// User that unprivileged processes run as when started by root.
+    pub user: Arc<str>,
+    /// How long a stopping node waits for open requests before it ends them.
+    pub drain: Duration,
+    /// Machines, in the order of the file.
+    pub nodes: Vec<Node>,
+    /// Virtual addresses.
+    pub vips: Vec<Vip>,
+    /// Where requests come in.
+    pub frontends: Vec<Frontend>,
+    /// Who answers them.
+    pub backends: Vec<Backend>,
+    /// Application tiers.
+    pub tomcats: Vec<Tomcat>,
+    /// What the file asks for that this build validates but does not act on yet, one phrase each, such
+    /// as `cache pages`; `relais run` says them in one line.
+    pub pending: Vec<String>,
+}
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Its name, as in `--node NAME`.
+    pub name: Arc<str>,
+    /// Its addresses, one a heartbeat link; the first is the one that servers are reached by.
+    pub links: Vec<IpAddr>,
+}
+
+/// An IPv4 or IPv6 network in CIDR notation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// An address in it, host bits kept as written.
+    pub address: IpAddr,
+    /// Length of the prefix, 0 to 32 or 128.
+    pub prefix: u8,
+}
+
+impl Cidr {
+    /// Whether `ip` is inside. An IPv4-mapped IPv6 address is taken as the IPv4 address it means.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.address, ip.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                u32::from(net) & mask == u32::from(ip) & mask
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                u128::from(net) & mask == u128::from(ip) & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// A virtual address and who may hold it (RFC 9568).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vip {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Length of its network prefix, 1 to 32.
+    pub prefix: u8,
+    /// Interface that carries it.
+    pub interface: Arc<str>,
+    /// VRID, 1 to 255: unique on the link.
+    pub router_id: u8,
+    /// Who may hold it and with which priority, 1 to 255, in the order of the file.
+    pub nodes: Vec<(NodeId, u8)>,
+    /// Advertisement interval: 10 ms to 40.95 s, whole centiseconds.
+    pub advertise: Duration,
+    /// Whether a node of higher priority takes the address from a live holder.
+    pub preempt: Preempt,
+    /// What must be up on a node for it to hold the address.
+    pub track: Vec<FrontendId>,
+}
+
+/// Whether a returning node of higher priority takes its address back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preempt {
+    /// As soon as it is ready.
+    Always,
+    /// Not while the holder lives.
+    Never,
+}
+
+/// What a frontend or backend speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// HTTP/1.1, balanced request by request.
+    Http,
+    /// Bytes, balanced connection by connection.
+    Tcp,
+}
+
+/// Where requests come in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frontend {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Nodes that run it (design §1: `on`, else those of the addresses it binds, else all).
+    pub nodes: Vec<NodeId>,
+    /// What it speaks.
+    pub mode: Mode,
+    /// Its listeners.
+    pub binds: Vec<Bind>,
+    /// Connections open at a time on one node; more wait in the kernel's queue.
+    pub max_connections: u32,
+    /// `X-Forwarded-For` is set on requests, except from these networks; `None`: not set at all.
+    pub forwarded_for: Option<Vec<Cidr>>,
+    /// Time-outs towards the client.
+    pub timeout: FrontendTimeouts,
+    /// Answers every request with a redirect to this scheme.
+    pub redirect: Option<Redirect>,
+    /// Who answers; always there unless `redirect` is.
+    pub default_backend: Option<BackendId>,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bind {
+    /// Where it listens; `*` is written as the unspecified IPv4 address.
+    pub address: SocketAddr,
+    /// It speaks TLS, which this build does not: it is not opened, and `pending` says so.
+    pub tls: bool,
+}
+
+/// A redirect of every request to another scheme on the same host and path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Redirect {
+    /// `http` or `https`.
+    pub scheme: Arc<str>,
+    /// Status code: 301, 302, 303, 307 or 308.
+    pub code: u16,
+}
+
+/// Time-outs towards the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrontendTimeouts {
+    /// From the first byte of a request to the end of its head (answer: 408).
+    pub request: Duration,
+    /// Longest silence while a client owes us bytes or takes ours.
+    pub client: Duration,
+    /// Longest wait for the next request on an idle connection (end: silent close).
+    pub keep_alive: Duration,
+}
+
+/// Time-outs towards the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendTimeouts {
+    /// To establish a connection (answer: 503).
+    pub connect: Duration,
+    /// Longest silence while a server owes us bytes or takes ours (answer: 504).
+    pub server: Duration,
+    /// Longest wait for a free place at a server (answer: 503).
+    pub queue: Duration,
+    /// Longest silence in both directions of a tunnel (Upgrade, TCP mode).
+    pub tunnel: Duration,
+    /// For a health check as a whole, once connected (before that, `connect` counts too).
+    pub check: Duration,
+}
+
+/// Who answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it speaks.
+    pub mode: Mode,
+    /// Who gets the next request.
+    pub balance: Balance,
+    /// How a server shows that it is well; `None`: it is taken for well.
+    pub check: Option<Check>,
+    /// Time-outs towards its servers.
+    pub timeout: BackendTimeouts,
+    /// How often a request may be tried again, 0 to 100.
+    pub retries: u8,
+    /// Whether a retry may go to another server.
+    pub redispatch: bool,
+    /// Its servers, tiers expanded.
+    pub servers: Vec<Server>,
+}
+
+/// Who gets the next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn, by weight, smoothly.
+    RoundRobin,
+    /// Parsed and noted as pending; served as round robin by this build.
+    Other,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Its name, unique in the backend.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share, 0 to 256; 0 gets nothing new.
+    pub weight: u16,
+    /// Requests (HTTP) or connections (TCP) it may have at a time; `None`: no limit.
+    pub max_connections: Option<u32>,
+    /// The node it runs on, where the file knows it.
+    pub node: Option<NodeId>,
+}
+
+/// An active health check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// How often, 10 ms to 1 h.
+    pub every: Duration,
+    /// Failures in a row that take a server out, 1 to 255.
+    pub fall: u8,
+    /// Successes in a row that bring it back, 1 to 255.
+    pub rise: u8,
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CheckKind {
+    /// A connection can be made.
+    Tcp,
+    /// `GET path` answers with a status in the range.
+    Http {
+        /// Path and query.
+        path: Arc<str>,
+        /// `Host` field; `None`: the server's address.
+        host: Option<Arc<str>>,
+        /// First and last status that counts as well.
+        expect: (u16, u16),
+    },
+    /// Parsed and noted as pending; checked as `Tcp` by this build.
+    Other,
+}
+
+/// An application tier: instances of Tomcat on several nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tomcat {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Nodes that run it.
+    pub nodes: Vec<NodeId>,
+    /// Instances on each node, 1 to 64.
+    pub instances: u16,
+    /// Port of the first instance; the next ones count up.
+    pub first_port: u16,
+}
+
+/// Where access lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// The standard output, which systemd's journal keeps.
+    Stdout,
+    /// A file, appended to, reopened on reload.
+    File(Arc<str>),
+}
+
+impl Plan {
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Option<NodeId> {
+        self.nodes.iter().position(|n| &*n.name == name).map(|i| NodeId(i as u16))
+    }
+
+    /// The frontends that run on `node`.
+    pub fn frontends_on(&self, node: NodeId) -> impl Iterator<Item = (FrontendId, &Frontend)> {
+        let ids = (0u16..).map(FrontendId);
+        ids.zip(&self.frontends).filter(move |(_, f)| f.nodes.contains(&node))
+    }
+
+    /// The virtual addresses that `node` may hold, with its priority for each.
+    pub fn vips_on(&self, node: NodeId) -> impl Iterator<Item = (VipId, &Vip, u8)> {
+        (0u16..).map(VipId).zip(&self.vips).filter_map(move |(id, vip)| {
+            let (_, priority) = vip.nodes.iter().find(|(n, _)| *n == node)?;
+            Some((id, vip, *priority))
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! What the supervisor and its children say to each other.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::status::NodeStatus;
+
+/// The three children (design §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The data plane: workers, health checks.
+    Proxy,
+    /// Virtual addresses.
+    Vip,
+    /// Admin API, `/metrics`.
+    Control,
+}
+
+impl Role {
+    /// Every role, in the order in which they are started.
+    pub const ALL: [Role; 3] = [Role::Proxy, Role::Vip, Role::Control];
+
+    /// The name in logs, in `ps` and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Proxy => "proxy",
+            Role::Vip => "vip",
+            Role::Control => "control",
+        }
+    }
+}
+
+/// From the supervisor to a child.
+///
+/// A new child gets `Hello`, then `Status`, then what it must remember (`Server`, `Resume`), then its
+/// `Listener`s, then `Plan`; it answers `Ready` or `Refused`. Later plans come the same way: the new
+/// listeners first, then `Plan`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "order")]
+pub enum Order {
+    /// Which node this is, and how many worker threads the proxy must run (1 to 256).
+    Hello {
+        /// The node's name in the plan.
+        node: String,
+        /// Worker threads; each listener comes once for every one of them.
+        workers: u16,
+    },
+    /// The attached descriptor is a listening Unix stream socket: answer every connection on it with
+    /// this process's status document (JSON) and close it.
+    Status,
+    /// The attached descriptor is the listening TCP socket of worker `index` for one bind. For the
+    /// control process `frontend` is `admin`.
+    Listener {
+        /// The frontend's name.
+        frontend: String,
+        /// The bind's address, as in the plan.
+        address: SocketAddr,
+        /// Worker that accepts on it, from 0.
+        index: u16,
+    },
+    /// The attached descriptor is a memory file with the text of the plan to put in force.
+    Plan {
+        /// Counts up with each plan of one supervisor.
+        generation: u64,
+        /// Where the text came from, for diagnostics.
+        file: String,
+    },
+    /// To a new proxy: what its predecessor knew of a server.
+    Server {
+        /// Backend's name.
+        backend: String,
+        /// Server's name.
+        server: String,
+        /// Whether its health check called it well.
+        up: bool,
+    },
+    /// To vip: whether a frontend of this node can serve.
+    Frontend {
+        /// Frontend's name.
+        name: String,
+        /// Its state.
+        state: FrontendState,
+    },
+    /// To a new vip: its predecessor held this address until `ago_ms` milliseconds before now.
+    Resume {
+        /// Virtual address's name.
+        vip: String,
+        /// Milliseconds since the predecessor's death.
+        ago_ms: u64,
+    },
+    /// To control: the node as the supervisor sees it; sent on every change.
+    Node(NodeStatus),
+    /// To vip: give every address to another node, answer `HandedOver`, then hold none until a plan comes.
+    HandOver,
+    /// To proxy: let clients finish with `Connection: close`, then answer `Drained` and exit 0.
+    Drain {
+        /// Milliseconds until what is still open is cut.
+        limit_ms: u64,
+    },
+    /// Exit 0 now.
+    Stop,
+}
+
+/// Whether a frontend can serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FrontendState {
+    /// A worker accepts on all its listeners.
+    Up,
+    /// Its process died and the next is being started; connections wait in the kernel's queue.
+    Healing,
+    /// Nobody will accept soon.
+    Down,
+}
+
+/// A virtual router's state (RFC 9568 §6.4); `Fault` is ours: not in the election at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VipState {
+    /// Something that it tracks is down, or it was handed over.
+    Fault,
+    /// Another node holds the address.
+    Backup,
+    /// This node holds it.
+    Master,
+}
+
+/// From a child to the supervisor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "report")]
+pub enum Report {
+    /// The plan of this generation is in force.
+    Ready {
+        /// As in `Order::Plan`.
+        generation: u64,
+    },
+    /// The plan could not be put in force; the one before it still is.
+    Refused {
+        /// As in `Order::Plan`.
+        generation: u64,
+        /// One sentence that says what happened and what to do.
+        why: String,
+    },
+    /// A virtual router changed its state.
+    Vip {
+        /// Virtual address's name.
+        name: String,
+        /// Its new state.
+        state: VipState,
+    },
+    /// A health check changed its mind.
+    Server {
+        /// Backend's name.
+        backend: String,
+        /// Server's name.
+        server: String,
+        /// Whether it is well now.
+        up: bool,
+    },
+    /// Every address has another holder, or nobody took it in time.
+    HandedOver,
+    /// Nothing is open any more.
+    Drained {
+        /// Connections that were cut at the limit.
+        unfinished: u32,
+    },
+}
+
+/// What a command asks the supervisor on `RUN_DIR/relais.sock`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "ask")]
+pub enum Ask {
+    /// The node's status.
+    Status,
+    /// Put the attached plan text in force.
+    Apply {
+        /// Where it came from, for diagnostics.
+        file: String,
+    },
+}
+
+/// The supervisor's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "answer")]
+pub enum Answer {
+    /// To `Ask::Status`.
+    Status(NodeStatus),
+    /// The plan is in force in every process.
+    Applied {
+        /// Its generation.
+        generation: u64,
+    },
+    /// Nothing was changed.
+    Refused {
+        /// The diagnostics, ready to print.
+        why: String,
+    },
+}

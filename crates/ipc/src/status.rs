@@ -1,0 +1,224 @@
+//! The status documents: what each process says of itself, as JSON, to whoever connects to its socket
+//! in the run directory (`proxy.sock`, `vip.sock`). Counters count up from the process's start.
+
+use std::io::{self, Read};
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixListener;
+
+use crate::message::{FrontendState, Role, VipState};
+
+/// The node as its supervisor sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: String,
+    /// The platform's name.
+    pub platform: String,
+    /// Version of the binary.
+    pub version: String,
+    /// Supervisor's process id.
+    pub pid: u32,
+    /// Where the plan came from.
+    pub file: String,
+    /// Generation of the plan in force.
+    pub generation: u64,
+    /// What the file asks for that this build does not act on.
+    pub pending: Vec<String>,
+    /// The node is being stopped.
+    pub stopping: bool,
+    /// Its children.
+    pub processes: Vec<ProcessStatus>,
+}
+
+/// One child.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Which.
+    pub role: Role,
+    /// Its process id; `None` while it is being restarted.
+    pub pid: Option<u32>,
+    /// Whether its plan is in force.
+    pub ready: bool,
+    /// How often it had to be started again.
+    pub restarts: u64,
+}
+
+/// The data plane.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Process id.
+    pub pid: u32,
+    /// Generation of its plan.
+    pub generation: u64,
+    /// It finishes what is open and takes nothing new.
+    pub draining: bool,
+    /// Worker threads.
+    pub workers: u16,
+    /// One for each frontend of this node.
+    pub frontends: Vec<FrontendStatus>,
+    /// One for each backend that those can reach.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// A frontend's counters.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FrontendStatus {
+    /// Its name.
+    pub name: String,
+    /// `http` or `tcp`.
+    pub mode: String,
+    /// Connections open now.
+    pub connections: u64,
+    /// The most that may be open.
+    pub max_connections: u64,
+    /// Connections accepted.
+    pub connections_total: u64,
+    /// Requests received whole.
+    pub requests_total: u64,
+    /// Requests refused as malformed or too slow (400, 408, 413, 414, 431, ...).
+    pub request_errors_total: u64,
+    /// Responses by class: 1xx, 2xx, 3xx, 4xx, 5xx, other.
+    pub responses_total: [u64; 6],
+    /// Bytes received from clients.
+    pub bytes_in_total: u64,
+    /// Bytes sent to clients.
+    pub bytes_out_total: u64,
+}
+
+/// A backend's servers and what it did that no server counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: String,
+    /// `http` or `tcp`.
+    pub mode: String,
+    /// Its servers.
+    pub servers: Vec<ServerStatus>,
+    /// Requests answered with 503 because no server was there.
+    pub unserved_total: u64,
+    /// Requests waiting for a free place now.
+    pub queued: u64,
+}
+
+/// A server's state and counters.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it listens, `IP:PORT`.
+    pub address: String,
+    /// Whether it gets requests.
+    pub up: bool,
+    /// Whether it is checked at all.
+    pub checked: bool,
+    /// What the last check found, in a few words.
+    pub check: String,
+    /// How long the last check took, milliseconds.
+    pub check_ms: u64,
+    /// Seconds since it went up or down.
+    pub since_s: u64,
+    /// How often it went down.
+    pub downs_total: u64,
+    /// Weight, 0 to 256.
+    pub weight: u16,
+    /// Requests (HTTP) or connections (TCP) it has now.
+    pub active: u64,
+    /// Idle connections kept to it.
+    pub idle: u64,
+    /// Requests or connections given to it.
+    pub sessions_total: u64,
+    /// Connections to it that failed.
+    pub connect_errors_total: u64,
+    /// Responses that broke off, timed out or were malformed.
+    pub response_errors_total: u64,
+    /// Requests tried again after it failed them.
+    pub retries_total: u64,
+    /// Of these, those given to another server.
+    pub redispatches_total: u64,
+    /// Failed checks.
+    pub check_failures_total: u64,
+    /// Responses by class: 1xx, 2xx, 3xx, 4xx, 5xx, other.
+    pub responses_total: [u64; 6],
+    /// Bytes sent to it.
+    pub bytes_in_total: u64,
+    /// Bytes received from it.
+    pub bytes_out_total: u64,
+}
+
+/// The virtual addresses.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VipsStatus {
+    /// Process id.
+    pub pid: u32,
+    /// Generation of its plan.
+    pub generation: u64,
+    /// One for each address that this node may hold.
+    pub vips: Vec<VipStatus>,
+}
+
+/// One virtual address on this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VipStatus {
+    /// Its name.
+    pub name: String,
+    /// The address with its prefix, `A.B.C.D/N`.
+    pub address: String,
+    /// Interface that carries it.
+    pub interface: String,
+    /// VRID.
+    pub router_id: u8,
+    /// This node's state in the election.
+    pub state: VipState,
+    /// This node's priority.
+    pub priority: u8,
+    /// Who advertised last: the holder as seen from here.
+    pub master: Option<Ipv4Addr>,
+    /// Why the state is what it is, one sentence.
+    pub reason: String,
+    /// Seconds since the last change of state.
+    pub since_s: u64,
+    /// How often this node became master.
+    pub became_master_total: u64,
+    /// Advertisements sent.
+    pub adverts_sent_total: u64,
+    /// Advertisements received that were for this virtual router.
+    pub adverts_received_total: u64,
+    /// Packets refused (checksum, TTL, version, VRID, ...).
+    pub adverts_refused_total: u64,
+    /// State of each tracked frontend.
+    pub tracked: Vec<(String, FrontendState)>,
+}
+
+/// Answers every connection on `listener` with the JSON of what `document` returns, for ever.
+///
+/// A reader that does not take its answer within a second is dropped.
+pub async fn serve<T: Serialize>(listener: UnixListener, document: impl Fn() -> T) {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(10)).await; // out of descriptors: let some come back
+            continue;
+        };
+        let Ok(json) = serde_json::to_vec(&document()) else { continue };
+        let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&json)).await;
+    }
+}
+
+/// Reads the status document behind `path`, blocking for at most `limit`.
+///
+/// # Errors
+/// If nobody listens there, the time is up, or the answer is not the document asked for.
+pub fn fetch<T: DeserializeOwned>(path: &Path, limit: Duration) -> io::Result<T> {
+    let mut stream = StdUnixStream::connect(path)?;
+    stream.set_read_timeout(Some(limit))?;
+    let mut json = Vec::new();
+    stream.read_to_end(&mut json)?;
+    serde_json::from_slice(&json).map_err(io::Error::other)
+}
+
