@@ -1,1 +1,3 @@
-//! x
+//! The platform in network namespaces, its embedded application, and the demo.
+
+pub mod app;
