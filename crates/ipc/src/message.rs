@@ -46,6 +46,8 @@ pub enum Order {
         node: String,
         /// Worker threads; each listener comes once for every one of them.
         workers: u16,
+        /// Absolute path of the run directory, where the status sockets of all processes are.
+        run_dir: String,
     },
     /// The attached descriptor is a listening Unix stream socket: answer every connection on it with
     /// this process's status document (JSON) and close it.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
-use tokio::net::UnixListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
 
 use crate::message::{FrontendState, Role, VipState};
 
@@ -222,3 +222,51 @@ pub fn fetch<T: DeserializeOwned>(path: &Path, limit: Duration) -> io::Result<T>
     serde_json::from_slice(&json).map_err(io::Error::other)
 }
 
+/// Longest status document that [`fetch_async`] reads, bytes.
+pub const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
+
+/// As [`fetch`], for callers on a tokio runtime; `limit` is for the whole of it.
+///
+/// # Errors
+/// As [`fetch`]; also if the document is longer than [`MAX_DOCUMENT`].
+pub async fn fetch_async<T: DeserializeOwned>(path: &Path, limit: Duration) -> io::Result<T> {
+    let read = async {
+        let mut json = Vec::new();
+        UnixStream::connect(path).await?.take(MAX_DOCUMENT + 1).read_to_end(&mut json).await?;
+        if json.len() as u64 > MAX_DOCUMENT {
+            return Err(io::Error::other("the status document is too long"));
+        }
+        serde_json::from_slice(&json).map_err(io::Error::other)
+    };
+    tokio::time::timeout(limit, read).await.map_err(|_| io::ErrorKind::TimedOut)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(name: &str) -> (std::path::PathBuf, UnixListener) {
+        let path = std::env::temp_dir().join(format!("relais-status-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        (path, listener)
+    }
+
+    #[tokio::test]
+    async fn a_document_arrives_as_it_was_served() {
+        let (path, listener) = socket("served");
+        let server = tokio::spawn(serve(listener, || VipsStatus { pid: 7, generation: 3, vips: vec![] }));
+        let seen: VipsStatus = fetch_async(&path, Duration::from_secs(5)).await.unwrap();
+        assert_eq!((seen.pid, seen.generation), (7, 3));
+        server.abort();
+        let _ = std::fs::remove_file(path);
+    }
+
+    #[tokio::test]
+    async fn a_silent_process_is_waited_for_no_longer_than_asked() {
+        let (path, _listener) = socket("silent");
+        let error = fetch_async::<VipsStatus>(&path, Duration::from_millis(20)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let _ = std::fs::remove_file(path);
+    }
+}
