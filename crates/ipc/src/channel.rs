@@ -3,12 +3,14 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg,
+    sendmsg, socket_with, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,6 +56,16 @@ impl Channel {
             Ok(SocketType::SEQPACKET) => Channel::new(stdin.as_fd().try_clone_to_owned()?),
             _ => Err(io::Error::other("this command is started by `relais run`, not by hand")),
         }
+    }
+
+    /// The channel to whoever listens at `path`.
+    ///
+    /// # Errors
+    /// If nobody does, or this user may not.
+    pub fn connect(path: &Path) -> io::Result<Channel> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Channel::new(socket)
     }
 
     /// Sends one message, with a descriptor if there is one. Waits while the other end is slow.
@@ -113,6 +125,41 @@ impl Channel {
                 Ok(Some((message, fd)))
             }
         }
+    }
+}
+
+/// A socket in the file system on which channels are accepted.
+#[derive(Debug)]
+pub struct Listener {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl Listener {
+    /// Listens at `path`, for its owner only; what a dead process left there is replaced.
+    ///
+    /// # Errors
+    /// If the directory is not there or not ours to write.
+    pub fn bind(path: &Path) -> io::Result<Listener> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        bind(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR)?;
+        listen(&socket, 16)?;
+        Ok(Listener { socket: AsyncFd::try_with_interest(socket, Interest::READABLE)? })
+    }
+
+    /// The next channel.
+    ///
+    /// # Errors
+    /// If the process is out of descriptors.
+    pub async fn accept(&self) -> io::Result<Channel> {
+        let flags = SocketFlags::CLOEXEC;
+        let accept = |socket: &OwnedFd| Ok(accept_with(socket, flags)?);
+        Channel::new(self.socket.async_io(Interest::READABLE, accept).await?)
     }
 }
 

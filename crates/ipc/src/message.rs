@@ -48,6 +48,8 @@ pub enum Order {
         workers: u16,
         /// Absolute path of the run directory, where the status sockets of all processes are.
         run_dir: String,
+        /// Absolute path of the run directory, where the status sockets of all processes are.
+        run_dir: String,
     },
     /// The attached descriptor is a listening Unix stream socket: answer every connection on it with
     /// this process's status document (JSON) and close it.
@@ -62,6 +64,9 @@ pub enum Order {
         /// Worker that accepts on it, from 0.
         index: u16,
     },
+    /// The attached descriptor is the access log's file, opened for appending; it replaces the one
+    /// before. Comes before `Plan` where the plan's `access-log` is a file.
+    AccessLog,
     /// The attached descriptor is a memory file with the text of the plan to put in force.
     Plan {
         /// Counts up with each plan of one supervisor.
