@@ -43,7 +43,7 @@ impl Channel {
     /// If it cannot be made non-blocking or watched.
     pub fn new(socket: OwnedFd) -> io::Result<Channel> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Channel { socket: AsyncFd::try_with_interest(socket, Interest::READABLE | Interest::WRITABLE)? })
+        Ok(Channel { socket: watch(socket, Interest::READABLE | Interest::WRITABLE)? })
     }
 
     /// A child's channel: its standard input.
@@ -128,6 +128,13 @@ impl Channel {
     }
 }
 
+/// Has the runtime watch a descriptor.
+// Deprecated because a type could change its descriptor while it is watched; an `OwnedFd` cannot.
+#[allow(deprecated)]
+fn watch(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::try_with_interest(socket, interest).map_err(Into::into)
+}
+
 /// A socket in the file system on which channels are accepted.
 #[derive(Debug)]
 pub struct Listener {
@@ -149,7 +156,7 @@ impl Listener {
         bind(&socket, &SocketAddrUnix::new(path)?)?;
         rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR)?;
         listen(&socket, 16)?;
-        Ok(Listener { socket: AsyncFd::try_with_interest(socket, Interest::READABLE)? })
+        Ok(Listener { socket: watch(socket, Interest::READABLE)? })
     }
 
     /// The next channel.

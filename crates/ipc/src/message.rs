@@ -48,8 +48,6 @@ pub enum Order {
         workers: u16,
         /// Absolute path of the run directory, where the status sockets of all processes are.
         run_dir: String,
-        /// Absolute path of the run directory, where the status sockets of all processes are.
-        run_dir: String,
     },
     /// The attached descriptor is a listening Unix stream socket: answer every connection on it with
     /// this process's status document (JSON) and close it.
