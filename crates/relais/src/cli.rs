@@ -1,0 +1,127 @@
+//! The command line (design §2). Every command ends with 0 when it did what was asked, 1 when it could
+//! not, 2 when the command line itself was wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{commands, supervisor};
+
+/// Where a node's sockets are unless it is told otherwise.
+const RUN_DIR: &str = "/run/relais";
+
+/// Keeps a web application answering while the machines under it die.
+#[derive(Debug, Parser)]
+#[command(name = "relais", version, arg_required_else_help = true, subcommand_required = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what is wrong with a plan file, with line, column and what to write instead
+    Check {
+        /// The plan file
+        file: PathBuf,
+    },
+    /// Explain a directive: what it does, its values, its limits; without one, list them all
+    Explain {
+        /// The directive's name, such as `advertise`
+        directive: Option<String>,
+    },
+    /// Run this machine's whole part of the platform, in the foreground (systemd: Type=notify)
+    Run {
+        /// The plan file, the same on every machine
+        file: PathBuf,
+        /// Which of the file's nodes this machine is
+        #[arg(long, value_name = "NAME")]
+        node: String,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    /// Put a plan file in force on the running node without dropping a connection
+    Apply {
+        /// The plan file
+        file: PathBuf,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    /// Show the running node: processes, addresses, frontends, servers
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    #[command(flatten)]
+    Lab(commands::lab::Command),
+    /// One of the processes that `relais run` starts
+    #[command(hide = true)]
+    #[command(subcommand)]
+    Child(Child),
+}
+
+#[derive(Debug, Args)]
+struct RunDir {
+    /// Directory of the node's sockets
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
+    run_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Child {
+    /// The data plane
+    Proxy,
+    /// The virtual addresses
+    Vip,
+    /// The admin page and `/metrics`
+    Control,
+    /// The embedded application of the lab and the demo
+    App {
+        /// Where it listens
+        #[arg(long, value_name = "IP:PORT")]
+        listen: SocketAddr,
+        /// Its name, such as `tomcat1-1`
+        #[arg(long)]
+        name: String,
+        /// The directory that all instances share
+        #[arg(long, value_name = "DIR")]
+        store: PathBuf,
+    },
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub(crate) fn run(self) -> ExitCode {
+        match self.command {
+            Command::Check { file } => commands::check(&file),
+            Command::Explain { directive } => commands::explain(directive.as_deref()),
+            Command::Run { file, node, run_dir } => {
+                supervisor::run(supervisor::Options { file, node, run_dir: run_dir.run_dir })
+            }
+            Command::Apply { file, run_dir } => commands::apply(&file, &run_dir.run_dir),
+            Command::Status { json, run_dir } => commands::status::run(&run_dir.run_dir, json),
+            Command::Lab(command) => command.run(),
+            Command::Child(role) => child(role),
+        }
+    }
+}
+
+/// Becomes one of the processes; none of them can gain privileges that it was not started with.
+fn child(child: Child) -> ExitCode {
+    if let Err(error) = rustix::thread::set_no_new_privs(true) {
+        eprintln!("relais: the kernel cannot forbid new privileges: {error}");
+    }
+    match child {
+        Child::Proxy => relais_proxy::main(),
+        Child::Vip => relais_vip::main(),
+        Child::Control => relais_admin::main(),
+        Child::App { listen, name, store } => {
+            relais_lab::app::main(relais_lab::app::Args { listen, name, store })
+        }
+    }
+}

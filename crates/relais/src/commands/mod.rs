@@ -1,0 +1,100 @@
+//! The commands that are not the platform itself: they read a file or ask a running node.
+
+pub(crate) mod lab;
+pub(crate) mod status;
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use relais_ipc::Channel;
+use relais_ipc::channel::text_to_fd;
+use relais_ipc::message::{Answer, Ask};
+
+use crate::supervisor::read_plan;
+
+/// Longest wait for a node's answer; an apply is given up by the node itself before that.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// `relais check FILE`
+pub(crate) fn check(file: &Path) -> ExitCode {
+    let text = match read_plan(file) {
+        Ok(text) => text,
+        Err(why) => return fail(&why),
+    };
+    let report = relais_config::check(&file.display().to_string(), &text);
+    print(&report.text);
+    if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `relais explain [DIRECTIVE]`
+pub(crate) fn explain(directive: Option<&str>) -> ExitCode {
+    match relais_config::explain(directive.unwrap_or_default()) {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(why) => fail(&why),
+    }
+}
+
+/// `relais apply FILE`
+pub(crate) fn apply(file: &Path, run_dir: &Path) -> ExitCode {
+    let shown = file.display().to_string();
+    let text = match read_plan(file) {
+        Ok(text) => text,
+        Err(why) => return fail(&why),
+    };
+    match ask(run_dir, &Ask::Apply { file: shown.clone() }, Some(&text)) {
+        Ok(Answer::Applied { generation }) => {
+            print(&format!("{shown} is in force (generation {generation})\n"));
+            ExitCode::SUCCESS
+        }
+        Ok(Answer::Refused { why }) => fail(&format!("nothing was changed: {why}")),
+        Ok(other) => fail(&format!("the node answered something else: {other:?}")),
+        Err(why) => fail(&why),
+    }
+}
+
+/// Asks the supervisor of the node whose run directory this is.
+fn ask(run_dir: &Path, ask: &Ask, text: Option<&str>) -> Result<Answer, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+    let shown = run_dir.display();
+    runtime.block_on(async {
+        let channel = Channel::connect(&run_dir.join("relais.sock")).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                format!("no node runs in {shown}: start it with `relais run`, or name its --run-dir")
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("only the user that runs the node in {shown} may ask it")
+            }
+            _ => format!("the node in {shown} cannot be asked: {error}"),
+        })?;
+        let fd =
+            text.map(text_to_fd).transpose().map_err(|error| format!("no memory for the plan: {error}"))?;
+        let question = async {
+            channel.send(ask, fd.as_ref().map(AsFd::as_fd)).await?;
+            channel.recv::<Answer>().await
+        };
+        match tokio::time::timeout(ANSWER_LIMIT, question).await {
+            Ok(Ok(Some((answer, _)))) => Ok(answer),
+            Ok(Ok(None)) => Err(format!("the node in {shown} ended before it answered")),
+            Ok(Err(error)) => Err(format!("the node in {shown} cannot be asked: {error}")),
+            Err(_) => Err(format!("the node in {shown} did not answer in {} s", ANSWER_LIMIT.as_secs())),
+        }
+    })
+}
+
+/// Prints to the standard output; a reader that went away (`| head`) is no error.
+fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Says why it could not be done.
+fn fail(why: &str) -> ExitCode {
+    eprintln!("relais: {}", why.trim_end());
+    ExitCode::FAILURE
+}

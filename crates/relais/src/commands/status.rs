@@ -1,0 +1,110 @@
+//! `relais status`: the running node in a few lines, or as JSON.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use relais_ipc::message::{Answer, Ask};
+use relais_ipc::status::{BackendStatus, NodeStatus, ProxyStatus, VipStatus, VipsStatus, fetch};
+
+use super::{ask, fail, print};
+
+/// A process that does not tell its status in this time is said not to answer.
+const LIMIT: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(run_dir: &Path, json: bool) -> ExitCode {
+    let node = match ask(run_dir, &Ask::Status, None) {
+        Ok(Answer::Status(node)) => node,
+        Ok(other) => return fail(&format!("the node answered something else: {other:?}")),
+        Err(why) => return fail(&why),
+    };
+    let proxy: Option<ProxyStatus> = fetch(&run_dir.join("proxy.sock"), LIMIT).ok();
+    let vips: Option<VipsStatus> = fetch(&run_dir.join("vip.sock"), LIMIT).ok();
+    if json {
+        let all = serde_json::json!({ "node": node, "proxy": proxy, "vips": vips });
+        print(&format!("{all:#}\n"));
+    } else {
+        print(&text(&node, proxy.as_ref(), vips.as_ref()));
+    }
+    ExitCode::SUCCESS
+}
+
+fn text(node: &NodeStatus, proxy: Option<&ProxyStatus>, vips: Option<&VipsStatus>) -> String {
+    let mut out = String::new();
+    let state = if node.stopping { ", stopping" } else { "" };
+    let _ = writeln!(
+        out,
+        "node {} of {}: {} (generation {}), relais {}, pid {}{state}",
+        node.node, node.platform, node.file, node.generation, node.version, node.pid
+    );
+    for process in &node.processes {
+        let pid = process.pid.map_or("being started".to_owned(), |pid| format!("pid {pid}"));
+        let ready = if process.ready { "" } else { ", plan not in force yet" };
+        let _ = writeln!(out, "  {:<8} {pid}, {} restarts{ready}", process.role.name(), process.restarts);
+    }
+    match vips {
+        Some(vips) => vips.vips.iter().for_each(|vip| write_vip(&mut out, vip)),
+        None => out.push_str("vip does not answer\n"),
+    }
+    let Some(proxy) = proxy else {
+        out.push_str("proxy does not answer\n");
+        return out;
+    };
+    for frontend in &proxy.frontends {
+        let _ = writeln!(
+            out,
+            "frontend {} ({}): {} of {} connections, {} requests, {} refused, {} answered 5xx",
+            frontend.name,
+            frontend.mode,
+            frontend.connections,
+            frontend.max_connections,
+            frontend.requests_total,
+            frontend.request_errors_total,
+            frontend.responses_total[4],
+        );
+    }
+    proxy.backends.iter().for_each(|backend| write_backend(&mut out, backend));
+    if !node.pending.is_empty() {
+        let _ = writeln!(out, "not acted on by this build: {}", node.pending.join(", "));
+    }
+    out
+}
+
+fn write_vip(out: &mut String, vip: &VipStatus) {
+    let state = format!("{:?}", vip.state).to_lowercase();
+    let master = vip.master.map_or(String::new(), |master| format!(", last advertised by {master}"));
+    let _ = writeln!(
+        out,
+        "vip {} {} on {}: {state} for {} s, priority {}{master}: {}",
+        vip.name, vip.address, vip.interface, vip.since_s, vip.priority, vip.reason
+    );
+}
+
+fn write_backend(out: &mut String, backend: &BackendStatus) {
+    let up = backend.servers.iter().filter(|server| server.up).count();
+    let _ = writeln!(
+        out,
+        "backend {} ({}): {up} of {} servers up, {} queued, {} unserved",
+        backend.name,
+        backend.mode,
+        backend.servers.len(),
+        backend.queued,
+        backend.unserved_total
+    );
+    for server in &backend.servers {
+        let state = if server.up { "up" } else { "DOWN" };
+        let check = if server.checked { server.check.as_str() } else { "not checked" };
+        let _ = writeln!(
+            out,
+            "  {:<16} {:<21} {state:<4} for {} s, weight {}, {} active, {} served, {} retried: {check}",
+            server.name,
+            server.address,
+            server.since_s,
+            server.weight,
+            server.active,
+            server.sessions_total,
+            server.retries_total
+        );
+    }
+}

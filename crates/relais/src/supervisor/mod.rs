@@ -1,0 +1,555 @@
+//! The supervisor: `relais run`. It holds the listening sockets, starts the three children and starts
+//! them again when they die, and puts plans in force. It reads the plan file and the messages of its own
+//! children and of root's commands; it never parses what comes from the network.
+
+mod apply;
+mod backoff;
+mod child;
+mod notify;
+mod sockets;
+mod stop;
+mod user;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use relais_base::Time;
+use relais_config::plan::{AccessLog, NodeId, Plan};
+use relais_ipc::channel::{Listener, text_to_fd};
+use relais_ipc::message::{Answer, Ask};
+use relais_ipc::status::{NodeStatus, ProcessStatus};
+use relais_ipc::{Channel, FrontendState, Order, Report, Role, VipState};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use apply::Applying;
+use child::{Child, Event, FromChild};
+use notify::Notify;
+use sockets::Sockets;
+use stop::Stopping;
+use user::User;
+
+/// Longest plan text, bytes.
+pub(crate) const MAX_PLAN: u64 = 1024 * 1024;
+
+/// What `relais run` was asked to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// The plan file.
+    pub(crate) file: PathBuf,
+    /// Which of its nodes this machine is.
+    pub(crate) node: String,
+    /// Where the sockets of this node are.
+    pub(crate) run_dir: PathBuf,
+}
+
+/// A plan and what it was made of.
+#[derive(Debug)]
+struct Edition {
+    generation: u64,
+    file: String,
+    text: String,
+    plan: Plan,
+    node: NodeId,
+    /// The file that access lines go to, opened anew with each edition (so a reload follows logrotate).
+    access_log: Option<OwnedFd>,
+}
+
+struct Supervisor {
+    options: Options,
+    started: Instant,
+    notify: Notify,
+    user: Option<User>,
+    workers: u16,
+    sockets: Sockets,
+    status_sockets: BTreeMap<&'static str, OwnedFd>,
+    children: [Child; 3],
+    events: mpsc::UnboundedSender<FromChild>,
+    /// Children to be started again, and when.
+    respawn: Vec<(Role, Time)>,
+    current: Edition,
+    last_generation: u64,
+    applying: Option<Applying>,
+    stopping: Option<Stopping>,
+    /// What a new proxy must know of the servers.
+    health: BTreeMap<(String, String), bool>,
+    /// What a new vip must know of the addresses.
+    vips: BTreeMap<String, VipState>,
+    frontends: FrontendState,
+    announced_ready: bool,
+    _lock: File,
+}
+
+/// Runs this node until it is told to stop.
+pub(crate) fn run(options: Options) -> ExitCode {
+    relais_ipc::journal::init("relais");
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(async { Supervisor::start(options).await?.serve().await }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            error!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Supervisor {
+    /// Reads the plan, opens the sockets, starts the children.
+    async fn start(options: Options) -> Result<Running, String> {
+        let edition = Edition::read(&options, 1)?;
+        let lock = prepare_run_dir(&options.run_dir)?;
+        raise_descriptor_limit();
+        let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(256) as u16);
+        let user = user::unprivileged(&edition.plan.user);
+        let mut sockets = Sockets::new(workers);
+        sockets.open(&sockets::wanted(&edition.plan, edition.node))?;
+        let status_sockets = status_sockets(&options.run_dir, user)?;
+        let asks = Listener::bind(&options.run_dir.join("relais.sock"))
+            .map_err(|error| format!("cannot listen in {}: {error}", options.run_dir.display()))?;
+        let (events, from_children) = mpsc::unbounded_channel();
+
+        let mut supervisor = Supervisor {
+            started: Instant::now(),
+            notify: Notify::from_env(),
+            user,
+            workers,
+            sockets,
+            status_sockets,
+            children: Role::ALL.map(Child::new),
+            events,
+            respawn: Vec::new(),
+            last_generation: edition.generation,
+            current: edition,
+            applying: None,
+            stopping: None,
+            health: BTreeMap::new(),
+            vips: BTreeMap::new(),
+            frontends: FrontendState::Down,
+            announced_ready: false,
+            options,
+            _lock: lock,
+        };
+        info!(
+            "node {} of platform {}: plan {} with {workers} workers",
+            supervisor.options.node, supervisor.current.plan.platform, supervisor.current.file
+        );
+        supervisor.say_what_is_pending();
+        for role in Role::ALL {
+            supervisor.start_child(role).await;
+        }
+        Ok(Running { supervisor, from_children, asks })
+    }
+
+    fn now(&self) -> Time {
+        Time::from_nanos(self.started.elapsed().as_nanos() as u64)
+    }
+
+    fn child(&self, role: Role) -> &Child {
+        &self.children[role as usize]
+    }
+
+    fn child_mut(&mut self, role: Role) -> &mut Child {
+        &mut self.children[role as usize]
+    }
+
+    fn say_what_is_pending(&self) {
+        if !self.current.plan.pending.is_empty() {
+            warn!("this build checks but does not act on: {}", self.current.plan.pending.join(", "));
+        }
+    }
+
+    /// Starts a child and tells it everything it must know, ending with the plan in force.
+    async fn start_child(&mut self, role: Role) {
+        let (user, now, events) = (self.user, self.now(), self.events.clone());
+        if let Err(error) = self.child_mut(role).start(user, now, &events) {
+            error!("{} cannot be started: {error}", role.name());
+            self.child_mut(role).birth += 1;
+            self.schedule_respawn(role);
+            return;
+        }
+        let child = self.child(role);
+        let hello = Order::Hello {
+            node: self.options.node.clone(),
+            workers: self.workers,
+            run_dir: self.options.run_dir.display().to_string(),
+        };
+        child.order(&hello, None).await;
+        if let Some(socket) = self.status_sockets.get(role.name()) {
+            child.order(&Order::Status, Some(socket.as_fd())).await;
+        }
+        match role {
+            Role::Proxy => {
+                for ((backend, server), up) in &self.health {
+                    let (backend, server) = (backend.clone(), server.clone());
+                    child.order(&Order::Server { backend, server, up: *up }, None).await;
+                }
+            }
+            Role::Vip => {
+                self.tell_vip_of_frontends().await;
+                let ago_ms = child.died.map_or(u64::MAX, |died| now.since(died).as_millis() as u64);
+                let held = self.vips.iter().filter(|(_, state)| **state == VipState::Master);
+                for (vip, _) in held {
+                    child.order(&Order::Resume { vip: vip.clone(), ago_ms }, None).await;
+                }
+            }
+            Role::Control => child.order(&Order::Node(self.status()), None).await,
+        }
+        self.send_plan(role, &self.current).await;
+        self.tell_control().await;
+    }
+
+    /// Sends the listeners of `edition` that are this child's, then its text.
+    async fn send_plan(&self, role: Role, edition: &Edition) {
+        let child = self.child(role);
+        for want in sockets::wanted(&edition.plan, edition.node) {
+            let for_role = if want.is_admin() { Role::Control } else { Role::Proxy };
+            if for_role != role {
+                continue;
+            }
+            for (index, socket) in (0..).zip(self.sockets.of(want.address)) {
+                let (frontend, address) = (want.frontend.clone(), want.address);
+                child.order(&Order::Listener { frontend, address, index }, Some(socket)).await;
+            }
+        }
+        if let (Role::Proxy, Some(log)) = (role, &edition.access_log) {
+            child.order(&Order::AccessLog, Some(log.as_fd())).await;
+        }
+        match text_to_fd(&edition.text) {
+            Ok(text) => {
+                let plan = Order::Plan { generation: edition.generation, file: edition.file.clone() };
+                child.order(&plan, Some(text.as_fd())).await;
+            }
+            Err(error) => error!("the plan cannot be sent to {}: {error}", role.name()),
+        }
+    }
+
+    /// Tells vip whether the frontends of this node can serve.
+    async fn tell_vip_of_frontends(&self) {
+        for (_, frontend) in self.current.plan.frontends_on(self.current.node) {
+            let name = frontend.name.to_string();
+            self.child(Role::Vip).order(&Order::Frontend { name, state: self.frontends }, None).await;
+        }
+    }
+
+    async fn frontends_are(&mut self, state: FrontendState) {
+        if self.frontends != state {
+            self.frontends = state;
+            self.tell_vip_of_frontends().await;
+        }
+    }
+
+    async fn tell_control(&self) {
+        self.child(Role::Control).order(&Order::Node(self.status()), None).await;
+    }
+
+    /// The node as this supervisor sees it.
+    fn status(&self) -> NodeStatus {
+        let process = |child: &Child| ProcessStatus {
+            role: child.role,
+            pid: child.pid(),
+            ready: child.generation == self.current.generation,
+            restarts: child.restarts(),
+        };
+        NodeStatus {
+            node: self.options.node.clone(),
+            platform: self.current.plan.platform.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            file: self.current.file.clone(),
+            generation: self.current.generation,
+            pending: self.current.plan.pending.clone(),
+            stopping: self.stopping.is_some(),
+            processes: self.children.iter().map(process).collect(),
+        }
+    }
+
+    async fn on_child(&mut self, from: FromChild) -> Result<(), String> {
+        if from.birth != self.child(from.role).birth {
+            return Ok(()); // the last words of one that is buried already
+        }
+        match from.event {
+            Event::Said(report) => self.on_report(from.role, report).await,
+            Event::Died(how) => {
+                self.on_death(from.role, &how).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn on_report(&mut self, role: Role, report: Report) -> Result<(), String> {
+        match report {
+            Report::Ready { generation } => {
+                self.child_mut(role).generation = generation;
+                if role == Role::Proxy && self.stopping.is_none() {
+                    self.frontends_are(FrontendState::Up).await;
+                }
+                self.apply_on_ready(role, generation).await;
+                self.announce_if_ready();
+                self.tell_control().await;
+            }
+            Report::Refused { generation, why } => {
+                if generation == self.current.generation {
+                    return Err(format!("{} cannot work with {}: {why}", role.name(), self.current.file));
+                }
+                self.apply_on_refused(role, generation, &why).await;
+            }
+            Report::Vip { name, state } => {
+                self.vips.insert(name, state);
+            }
+            Report::Server { backend, server, up } => {
+                self.health.insert((backend, server), up);
+            }
+            Report::HandedOver => self.stop_on_handed_over().await,
+            Report::Drained { unfinished } => self.stop_on_drained(unfinished).await,
+        }
+        Ok(())
+    }
+
+    fn announce_if_ready(&mut self) {
+        let all = self.children.iter().all(|child| child.generation == self.current.generation);
+        if all && !self.announced_ready {
+            self.announced_ready = true;
+            self.notify.ready(&format!("plan {} in force", self.current.file));
+            info!("node {} is ready", self.options.node);
+        }
+    }
+
+    async fn on_death(&mut self, role: Role, how: &str) {
+        let (now, pid) = (self.now(), self.child(role).pid());
+        let child = self.child_mut(role);
+        child.buried(now);
+        if self.stopping.is_some() {
+            self.stop_on_death(role).await;
+            return;
+        }
+        let delay = self.schedule_respawn(role);
+        if role == Role::Proxy {
+            let healing = delay.is_zero();
+            self.frontends_are(if healing { FrontendState::Healing } else { FrontendState::Down }).await;
+        }
+        let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+        let again =
+            if delay.is_zero() { "at once".to_owned() } else { format!("in {} ms", delay.as_millis()) };
+        warn!("{}{pid} {how}; it is started again {again}", role.name());
+        if delay.is_zero() {
+            self.respawn_due().await;
+        }
+        self.apply_on_death(role).await;
+        self.tell_control().await;
+    }
+
+    fn schedule_respawn(&mut self, role: Role) -> Duration {
+        let now = self.now();
+        let child = self.child_mut(role);
+        let delay = child.backoff.delay(child.born, now);
+        self.respawn.push((role, now + delay));
+        delay
+    }
+
+    async fn respawn_due(&mut self) {
+        let now = self.now();
+        while let Some(index) = self.respawn.iter().position(|(_, at)| *at <= now) {
+            let (role, _) = self.respawn.swap_remove(index);
+            self.start_child(role).await;
+        }
+    }
+
+    /// When something is due without anybody saying so.
+    fn next_deadline(&self) -> Option<Time> {
+        let respawn = self.respawn.iter().map(|(_, at)| *at);
+        let applying = self.applying.as_ref().map(|applying| applying.deadline);
+        let stopping = self.stopping.as_ref().map(|stopping| stopping.deadline);
+        respawn.chain(applying).chain(stopping).min()
+    }
+}
+
+/// A supervisor with what it listens to.
+struct Running {
+    supervisor: Supervisor,
+    from_children: mpsc::UnboundedReceiver<FromChild>,
+    asks: Listener,
+}
+
+impl Running {
+    /// Until the node has stopped.
+    async fn serve(mut self) -> Result<(), String> {
+        let listen = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
+        let mut terminate = listen(SignalKind::terminate())?;
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        let mut hangup = listen(SignalKind::hangup())?;
+        let (asked, mut asks) = mpsc::channel::<(Ask, Option<OwnedFd>, Channel)>(16);
+        let watchdog = self.supervisor.notify.watchdog.unwrap_or(Duration::from_secs(3600));
+        let mut watchdog = tokio::time::interval(watchdog);
+        tokio::spawn(accept_asks(self.asks, asked));
+
+        let supervisor = &mut self.supervisor;
+        while !supervisor.has_stopped() {
+            let now = supervisor.now();
+            let due = supervisor.next_deadline().map(|at| at.since(now));
+            tokio::select! {
+                Some(from) = self.from_children.recv() => supervisor.on_child(from).await?,
+                _ = terminate.recv() => supervisor.stop("SIGTERM").await,
+                _ = interrupt.recv() => supervisor.stop("SIGINT").await,
+                _ = hangup.recv() => supervisor.reload().await,
+                Some((ask, fd, channel)) = asks.recv() => supervisor.on_ask(ask, fd, channel).await,
+                _ = watchdog.tick() => supervisor.notify.alive(),
+                () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {
+                    supervisor.respawn_due().await;
+                    supervisor.apply_on_time().await;
+                    supervisor.stop_on_time().await;
+                }
+            }
+        }
+        info!("node {} has stopped", supervisor.options.node);
+        Ok(())
+    }
+}
+
+/// Takes questions from root's commands; each has a second to be asked.
+async fn accept_asks(listener: Listener, asked: mpsc::Sender<(Ask, Option<OwnedFd>, Channel)>) {
+    loop {
+        let Ok(channel) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: let some come back
+            continue;
+        };
+        let asked = asked.clone();
+        tokio::spawn(async move {
+            let ask = tokio::time::timeout(Duration::from_secs(1), channel.recv::<Ask>()).await;
+            if let Ok(Ok(Some((ask, fd)))) = ask {
+                let _ = asked.send((ask, fd, channel)).await;
+            }
+        });
+    }
+}
+
+impl Supervisor {
+    async fn on_ask(&mut self, ask: Ask, fd: Option<OwnedFd>, channel: Channel) {
+        match ask {
+            Ask::Status => answer(&channel, &Answer::Status(self.status())).await,
+            Ask::Apply { file } => {
+                let text = fd.map(|fd| relais_ipc::channel::fd_to_text(fd, MAX_PLAN));
+                match text {
+                    Some(Ok(text)) => self.apply(file, text, Some(channel)).await,
+                    Some(Err(error)) => {
+                        answer(&channel, &Answer::Refused { why: format!("{file} cannot be read: {error}") })
+                            .await;
+                    }
+                    None => answer(&channel, &Answer::Refused { why: "no plan came along".to_owned() }).await,
+                }
+            }
+        }
+    }
+}
+
+/// Answers a command, which may have gone away.
+async fn answer(channel: &Channel, answer: &Answer) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), channel.send(answer, None)).await;
+}
+
+impl Edition {
+    /// The plan of this file, for this node.
+    fn read(options: &Options, generation: u64) -> Result<Edition, String> {
+        let file = options.file.display().to_string();
+        let text = read_plan(&options.file)?;
+        Edition::parse(&options.node, file, text, generation)
+    }
+
+    fn parse(node: &str, file: String, text: String, generation: u64) -> Result<Edition, String> {
+        let checked = relais_config::parse(&file, &text).map_err(|rejected| rejected.to_string())?;
+        let plan = checked.plan;
+        let Some(id) = plan.node(node) else {
+            let names: Vec<&str> = plan.nodes.iter().map(|node| &*node.name).collect();
+            let names = names.join(", ");
+            return Err(format!("{file} has no node {node}: --node must be one of {names}"));
+        };
+        let access_log = open_access_log(&plan.access_log)?;
+        Ok(Edition { generation, file, text, plan, node: id, access_log })
+    }
+}
+
+/// Opens the access log while we may: the proxy runs as a user that perhaps may not.
+fn open_access_log(access_log: &AccessLog) -> Result<Option<OwnedFd>, String> {
+    let AccessLog::File(path) = access_log else { return Ok(None) };
+    match File::options().create(true).append(true).open(&**path) {
+        Ok(file) => Ok(Some(file.into())),
+        Err(error) => Err(format!("the access log {path} cannot be opened: {error}")),
+    }
+}
+
+/// The text of a plan file.
+pub(crate) fn read_plan(path: &Path) -> Result<String, String> {
+    use std::io::Read;
+    let shown = path.display();
+    let file = File::open(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    let mut text = String::new();
+    match file.take(MAX_PLAN + 1).read_to_string(&mut text) {
+        Err(error) => Err(format!("{shown} cannot be read: {error}")),
+        Ok(length) if length as u64 > MAX_PLAN => Err(format!("{shown} is longer than {MAX_PLAN} bytes")),
+        Ok(_) => Ok(text),
+    }
+}
+
+/// Makes the run directory and takes its lock.
+fn prepare_run_dir(dir: &Path) -> Result<File, String> {
+    let failed = |error: io::Error| format!("the run directory {} cannot be used: {error}", dir.display());
+    fs::create_dir_all(dir).map_err(failed)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    let path = dir.join("relais.lock");
+    let lock = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(format!(
+            "another relais runs in {}: stop it, or give this one its own --run-dir",
+            dir.display()
+        )),
+        Err(fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// The sockets on which the children answer with their status: root's and the unprivileged user's.
+fn status_sockets(dir: &Path, user: Option<User>) -> Result<BTreeMap<&'static str, OwnedFd>, String> {
+    let bind = |role: Role| -> io::Result<OwnedFd> {
+        let path = dir.join(format!("{}.sock", role.name()));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let socket = UnixListener::bind(&path)?;
+        socket.set_nonblocking(true)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        if let Some(user) = user {
+            std::os::unix::fs::chown(&path, Some(user.uid), Some(user.gid))?;
+        }
+        Ok(socket.into())
+    };
+    let bind = |role: Role| {
+        bind(role)
+            .map(|socket| (role.name(), socket))
+            .map_err(|error| format!("cannot listen in {}: {error}", dir.display()))
+    };
+    [Role::Proxy, Role::Vip].into_iter().map(bind).collect()
+}
+
+/// As many descriptors as the machine lets us have: each connection costs two.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
+}

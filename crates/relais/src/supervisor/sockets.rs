@@ -1,0 +1,166 @@
+//! The listening sockets: made here once, kept for the supervisor's life, lent to every generation of
+//! workers. A worker's death closes nothing, so clients wait in the kernel's queue until the next one
+//! accepts them.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use relais_config::plan::{NodeId, Plan};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::os::fd::AsFd;
+
+/// Connections that may wait in a listener's queue; the kernel's `net.core.somaxconn` may lower it.
+const BACKLOG: i32 = 4096;
+
+/// The name under which the control process gets its listener.
+pub(crate) const ADMIN: &str = "admin";
+
+/// A listener that a plan asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The frontend's name, or [`ADMIN`].
+    pub(crate) frontend: String,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Wanted {
+    /// Whether it is the control process's and not a frontend's.
+    pub(crate) fn is_admin(&self) -> bool {
+        self.frontend == ADMIN
+    }
+}
+
+/// The listeners that `plan` asks for on `node`. TLS binds are not among them: this build speaks no TLS.
+pub(crate) fn wanted(plan: &Plan, node: NodeId) -> Vec<Wanted> {
+    let admin = Wanted { frontend: ADMIN.to_owned(), address: plan.admin };
+    let frontends = plan.frontends_on(node).flat_map(|(_, frontend)| {
+        let plain = frontend.binds.iter().filter(|bind| !bind.tls);
+        plain.map(|bind| Wanted { frontend: frontend.name.to_string(), address: bind.address })
+    });
+    std::iter::once(admin).chain(frontends).collect()
+}
+
+/// Every listening socket of this node: one a worker for each address.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    workers: u16,
+    open: BTreeMap<SocketAddr, Vec<OwnedFd>>,
+}
+
+impl Sockets {
+    /// None yet; each address will get one socket for every one of `workers`.
+    pub(crate) fn new(workers: u16) -> Sockets {
+        Sockets { workers, open: BTreeMap::new() }
+    }
+
+    /// Opens what is wanted and not open, all or nothing.
+    ///
+    /// # Errors
+    /// A sentence for the operator; what was open before still is, and nothing else.
+    pub(crate) fn open(&mut self, wanted: &[Wanted]) -> Result<(), String> {
+        let mut new = Vec::new();
+        for want in wanted {
+            if let Entry::Vacant(vacant) = self.open.entry(want.address) {
+                let count = if want.is_admin() { 1 } else { self.workers };
+                let sockets: std::io::Result<Vec<OwnedFd>> =
+                    (0..count).map(|_| listen(want.address, count > 1)).collect();
+                match sockets {
+                    Ok(sockets) => {
+                        vacant.insert(sockets);
+                        new.push(want.address);
+                    }
+                    Err(error) => {
+                        new.iter().for_each(|address| drop(self.open.remove(address)));
+                        return Err(cannot_listen(want, &error));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes what is open and not wanted.
+    pub(crate) fn close_all_but(&mut self, wanted: &[Wanted]) {
+        self.open.retain(|address, _| wanted.iter().any(|want| want.address == *address));
+    }
+
+    /// The sockets of `address`, in the order of the workers.
+    pub(crate) fn of(&self, address: SocketAddr) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.open.get(&address).into_iter().flatten().map(|socket| socket.as_fd())
+    }
+}
+
+fn cannot_listen(want: &Wanted, error: &std::io::Error) -> String {
+    let Wanted { frontend, address } = want;
+    let what = if want.is_admin() { "the admin page".to_owned() } else { format!("frontend {frontend}") };
+    let todo = match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("another program has it: `ss -ltnp sport = :{}` names it", address.port())
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need root or CAP_NET_BIND_SERVICE".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    format!("{what} cannot listen on {address}: {todo}")
+}
+
+fn listen(address: SocketAddr, shared: bool) -> std::io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    match address {
+        // The virtual address may be on the other machine now.
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => {
+            socket.set_only_v6(true)?;
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free_address() -> SocketAddr {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    fn want(address: SocketAddr) -> Wanted {
+        Wanted { frontend: "web".into(), address }
+    }
+
+    #[test]
+    fn an_address_that_is_taken_leaves_nothing_half_open() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = free_address();
+        let mut sockets = Sockets::new(2);
+        let why = sockets.open(&[want(free), want(taken.local_addr().unwrap())]).unwrap_err();
+        assert!(why.contains("frontend web cannot listen on 127.0.0.1:"), "{why}");
+        assert!(why.contains("another program has it"), "{why}");
+        assert_eq!(sockets.of(free).count(), 0);
+    }
+
+    #[test]
+    fn sockets_that_stay_wanted_are_never_reopened() {
+        let (kept, gone) = (free_address(), free_address());
+        let mut sockets = Sockets::new(2);
+        sockets.open(&[want(kept), want(gone)]).unwrap();
+        let before: Vec<_> = sockets.of(kept).map(|fd| format!("{fd:?}")).collect();
+        assert_eq!(before.len(), 2);
+        sockets.open(&[want(kept)]).unwrap();
+        sockets.close_all_but(&[want(kept)]);
+        assert_eq!(sockets.of(kept).map(|fd| format!("{fd:?}")).collect::<Vec<_>>(), before);
+        assert_eq!(sockets.of(gone).count(), 0);
+    }
+}
