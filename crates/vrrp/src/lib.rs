@@ -1,4 +1,29 @@
 #![no_std]
 #![forbid(unsafe_code)]
-//! x
+//! VRRP version 3 over IPv4 (RFC 9568): the packet and the virtual router's state machine.
+//!
+//! Pure: no clock, no socket, no thread. A driver, which is `relais-vip` in production and `relais-sim` in
+//! tests, feeds a [`Router`] what happened ([`Input`]) and carries out what it decides ([`Output`]):
+//!
+//! ```text
+//! handle(input, now)     something happened
+//! handle_timeout(now)    the time that poll_timeout() named has come
+//! poll_timeout()         when to call handle_timeout
+//! poll_output()          what to do now, until None, in this order
+//! check_invariants()     panics on a state that must not be (tests, simulator)
+//! ```
+//!
+//! A driver that was away (stopped, starved, suspended) first hands over every packet that waits in its
+//! sockets and only then calls `handle_timeout`: whoever advertised meanwhile is not mistaken for dead.
+//!
+//! States, timers and where this goes beyond the RFC: `crates/vip/LIFECYCLE.md`.
+
 extern crate alloc;
+
+mod packet;
+mod router;
+mod timers;
+
+pub use packet::{Advertisement, HEADER_LEN, MAX_ADDRESSES, PROTOCOL, Refused, encode, parse};
+pub use router::{Config, Counters, Health, Input, Link, Output, Router, State};
+pub use timers::{ANNOUNCE_EVERY, LEASE, REFRESH_EVERY, master_down_interval, skew_time};

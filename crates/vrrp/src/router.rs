@@ -1,0 +1,832 @@
+//! One virtual router on one node: who holds the address, and what to do about it (RFC 9568 §6.4).
+//!
+//! Decides everything and does nothing: see the crate's documentation for the five verbs. Beyond the RFC's
+//! three states a router can be in `Fault`: not in the election, because something that it needs is down.
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use relais_base::Time;
+
+use crate::packet::Advertisement;
+use crate::timers::{Announcements, LEASE, REFRESH_EVERY, master_down_interval, skew_time};
+
+/// How often a node that gives up says so: one lost packet must not cost a whole time-out.
+const FAREWELLS: u8 = 3;
+/// How long after the kernel refused the address it is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Most outputs that one input can cause; more would be a loop.
+const MAX_OUTPUTS: usize = 64;
+
+/// What the plan says of a virtual router on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// VRID, 1 to 255.
+    pub vrid: u8,
+    /// This node's priority, 1 to 255; 255 owns the address.
+    pub priority: u8,
+    /// The virtual address.
+    pub address: Ipv4Addr,
+    /// How often a master advertises: 10 ms to 40.95 s, whole centiseconds.
+    pub interval: Duration,
+    /// Whether a live master of lower priority is displaced.
+    pub preempt: bool,
+    /// Frontends that must serve here for the address to be held here.
+    pub track: Vec<Arc<str>>,
+    /// How long a frontend may be [`Health::Healing`] before it counts as down.
+    pub grace: Duration,
+}
+
+/// Whether a tracked frontend serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It serves.
+    Up,
+    /// Its process died and the next is on its way; connections wait in the kernel.
+    Healing,
+    /// It does not serve.
+    Down,
+}
+
+/// The interface that carries the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// It does not exist.
+    Missing,
+    /// It is off, or has no carrier.
+    Down,
+    /// It has no address of its own to advertise from.
+    NoAddress,
+    /// It works; advertisements leave with this source address, which also breaks ties.
+    Up(Ipv4Addr),
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// A plan wants this router: at the process's start, or again after a hand-over.
+    Start {
+        /// How long ago a predecessor of this process that held the address died.
+        resume: Option<Duration>,
+    },
+    /// A new plan says this of it. VRID and address never change: that would be another router.
+    Reconfigure(Config),
+    /// Word of another router with the same VRID.
+    Advertisement(Ipv4Addr, &'a Advertisement),
+    /// Word of a frontend; of those not tracked it is ignored.
+    Tracked(&'a str, Health),
+    /// Word of the interface.
+    Link(Link),
+    /// Let another node take the address, then say [`Output::HandedOver`].
+    HandOver,
+    /// Let go of the address now: the process ends.
+    Stop,
+    /// Somebody else removed the address from the interface.
+    AddressVanished,
+    /// The kernel would not add the address, and why.
+    AddressRefused(&'a str),
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Put the address on the interface with a lease of [`LEASE`].
+    AddAddress,
+    /// Extend that lease to [`LEASE`] from now.
+    RefreshLease,
+    /// Take the address off the interface if it is there.
+    RemoveAddress,
+    /// Tell the link by gratuitous ARP that the address is here.
+    Announce,
+    /// Send this from this source address.
+    SendAdvertisement(Ipv4Addr, Advertisement),
+    /// The state changed, and why: the end of a sentence that begins "... because".
+    Changed(State, String),
+    /// What [`Input::HandOver`] asked for is done.
+    HandedOver,
+    /// Tell the operator.
+    Log(String),
+}
+
+/// What the outside sees of a router's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not in the election.
+    Fault,
+    /// Listening to the master.
+    Backup,
+    /// Holding the address.
+    Master,
+}
+
+/// Counted since the router was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Times it became master.
+    pub became_master: u64,
+    /// Advertisements sent.
+    pub sent: u64,
+    /// Advertisements of others received.
+    pub received: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Until `resume_until` it may go on where its predecessor stopped; `farewells` are still to be said.
+    Fault { resume_until: Option<Time>, farewells: u8, farewell_at: Time },
+    /// `released_by` gave the address up; `reprieved`: a late wake has been forgiven once already.
+    Backup { down_at: Time, released_by: Option<Ipv4Addr>, reprieved: bool },
+    Master { advertise_at: Time, refresh_at: Time, announcements: Announcements },
+    /// Holds the address, but calls for somebody else to take it.
+    Leaving { advertise_at: Time, refresh_at: Time, give_up_at: Time },
+}
+
+const FAULT: Phase = Phase::Fault { resume_until: None, farewells: 0, farewell_at: Time::MAX };
+
+#[derive(Clone, Debug)]
+struct Tracked {
+    name: Arc<str>,
+    health: Health,
+    /// While healing: when patience ends.
+    heal_until: Time,
+    seen_up: bool,
+}
+
+impl Tracked {
+    fn new(name: Arc<str>) -> Tracked {
+        Tracked { name, health: Health::Down, heal_until: Time::MAX, seen_up: false }
+    }
+}
+
+/// A virtual router.
+#[derive(Clone, Debug)]
+pub struct Router {
+    config: Config,
+    phase: Phase,
+    reason: String,
+    since: Time,
+    now: Time,
+    link: Link,
+    tracked: Vec<Tracked>,
+    /// Handed over, stopped or not started: why it takes no part.
+    retired: Option<&'static str>,
+    /// Why the kernel refused the address, and until when it is not asked again.
+    refused: Option<(String, Time)>,
+    /// Who advertised last, with which priority.
+    master: Option<(Ipv4Addr, u8)>,
+    /// When it did, or since when we listen.
+    heard: Time,
+    /// The master's interval, learned from it.
+    master_interval: Duration,
+    /// Who gave up; until then, what it sent before may still arrive and means nothing.
+    departed: Option<(Ipv4Addr, Time)>,
+    /// When we last advertised, and the interval that we promised: others count from there.
+    promised: (Time, Duration),
+    /// Oddities of others that were logged already.
+    odd: Option<(Ipv4Addr, Duration, bool)>,
+    counters: Counters,
+    outputs: VecDeque<Output>,
+}
+
+impl Router {
+    /// A router that waits for [`Input::Start`], knows of no link and trusts no frontend yet.
+    ///
+    /// # Panics
+    /// If a number is outside the range its documentation gives.
+    pub fn new(config: Config, now: Time) -> Router {
+        assert!(config.vrid > 0 && config.priority > 0, "VRID and priority begin at 1");
+        assert!(config.interval >= Duration::from_millis(10), "the shortest interval is 10 ms");
+        Router {
+            tracked: config.track.iter().cloned().map(Tracked::new).collect(),
+            master_interval: config.interval,
+            promised: (Time::ZERO, config.interval),
+            config,
+            phase: FAULT,
+            reason: String::from("it has just been made"),
+            since: now,
+            now,
+            link: Link::Missing,
+            retired: Some("it has not been started"),
+            refused: None,
+            master: None,
+            heard: now,
+            departed: None,
+            odd: None,
+            counters: Counters::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    // ---- the five verbs ------------------------------------------------------------------------
+
+    /// Something happened at `now`.
+    pub fn handle(&mut self, input: Input<'_>, now: Time) {
+        self.advance(now);
+        match input {
+            Input::Start { resume } => self.start(resume),
+            Input::Reconfigure(config) => self.reconfigure(config),
+            Input::Advertisement(source, advertisement) => self.heard_from(source, advertisement),
+            Input::Tracked(name, health) => self.track(name, health),
+            Input::Link(link) => {
+                if !matches!(self.link, Link::Up(_)) {
+                    self.heard = self.now; // deaf until now: silence so far means nothing
+                }
+                self.link = link;
+            }
+            Input::HandOver => self.hand_over(),
+            Input::Stop => self.stop(),
+            Input::AddressVanished => self.add_again(),
+            Input::AddressRefused(why) => self.refused = Some((why.to_string(), self.now + RETRY_AFTER)),
+        }
+        self.reconsider();
+        assert!(self.outputs.len() <= MAX_OUTPUTS, "one input caused {} outputs", self.outputs.len());
+    }
+
+    /// The time that [`Router::poll_timeout`] named has come; harmless if it has not.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.advance(now);
+        self.reconsider();
+        match self.phase {
+            Phase::Fault { resume_until: Some(until), .. } if until <= self.now => {
+                self.phase = FAULT;
+                self.outputs.push_back(Output::RemoveAddress);
+            }
+            Phase::Fault { .. } => self.say_farewell(),
+            Phase::Backup { down_at, .. } if down_at <= self.now => self.master_is_down(),
+            Phase::Backup { .. } => {}
+            Phase::Master { .. } => self.keep_holding(),
+            Phase::Leaving { .. } => self.keep_leaving(),
+        }
+    }
+
+    /// When to call [`Router::handle_timeout`] next; [`Time::MAX`] for never.
+    pub fn poll_timeout(&self) -> Time {
+        let own = match &self.phase {
+            Phase::Fault { resume_until, farewells, farewell_at } => {
+                let farewell = if *farewells > 0 { *farewell_at } else { Time::MAX };
+                resume_until.unwrap_or(Time::MAX).min(farewell)
+            }
+            Phase::Backup { down_at, .. } => *down_at,
+            Phase::Master { advertise_at, refresh_at, announcements } => {
+                (*advertise_at).min(*refresh_at).min(announcements.next())
+            }
+            Phase::Leaving { advertise_at, refresh_at, give_up_at } => {
+                (*advertise_at).min(*refresh_at).min(*give_up_at)
+            }
+        };
+        let healing = self.tracked.iter().filter(|t| t.health == Health::Healing && t.heal_until > self.now);
+        let healing = healing.map(|t| t.heal_until).min().unwrap_or(Time::MAX);
+        let retry = self.refused.as_ref().map_or(Time::MAX, |(_, until)| *until);
+        own.min(healing).min(retry)
+    }
+
+    /// What to do now, in order; `None` when that is all.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Holds the state against what must always be true of it.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn check_invariants(&self) {
+        let source = matches!(self.link, Link::Up(_));
+        match &self.phase {
+            Phase::Fault { farewells, .. } => assert!(*farewells <= FAREWELLS),
+            Phase::Backup { down_at, .. } => {
+                assert!(self.obstacle().is_none(), "in the election with an obstacle");
+                let longest = master_down_interval(1, self.master_interval.max(self.config.interval));
+                assert!(*down_at <= self.now + longest, "it would wait too long for a dead master");
+            }
+            Phase::Master { advertise_at, refresh_at, .. } => {
+                assert!(self.obstacle().is_none(), "master with an obstacle");
+                assert!(*advertise_at <= self.now + self.config.interval, "master, but mute");
+                assert!(*refresh_at <= self.now + REFRESH_EVERY, "master, but the lease runs out");
+            }
+            Phase::Leaving { refresh_at, give_up_at, .. } => {
+                assert!(source && self.retired.is_none());
+                assert!(*refresh_at <= self.now + REFRESH_EVERY);
+                assert!(*give_up_at <= self.now + self.patience(), "it would never leave");
+            }
+        }
+        assert!(REFRESH_EVERY * 3 < LEASE, "a lost refresh must not cost the lease");
+    }
+
+    // ---- what it says of itself ------------------------------------------------------------------
+
+    /// The state that the outside sees. A router that is leaving still holds the address.
+    pub fn state(&self) -> State {
+        match self.phase {
+            Phase::Fault { .. } => State::Fault,
+            Phase::Backup { .. } => State::Backup,
+            Phase::Master { .. } | Phase::Leaving { .. } => State::Master,
+        }
+    }
+
+    /// Why the state is what it is: the end of a sentence that begins "... because".
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// When the state last changed.
+    pub fn since(&self) -> Time {
+        self.since
+    }
+
+    /// What it works from.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What it counted.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The holder as seen from here; our own source address if that is us.
+    pub fn holder(&self) -> Option<Ipv4Addr> {
+        match (self.state(), self.link) {
+            (State::Master, Link::Up(source)) => Some(source),
+            (State::Master, _) => None,
+            _ => self.master.filter(|_| self.now <= self.heard + self.down_interval()).map(|(ip, _)| ip),
+        }
+    }
+
+    /// Each tracked frontend and what was last said of it.
+    pub fn tracked(&self) -> impl Iterator<Item = (&str, Health)> {
+        self.tracked.iter().map(|t| (&*t.name, t.health))
+    }
+
+    // ---- inputs ------------------------------------------------------------------------------------
+
+    /// Moves the clock, and notices that the process did not run when it should have: whoever holds an
+    /// address and was silent for as long as the others wait must take it that they took over.
+    fn advance(&mut self, now: Time) {
+        self.now = self.now.max(now);
+        let (at, interval) = self.promised;
+        let silence = self.now.since(at);
+        if silence < interval * 3 {
+            return;
+        }
+        let slept = format!("this process was not run for {} ms and another may hold it", silence.as_millis());
+        match self.phase {
+            Phase::Master { .. } => {
+                self.outputs.push_back(Output::RemoveAddress);
+                self.heard = self.now;
+                self.listen(slept);
+            }
+            Phase::Leaving { .. } => self.left(slept),
+            Phase::Fault { .. } | Phase::Backup { .. } => {}
+        }
+    }
+
+    fn start(&mut self, resume: Option<Duration>) {
+        if matches!(self.phase, Phase::Leaving { .. }) {
+            self.left("a new plan came while it was handed over".into());
+        }
+        self.retired = None;
+        if !matches!(self.phase, Phase::Fault { .. }) {
+            return;
+        }
+        // Others count from the last advertisement, which may have left a whole interval before the
+        // predecessor died: only two of their three intervals are ours.
+        let left = resume.and_then(|ago| (self.config.interval * 2).checked_sub(ago));
+        self.phase = FAULT;
+        match left {
+            Some(left) => {
+                self.phase = Phase::Fault { resume_until: Some(self.now + left), farewells: 0, farewell_at: self.now };
+            }
+            None => self.outputs.push_back(Output::RemoveAddress),
+        }
+    }
+
+    fn reconfigure(&mut self, config: Config) {
+        assert!(
+            (config.vrid, config.address) == (self.config.vrid, self.config.address),
+            "another VRID or address is another router"
+        );
+        let known = core::mem::take(&mut self.tracked);
+        let find = |name: &Arc<str>| known.iter().find(|t| t.name == *name).cloned();
+        self.tracked =
+            config.track.iter().map(|name| find(name).unwrap_or_else(|| Tracked::new(name.clone()))).collect();
+        let changed = self.config != config;
+        self.config = config;
+        if changed && let Phase::Master { advertise_at, .. } = &mut self.phase {
+            *advertise_at = self.now; // the others must hear of the new interval and priority
+        }
+        if changed && let Phase::Backup { down_at, .. } = &mut self.phase {
+            *down_at = self.now + master_down_interval(self.config.priority, self.master_interval);
+        }
+    }
+
+    fn track(&mut self, name: &str, health: Health) {
+        let (now, grace) = (self.now, self.config.grace);
+        for tracked in self.tracked.iter_mut().filter(|t| &*t.name == name) {
+            match (tracked.health, health) {
+                (Health::Up, Health::Healing) => {
+                    tracked.health = health;
+                    tracked.heal_until = now + grace;
+                }
+                (_, Health::Healing) => {} // it was not up, so there is nothing to be patient about
+                _ => tracked.health = health,
+            }
+            tracked.seen_up |= health == Health::Up;
+        }
+    }
+
+    fn hand_over(&mut self) {
+        match self.phase {
+            Phase::Leaving { .. } => {}
+            Phase::Master { refresh_at, .. } => {
+                let give_up_at = self.now + self.patience();
+                self.phase = Phase::Leaving { advertise_at: self.now, refresh_at, give_up_at };
+                self.reason = "it is being handed over and nobody has taken it yet".into();
+                self.keep_leaving();
+            }
+            Phase::Fault { .. } | Phase::Backup { .. } => self.left("it was handed over".into()),
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.state() == State::Master {
+            self.advertise(0);
+        }
+        self.retired = Some("its process is stopping");
+        self.fault("its process is stopping".into());
+    }
+
+    fn add_again(&mut self) {
+        if self.state() == State::Master {
+            self.log("somebody removed the address from the interface; it is put back".into());
+            self.outputs.extend([Output::AddAddress, Output::Announce]);
+        }
+    }
+
+    // ---- other routers -------------------------------------------------------------------------------
+
+    fn heard_from(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
+        if self.link == Link::Up(source) {
+            return; // our own
+        }
+        self.counters.received += 1;
+        let priority = advertisement.priority;
+        if let Some((who, until)) = self.departed
+            && who == source
+            && priority > 0
+        {
+            if self.now < until {
+                return; // overtaken on the way by the farewell of the same sender
+            }
+            self.departed = None;
+        }
+        if priority == 0 {
+            self.departed = Some((source, self.now + advertisement.interval * 2));
+            return self.released(source);
+        }
+        self.note_oddities(source, advertisement);
+        match self.phase {
+            Phase::Fault { resume_until, .. } => {
+                self.follow(source, advertisement);
+                self.phase = FAULT;
+                if resume_until.is_some() {
+                    self.outputs.push_back(Output::RemoveAddress); // a successor was quicker
+                }
+            }
+            Phase::Backup { .. } => {
+                let owner = self.config.priority == 255;
+                if priority >= self.config.priority || !(self.config.preempt || owner) {
+                    self.follow(source, advertisement);
+                    let down_at = self.now + self.down_interval();
+                    self.phase = Phase::Backup { down_at, released_by: None, reprieved: false };
+                } else {
+                    self.master = Some((source, priority));
+                    self.heard = self.now;
+                }
+            }
+            Phase::Master { .. } => self.contested(source, advertisement),
+            Phase::Leaving { .. } => {
+                self.follow(source, advertisement);
+                self.left(format!("it was handed over to {source}"));
+            }
+        }
+    }
+
+    fn follow(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
+        self.master = Some((source, advertisement.priority));
+        self.master_interval = advertisement.interval;
+        self.heard = self.now;
+    }
+
+    /// Somebody gave up. That counts only from whom we follow: with three nodes the farewell of one
+    /// that has a successor already must not wake the third.
+    fn released(&mut self, source: Ipv4Addr) {
+        match &mut self.phase {
+            Phase::Backup { down_at, released_by, .. } => {
+                if self.master.is_none_or(|(master, _)| master == source) {
+                    let skew = skew_time(self.config.priority, self.master_interval);
+                    *down_at = (*down_at).min(self.now + skew);
+                    *released_by = Some(source);
+                }
+            }
+            Phase::Master { .. } => self.assert_mastership(),
+            Phase::Fault { .. } | Phase::Leaving { .. } => {}
+        }
+    }
+
+    /// Another master: one of us yields. An owner against an owner is settled by address too, where the
+    /// RFC would have both ignore each other for ever (§7.1).
+    fn contested(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
+        let Link::Up(own) = self.link else { return };
+        if (advertisement.priority, source) < (self.config.priority, own) {
+            return self.assert_mastership();
+        }
+        self.outputs.push_back(Output::RemoveAddress);
+        // The winner may not know of us. This last word makes it advertise and announce at once, now that
+        // we are silent; otherwise the link would keep our hardware address for the virtual one.
+        self.advertise(self.config.priority);
+        self.follow(source, advertisement);
+        let why = match advertisement.priority.cmp(&self.config.priority) {
+            core::cmp::Ordering::Equal => "and the higher address",
+            _ => "which is higher",
+        };
+        let reason = format!("{source} holds it too with priority {}, {why}", advertisement.priority);
+        self.listen(reason);
+    }
+
+    fn assert_mastership(&mut self) {
+        self.advertise(self.config.priority);
+        let (now, interval) = (self.now, self.config.interval);
+        if let Phase::Master { advertise_at, announcements, .. } = &mut self.phase {
+            *advertise_at = now + interval;
+            announcements.restart(now);
+        }
+        self.announce_if_due();
+    }
+
+    fn note_oddities(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
+        let same_address = advertisement.addresses == [self.config.address];
+        let oddity = (source, advertisement.interval, same_address);
+        if self.odd == Some(oddity) || (same_address && advertisement.interval == self.config.interval) {
+            return;
+        }
+        self.odd = Some(oddity);
+        if !same_address {
+            let theirs: Vec<String> = advertisement.addresses.iter().map(ToString::to_string).collect();
+            self.log(format!(
+                "{source} advertises {} under VRID {}, this node {}; give both nodes the same file",
+                theirs.join(" and "),
+                self.config.vrid,
+                self.config.address
+            ));
+        }
+        if advertisement.interval != self.config.interval {
+            self.log(format!(
+                "{source} advertises every {} ms, this node every {} ms; the master's interval counts",
+                advertisement.interval.as_millis(),
+                self.config.interval.as_millis()
+            ));
+        }
+    }
+
+    // ---- time ------------------------------------------------------------------------------------------
+
+    fn master_is_down(&mut self) {
+        let Phase::Backup { down_at, released_by, reprieved } = &mut self.phase else { return };
+        let late = self.now.since(*down_at);
+        if late > self.master_interval && !*reprieved {
+            // We were not run when we should have: the master's packets may have been missed with the time.
+            let down_at = self.now + self.down_interval();
+            self.phase = Phase::Backup { down_at, released_by: None, reprieved: true };
+            self.heard = self.now;
+            return self.log(format!(
+                "this process was not run for {} ms; listening once more before taking the address",
+                late.as_millis()
+            ));
+        }
+        let silence = self.now.since(self.heard);
+        let reason = match (*released_by, self.master) {
+            (Some(who), _) => format!("{who} gave it up"),
+            (None, Some((who, _))) if silence >= self.master_interval * 3 => {
+                format!("{who} stopped advertising for {} ms", silence.as_millis())
+            }
+            (None, Some((who, priority))) => {
+                format!("its priority {} is higher than {priority} of {who}", self.config.priority)
+            }
+            (None, None) => "nobody else advertises it".into(),
+        };
+        self.hold(reason);
+    }
+
+    fn keep_holding(&mut self) {
+        let (now, interval) = (self.now, self.config.interval);
+        let Phase::Master { advertise_at, refresh_at, .. } = &mut self.phase else { return };
+        if *refresh_at <= now {
+            *refresh_at = now + REFRESH_EVERY;
+            self.outputs.push_back(Output::RefreshLease);
+        }
+        if *advertise_at <= now {
+            let next = *advertise_at + interval;
+            *advertise_at = if next <= now { now + interval } else { next };
+            self.advertise(self.config.priority);
+        }
+        self.announce_if_due();
+    }
+
+    fn announce_if_due(&mut self) {
+        if let Phase::Master { announcements, .. } = &mut self.phase
+            && announcements.take_due(self.now)
+        {
+            self.outputs.push_back(Output::Announce);
+        }
+    }
+
+    fn keep_leaving(&mut self) {
+        let (now, interval) = (self.now, self.config.interval);
+        let Phase::Leaving { advertise_at, refresh_at, give_up_at } = &mut self.phase else { return };
+        if *give_up_at <= now {
+            return self.left("it was handed over, but nobody took it".into());
+        }
+        if *refresh_at <= now {
+            *refresh_at = now + REFRESH_EVERY;
+            self.outputs.push_back(Output::RefreshLease);
+        }
+        if *advertise_at <= now {
+            *advertise_at = now + interval;
+            self.advertise(0);
+        }
+    }
+
+    fn say_farewell(&mut self) {
+        let (now, interval) = (self.now, self.config.interval);
+        if let Phase::Fault { farewells, farewell_at, .. } = &mut self.phase
+            && *farewells > 0
+            && *farewell_at <= now
+        {
+            *farewells -= 1;
+            *farewell_at = now + interval;
+            self.advertise(0);
+        }
+    }
+
+    // ---- transitions -------------------------------------------------------------------------------------
+
+    /// Why this router must not be in the election; `None` if nothing stands against it.
+    fn obstacle(&self) -> Option<String> {
+        if let Some(why) = self.retired {
+            return Some(why.into());
+        }
+        match self.link {
+            Link::Missing => return Some("the interface does not exist; it is waited for".into()),
+            Link::Down => return Some("the interface is down or has no carrier".into()),
+            Link::NoAddress => {
+                return Some("the interface has no IPv4 address to advertise from; give it one".into());
+            }
+            Link::Up(_) => {}
+        }
+        if let Some((why, until)) = &self.refused
+            && *until > self.now
+        {
+            return Some(why.clone());
+        }
+        self.tracked.iter().find_map(|t| match t.health {
+            Health::Up => None,
+            Health::Healing if t.heal_until > self.now => None,
+            Health::Healing => Some(format!("frontend {} did not come back at once", t.name)),
+            Health::Down if t.seen_up => Some(format!("frontend {} is down", t.name)),
+            Health::Down => Some(format!("frontend {} has not come up yet", t.name)),
+        })
+    }
+
+    /// Brings the phase in line with the obstacles there are.
+    fn reconsider(&mut self) {
+        if self.refused.as_ref().is_some_and(|(_, until)| *until <= self.now) {
+            self.refused = None;
+        }
+        let obstacle = self.obstacle();
+        match (&self.phase, obstacle) {
+            (Phase::Fault { resume_until, .. }, None) => match resume_until {
+                Some(until) if *until > self.now => {
+                    self.hold("its process was restarted within its time".into());
+                }
+                resume_until => {
+                    if resume_until.is_some() {
+                        self.outputs.push_back(Output::RemoveAddress);
+                    }
+                    self.enter_election();
+                }
+            },
+            (Phase::Fault { .. }, Some(why)) if self.retired.is_none() => self.reason = why,
+            (Phase::Fault { .. }, Some(_)) => {} // why it retired is known already
+            (Phase::Backup { .. }, Some(why)) => self.fault(why),
+            (Phase::Master { .. }, Some(why)) => self.give_up(why),
+            (Phase::Leaving { .. }, Some(why)) => {
+                self.advertise(0);
+                self.left(why);
+            }
+            (_, None) => {}
+        }
+    }
+
+    fn enter_election(&mut self) {
+        if self.config.priority == 255 {
+            return self.hold("it owns the address (priority 255)".into());
+        }
+        self.listen("everything that it needs is up".into());
+        // We have listened all along: who has been silent for long enough need not be waited for again,
+        // but for the skew, so that two nodes that wake together do not both take the address.
+        let skew = skew_time(self.config.priority, self.config.interval);
+        let known = (self.heard + self.down_interval()).max(self.now + skew);
+        if let Phase::Backup { down_at, .. } = &mut self.phase {
+            *down_at = known.min(*down_at);
+        }
+    }
+
+    fn down_interval(&self) -> Duration {
+        master_down_interval(self.config.priority, self.master_interval)
+    }
+
+    /// How long a hand-over waits for a taker.
+    fn patience(&self) -> Duration {
+        self.config.interval * 3 + Duration::from_secs(1)
+    }
+
+    fn listen(&mut self, reason: String) {
+        let down_at = self.now + self.down_interval();
+        let phase = Phase::Backup { down_at, released_by: None, reprieved: false };
+        self.change(phase, reason);
+    }
+
+    /// Becomes master. The link learns of it before the others do: whoever hands over lets go when it
+    /// hears us, and by then no client must be sent to it any more.
+    fn hold(&mut self, reason: String) {
+        let now = self.now;
+        self.counters.became_master += 1;
+        self.promised = (now, self.config.interval);
+        let announcements = Announcements::new(now);
+        let phase = Phase::Master { advertise_at: now, refresh_at: now + REFRESH_EVERY, announcements };
+        self.change(phase, reason);
+        self.outputs.push_back(Output::AddAddress);
+        self.announce_if_due();
+        self.keep_holding();
+    }
+
+    /// A master that cannot serve any more: nobody is helped by its keeping the address.
+    fn give_up(&mut self, reason: String) {
+        let farewells = if matches!(self.link, Link::Up(_)) { FAREWELLS } else { 0 };
+        self.outputs.push_back(Output::RemoveAddress);
+        self.master = None;
+        self.heard = self.now;
+        self.change(Phase::Fault { resume_until: None, farewells, farewell_at: self.now }, reason);
+        self.say_farewell();
+    }
+
+    fn fault(&mut self, reason: String) {
+        if !matches!(self.phase, Phase::Backup { .. }) {
+            self.outputs.push_back(Output::RemoveAddress);
+        }
+        self.change(FAULT, reason);
+    }
+
+    fn left(&mut self, reason: String) {
+        self.fault(reason);
+        self.retired = Some("it was handed over; a new plan brings it back");
+        self.outputs.push_back(Output::HandedOver);
+    }
+
+    fn change(&mut self, phase: Phase, reason: String) {
+        let before = self.state();
+        self.phase = phase;
+        self.reason = reason;
+        if self.state() != before {
+            self.since = self.now;
+            self.outputs.push_back(Output::Changed(self.state(), self.reason.clone()));
+        }
+    }
+
+    fn advertise(&mut self, priority: u8) {
+        let Link::Up(source) = self.link else { return };
+        self.counters.sent += 1;
+        self.promised = (self.now, self.config.interval);
+        let advertisement = Advertisement {
+            vrid: self.config.vrid,
+            priority,
+            interval: self.config.interval,
+            addresses: vec![self.config.address],
+        };
+        self.outputs.push_back(Output::SendAdvertisement(source, advertisement));
+    }
+
+    fn log(&mut self, sentence: String) {
+        self.outputs.push_back(Output::Log(sentence));
+    }
+}
+
+#[cfg(test)]
+#[path = "router_tests.rs"]
+mod tests;
