@@ -1,1 +1,230 @@
-//! x
+#![deny(unsafe_code)]
+//! The process that holds virtual addresses: VRRP sockets, the address as a lease in the kernel, and the
+//! announcements; no HTTP, no TLS, no decision (those are `relais-vrrp`'s).
+//!
+//! Two threads. The main one talks to the supervisor, logs and answers status requests; the real-time one
+//! ([`engine`]) does everything that has a deadline. Started by the supervisor as `relais child vip`.
+//! States and timers: `LIFECYCLE.md`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as StdListener;
+use std::process::ExitCode;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use relais_base::Time;
+use relais_config::Plan;
+use relais_config::plan::Preempt;
+use relais_ipc::status::VipsStatus;
+use relais_ipc::{Channel, Order, Report};
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tracing::{error, info, warn};
+
+use crate::engine::{Command, Engine, Event, Spec, now};
+use crate::netlink::Netlink;
+
+mod engine;
+mod netlink;
+mod privileges;
+#[allow(unsafe_code)]
+mod sys;
+mod wire;
+
+/// How long a frontend whose process died may take to come back before the address goes elsewhere.
+/// A worker starts in some 10 ms; a connection made meanwhile waits in the kernel's queue.
+const HEALING_GRACE: Duration = Duration::from_millis(60);
+/// Longest plan text, bytes.
+const MAX_PLAN: u64 = 16 * 1024 * 1024;
+/// Stack of the real-time thread, bytes: it is locked in memory as a whole.
+const STACK: usize = 512 * 1024;
+/// Longest wait for addresses to be handed over once nobody is there to ask for it any more.
+const LAST_HAND_OVER: Duration = Duration::from_secs(130);
+
+/// Runs the process until the supervisor says `Stop`, or is gone and every address is handed over.
+pub fn main() -> ExitCode {
+    relais_ipc::journal::init("vip");
+    let privileged = privileges::drop_all_but_needed();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map(|runtime| runtime.block_on(run(privileged))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(e)) | Err(e) => {
+            error!("the vip process ends: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the main thread knows.
+struct Vips {
+    channel: Channel,
+    commands: Sender<Command>,
+    wake: OwnedFd,
+    status: Arc<Mutex<VipsStatus>>,
+    node: String,
+    /// Addresses that a predecessor held, and when it died.
+    resumes: Vec<(String, Time)>,
+    /// Why no address can be held here; `None` if one can.
+    unprivileged: Option<String>,
+}
+
+async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
+    let channel = Channel::from_stdin()?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let (commands, inbox) = std::sync::mpsc::channel();
+    let (events, mut outbox) = unbounded_channel();
+    let status = Arc::new(Mutex::new(VipsStatus { pid: std::process::id(), ..VipsStatus::default() }));
+    let engine = Engine::new(Netlink::new()?, inbox, wake.try_clone()?, events, status.clone());
+    let thread = std::thread::Builder::new().name("vrrp".into()).stack_size(STACK);
+    let thread = thread.spawn(move || engine.run())?;
+    let mut vips = Vips {
+        channel,
+        commands,
+        wake,
+        status,
+        node: String::new(),
+        resumes: Vec::new(),
+        unprivileged: privileged.err(),
+    };
+    loop {
+        tokio::select! {
+            order = vips.channel.recv::<Order>() => match order? {
+                Some((Order::Stop, _)) => break,
+                Some((order, fd)) => vips.obey(order, fd).await?,
+                None => {
+                    warn!("the supervisor is gone; every address is handed over, then this process ends");
+                    vips.hand_over_at_last(&mut outbox).await;
+                    break;
+                }
+            },
+            event = outbox.recv() => match event {
+                Some(event) => vips.pass_on(event).await?,
+                None => break,
+            },
+            _ = terminate.recv() => {
+                info!("asked to end; every address is handed over first");
+                vips.hand_over_at_last(&mut outbox).await;
+                break;
+            }
+        }
+    }
+    vips.command(Command::Stop);
+    while let Some(event) = outbox.recv().await {
+        if vips.pass_on(event).await.is_err() {
+            continue; // nobody is there to hear it
+        }
+    }
+    thread.join().map_err(|_| std::io::Error::other("the VRRP thread panicked"))
+}
+
+impl Vips {
+    fn command(&self, command: Command) {
+        let _ = self.commands.send(command); // fails only if the engine is gone, which its events tell
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    async fn obey(&mut self, order: Order, fd: Option<OwnedFd>) -> std::io::Result<()> {
+        match order {
+            Order::Hello { node, .. } => self.node = node,
+            Order::Status => self.serve_status(fd)?,
+            Order::Resume { vip, ago_ms } => {
+                self.resumes.push((vip, now() - Duration::from_millis(ago_ms)));
+            }
+            Order::Frontend { name, state } => self.command(Command::Frontend(name, state)),
+            Order::HandOver => self.command(Command::HandOver),
+            Order::Plan { generation, file } => match self.read_plan(&file, fd) {
+                Ok((links, specs)) => {
+                    let resumes = std::mem::take(&mut self.resumes);
+                    self.command(Command::Apply { generation, links, specs, resumes });
+                }
+                Err(why) => self.channel.send(&Report::Refused { generation, why }, None).await?,
+            },
+            other => warn!("an order that is not for this process was ignored: {other:?}"),
+        }
+        Ok(())
+    }
+
+    async fn pass_on(&self, event: Event) -> std::io::Result<()> {
+        let report = match event {
+            Event::Info(sentence) => {
+                info!("{sentence}");
+                return Ok(());
+            }
+            Event::Warn(sentence) => {
+                warn!("{sentence}");
+                return Ok(());
+            }
+            Event::Stopped => return Ok(()),
+            Event::Applied(generation) => Report::Ready { generation },
+            Event::Changed(name, state) => Report::Vip { name, state },
+            Event::HandedOver => Report::HandedOver,
+        };
+        self.channel.send(&report, None).await
+    }
+
+    fn serve_status(&self, fd: Option<OwnedFd>) -> std::io::Result<()> {
+        let listener = StdListener::from(fd.ok_or_else(|| std::io::Error::other("no status socket came"))?);
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        let status = self.status.clone();
+        tokio::spawn(relais_ipc::status::serve(listener, move || {
+            status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        }));
+        Ok(())
+    }
+
+    /// What the plan wants of this node: its own addresses, and the virtual ones that it may hold.
+    fn read_plan(&self, file: &str, fd: Option<OwnedFd>) -> Result<(Vec<Ipv4Addr>, Vec<Spec>), String> {
+        let fd = fd.ok_or("no plan came with the order; this is a defect of Relais")?;
+        let text = relais_ipc::channel::fd_to_text(fd, MAX_PLAN).map_err(|e| e.to_string())?;
+        let checked = relais_config::parse(file, &text).map_err(|e| e.to_string())?;
+        let wanted = wanted(&checked.plan, &self.node)?;
+        match &self.unprivileged {
+            Some(why) if !wanted.1.is_empty() => Err(why.clone()),
+            _ => Ok(wanted),
+        }
+    }
+
+    /// Hands over without being asked: the supervisor is gone, or somebody ended this process.
+    async fn hand_over_at_last(&self, outbox: &mut UnboundedReceiver<Event>) {
+        self.command(Command::HandOver);
+        let handed_over = async {
+            while let Some(event) = outbox.recv().await {
+                let done = matches!(event, Event::HandedOver);
+                let _ = self.pass_on(event).await; // the supervisor may be gone
+                if done {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LAST_HAND_OVER, handed_over).await;
+    }
+}
+
+fn wanted(plan: &Plan, node: &str) -> Result<(Vec<Ipv4Addr>, Vec<Spec>), String> {
+    let id = plan.node(node).ok_or_else(|| format!("the plan has no node {node}"))?;
+    let links = plan.nodes[usize::from(id.0)].links.iter().filter_map(|link| match link {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
+    let specs = plan.vips_on(id).map(|(_, vip, priority)| Spec {
+        name: vip.name.clone(),
+        interface: vip.interface.clone(),
+        prefix: vip.prefix,
+        config: relais_vrrp::Config {
+            vrid: vip.router_id,
+            priority,
+            address: vip.address,
+            interval: vip.advertise,
+            preempt: vip.preempt == Preempt::Always,
+            track: vip.track.iter().map(|id| plan.frontends[usize::from(id.0)].name.clone()).collect(),
+            grace: HEALING_GRACE,
+        },
+    });
+    Ok((links.collect(), specs.collect()))
+}

@@ -139,12 +139,28 @@ pub struct Counters {
 #[derive(Clone, Debug)]
 enum Phase {
     /// Until `resume_until` it may go on where its predecessor stopped; `farewells` are still to be said.
-    Fault { resume_until: Option<Time>, farewells: u8, farewell_at: Time },
+    Fault {
+        resume_until: Option<Time>,
+        farewells: u8,
+        farewell_at: Time,
+    },
     /// `released_by` gave the address up; `reprieved`: a late wake has been forgiven once already.
-    Backup { down_at: Time, released_by: Option<Ipv4Addr>, reprieved: bool },
-    Master { advertise_at: Time, refresh_at: Time, announcements: Announcements },
+    Backup {
+        down_at: Time,
+        released_by: Option<Ipv4Addr>,
+        reprieved: bool,
+    },
+    Master {
+        advertise_at: Time,
+        refresh_at: Time,
+        announcements: Announcements,
+    },
     /// Holds the address, but calls for somebody else to take it.
-    Leaving { advertise_at: Time, refresh_at: Time, give_up_at: Time },
+    Leaving {
+        advertise_at: Time,
+        refresh_at: Time,
+        give_up_at: Time,
+    },
 }
 
 const FAULT: Phase = Phase::Fault { resume_until: None, farewells: 0, farewell_at: Time::MAX };
@@ -374,7 +390,8 @@ impl Router {
         if silence < interval * 3 {
             return;
         }
-        let slept = format!("this process was not run for {} ms and another may hold it", silence.as_millis());
+        let slept =
+            format!("this process was not run for {} ms and another may hold it", silence.as_millis());
         match self.phase {
             Phase::Master { .. } => {
                 self.outputs.push_back(Output::RemoveAddress);
@@ -400,7 +417,8 @@ impl Router {
         self.phase = FAULT;
         match left {
             Some(left) => {
-                self.phase = Phase::Fault { resume_until: Some(self.now + left), farewells: 0, farewell_at: self.now };
+                self.phase =
+                    Phase::Fault { resume_until: Some(self.now + left), farewells: 0, farewell_at: self.now };
             }
             None => self.outputs.push_back(Output::RemoveAddress),
         }
@@ -413,8 +431,11 @@ impl Router {
         );
         let known = core::mem::take(&mut self.tracked);
         let find = |name: &Arc<str>| known.iter().find(|t| t.name == *name).cloned();
-        self.tracked =
-            config.track.iter().map(|name| find(name).unwrap_or_else(|| Tracked::new(name.clone()))).collect();
+        self.tracked = config
+            .track
+            .iter()
+            .map(|name| find(name).unwrap_or_else(|| Tracked::new(name.clone())))
+            .collect();
         let changed = self.config != config;
         self.config = config;
         if changed && let Phase::Master { advertise_at, .. } = &mut self.phase {

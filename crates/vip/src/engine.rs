@@ -1,0 +1,573 @@
+//! The real-time thread: the shell around the [`Router`]s. It waits for packets, news from the kernel,
+//! commands and deadlines, hands each to the core, and carries out what the core decides.
+//!
+//! It decides nothing itself, and never waits for another process: what it has to tell goes through a
+//! queue to the main thread, which alone writes logs and answers the supervisor. Made by `lib`.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex};
+
+use relais_base::Time;
+use relais_ipc::message::{FrontendState, VipState};
+use relais_ipc::status::{VipStatus, VipsStatus};
+use relais_vrrp::{Config, Health, Input, Link, Output, Refused, Router, State};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::netlink::{Interface, Netlink, News};
+use crate::sys;
+use crate::wire::Wire;
+
+/// `SCHED_FIFO` priority: above everything ordinary, below the kernel's own watchdogs.
+const PRIORITY: i32 = 50;
+/// Longest packet that is looked at: an IPv4 header with options, and 255 addresses.
+const MAX_PACKET: usize = 60 + 8 + 4 * relais_vrrp::MAX_ADDRESSES;
+/// Packets read from one interface before timers get their turn: a flood must not stop the adverts.
+const MAX_PACKETS: usize = 256;
+/// How old the status document may be, nanoseconds.
+const STATUS_EVERY_NS: u64 = 100_000_000;
+
+/// A virtual address that this node may hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) name: Arc<str>,
+    pub(crate) interface: Arc<str>,
+    pub(crate) prefix: u8,
+    pub(crate) config: Config,
+}
+
+/// From the main thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Put this plan in force.
+    Apply {
+        generation: u64,
+        /// This node's own addresses: advertisements leave from one of them where the interface has it.
+        links: Vec<Ipv4Addr>,
+        specs: Vec<Spec>,
+        /// Addresses that a predecessor of this process held when it died at that time.
+        resumes: Vec<(String, Time)>,
+    },
+    Frontend(String, FrontendState),
+    HandOver,
+    /// Let go of everything and end.
+    Stop,
+}
+
+/// To the main thread.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Applied(u64),
+    Changed(String, VipState),
+    HandedOver,
+    Info(String),
+    Warn(String),
+    Stopped,
+}
+
+/// Nanoseconds that pass also while the machine is suspended.
+pub(crate) fn now() -> Time {
+    let now = clock_gettime(ClockId::Boottime);
+    Time::from_nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}
+
+struct Vip {
+    spec: Spec,
+    router: Router,
+    /// A hand-over was asked for and is not done.
+    leaving: bool,
+    /// No longer in the plan: it goes when it has left.
+    dropped: bool,
+}
+
+struct Port {
+    name: Arc<str>,
+    found: Option<Interface>,
+    wire: Option<Wire>,
+    refused: u64,
+    /// Complaints already made, so that each is made once.
+    complained: Option<Refused>,
+    send_failed: bool,
+}
+
+/// See the module's documentation.
+pub(crate) struct Engine {
+    netlink: Netlink,
+    ports: Vec<Port>,
+    vips: Vec<Vip>,
+    links: Vec<Ipv4Addr>,
+    frontends: Vec<(String, FrontendState)>,
+    generation: u64,
+    handing_over: bool,
+    stopped: bool,
+    commands: Receiver<Command>,
+    wake: OwnedFd,
+    events: UnboundedSender<Event>,
+    status: Arc<Mutex<VipsStatus>>,
+    status_at: Time,
+}
+
+fn health(state: FrontendState) -> Health {
+    match state {
+        FrontendState::Up => Health::Up,
+        FrontendState::Healing => Health::Healing,
+        FrontendState::Down => Health::Down,
+    }
+}
+
+fn vip_state(state: State) -> VipState {
+    match state {
+        State::Fault => VipState::Fault,
+        State::Backup => VipState::Backup,
+        State::Master => VipState::Master,
+    }
+}
+
+impl Engine {
+    /// An engine that obeys `commands`; whoever sends one writes to `wake` (an eventfd) afterwards.
+    pub(crate) fn new(
+        netlink: Netlink,
+        commands: Receiver<Command>,
+        wake: OwnedFd,
+        events: UnboundedSender<Event>,
+        status: Arc<Mutex<VipsStatus>>,
+    ) -> Engine {
+        Engine {
+            netlink,
+            ports: Vec::new(),
+            vips: Vec::new(),
+            links: Vec::new(),
+            frontends: Vec::new(),
+            generation: 0,
+            handing_over: false,
+            stopped: false,
+            commands,
+            wake,
+            events,
+            status,
+            status_at: Time::ZERO,
+        }
+    }
+
+    /// Runs until told to stop, or until the main thread is gone.
+    pub(crate) fn run(mut self) {
+        self.be_prompt();
+        while !self.stopped {
+            self.wait();
+            // Packets before timers: see the core's documentation.
+            self.read_packets();
+            self.read_news();
+            self.read_commands();
+            self.run_timers();
+            self.vips.retain(|vip| !vip.dropped || vip.leaving);
+            self.report_hand_over();
+            self.publish();
+        }
+        self.tell(Event::Stopped);
+    }
+
+    fn be_prompt(&self) {
+        if let Err(e) = sys::real_time(PRIORITY) {
+            self.tell(Event::Warn(format!(
+                "real-time scheduling was refused ({e}): on a starved machine another node may take the \
+                 addresses for no reason; give the service CAP_SYS_NICE"
+            )));
+        }
+    }
+
+    fn lock_memory(&self) {
+        if let Err(e) = sys::lock_memory() {
+            self.tell(Event::Warn(format!(
+                "memory could not be locked ({e}): on a machine that swaps another node may take the \
+                 addresses for no reason; give the service CAP_IPC_LOCK"
+            )));
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        let _ = self.events.send(event); // fails only if the main thread is gone, and we end with it
+    }
+
+    fn wait(&self) {
+        let next = self.vips.iter().map(|vip| vip.router.poll_timeout()).min().unwrap_or(Time::MAX);
+        let timeout = (next < Time::MAX).then(|| next.since(now()));
+        let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.netlink.news_fd(), PollFlags::IN),
+        ];
+        let wires = self.ports.iter().filter_map(|port| port.wire.as_ref());
+        fds.extend(wires.map(|wire| PollFd::from_borrowed_fd(wire.fd(), PollFlags::IN)));
+        let _ = poll(&mut fds, timeout.as_ref()); // interrupted or not, everything is looked at
+    }
+
+    // ---- packets ---------------------------------------------------------------------------------
+
+    fn read_packets(&mut self) {
+        let mut buffer = [0; MAX_PACKET];
+        for p in 0..self.ports.len() {
+            for _ in 0..MAX_PACKETS {
+                let Some(datagram) = self.ports[p].wire.as_ref().and_then(|w| w.receive(&mut buffer)) else {
+                    break;
+                };
+                let name = self.ports[p].name.clone();
+                match relais_vrrp::parse(datagram) {
+                    Ok((source, advertisement)) => {
+                        let for_it = |vip: &Vip| {
+                            vip.spec.interface == name && vip.router.config().vrid == advertisement.vrid
+                        };
+                        let Some(v) = self.vips.iter().position(for_it) else {
+                            self.ports[p].refused += 1; // another virtual router on this link
+                            continue;
+                        };
+                        self.handle(v, Input::Advertisement(source, &advertisement));
+                    }
+                    Err(why) => self.complain(p, why),
+                }
+            }
+        }
+    }
+
+    fn complain(&mut self, p: usize, why: Refused) {
+        let port = &mut self.ports[p];
+        port.refused += 1;
+        if port.complained != Some(why) {
+            port.complained = Some(why);
+            let name = port.name.clone();
+            self.tell(Event::Warn(format!("a VRRP packet on {name} was refused: {why}")));
+        }
+    }
+
+    // ---- the kernel's news -------------------------------------------------------------------------
+
+    fn read_news(&mut self) {
+        for news in self.netlink.drain_news() {
+            match news {
+                News::Lost => (0..self.ports.len()).for_each(|p| self.look_at(p)),
+                News::Link(name) => {
+                    if let Some(p) = self.ports.iter().position(|port| *port.name == *name) {
+                        self.look_at(p);
+                    }
+                }
+                News::Address { index, address, gone } => self.address_news(index, address, gone),
+            }
+        }
+    }
+
+    fn address_news(&mut self, index: u32, address: Ipv4Addr, gone: bool) {
+        let is_ours = |port: &Port| port.found.as_ref().is_some_and(|found| found.index == index);
+        let Some(p) = self.ports.iter().position(is_ours) else { return };
+        let name = self.ports[p].name.clone();
+        let same = |vip: &Vip| vip.spec.interface == name && vip.router.config().address == address;
+        match self.vips.iter().position(same) {
+            None => self.look_at(p),
+            Some(v) if gone && !self.is_there(p, address) => self.handle(v, Input::AddressVanished),
+            Some(_) => {}
+        }
+    }
+
+    fn is_there(&mut self, p: usize, address: Ipv4Addr) -> bool {
+        let name = self.ports[p].name.clone();
+        matches!(self.netlink.interface(&name), Ok(Some(found)) if found.addresses.contains(&address))
+    }
+
+    /// Asks the kernel about an interface and tells the routers on it.
+    fn look_at(&mut self, p: usize) {
+        let name = self.ports[p].name.clone();
+        let found = self.netlink.interface(&name).unwrap_or_else(|e| {
+            self.tell(Event::Warn(format!("the kernel does not describe {name} ({e})")));
+            None
+        });
+        let port = &mut self.ports[p];
+        let index = found.as_ref().map(|found| found.index);
+        if port.wire.as_ref().map(Wire::index) != index {
+            port.wire = None;
+        }
+        port.found = found;
+        if let (None, Some(index)) = (&port.wire, index) {
+            match Wire::open(&name, index) {
+                Ok(wire) => port.wire = Some(wire),
+                Err(e) => self.tell(Event::Warn(format!("no VRRP socket on {name} ({e})"))),
+            }
+        }
+        let link = self.link_of(p);
+        for v in 0..self.vips.len() {
+            if self.vips[v].spec.interface == name {
+                self.handle(v, Input::Link(link));
+            }
+        }
+    }
+
+    fn link_of(&self, p: usize) -> Link {
+        let port = &self.ports[p];
+        let (Some(found), Some(_)) = (&port.found, &port.wire) else { return Link::Missing };
+        if !found.running {
+            return Link::Down;
+        }
+        let own: Vec<Ipv4Addr> = found.addresses.iter().copied().filter(|a| !self.is_virtual(*a)).collect();
+        match own.iter().find(|a| self.links.contains(a)).or(own.first()) {
+            Some(source) => Link::Up(*source),
+            None => Link::NoAddress,
+        }
+    }
+
+    fn is_virtual(&self, address: Ipv4Addr) -> bool {
+        self.vips.iter().any(|vip| vip.router.config().address == address)
+    }
+
+    // ---- commands ------------------------------------------------------------------------------------
+
+    fn read_commands(&mut self) {
+        let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Apply { generation, links, specs, resumes }) => {
+                    self.links = links;
+                    self.apply(specs, &resumes);
+                    self.generation = generation;
+                    self.lock_memory();
+                    self.tell(Event::Applied(generation));
+                }
+                Ok(Command::Frontend(name, state)) => self.frontend(name, state),
+                Ok(Command::HandOver) => self.hand_over(),
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
+                    (0..self.vips.len()).for_each(|v| self.handle(v, Input::Stop));
+                    self.stopped = true;
+                    return;
+                }
+                Err(TryRecvError::Empty) => return,
+            }
+        }
+    }
+
+    fn frontend(&mut self, name: String, state: FrontendState) {
+        for v in 0..self.vips.len() {
+            self.handle(v, Input::Tracked(&name, health(state)));
+        }
+        match self.frontends.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = state,
+            None => self.frontends.push((name, state)),
+        }
+    }
+
+    fn hand_over(&mut self) {
+        self.handing_over = true;
+        for v in 0..self.vips.len() {
+            self.vips[v].leaving = true;
+            self.handle(v, Input::HandOver);
+        }
+    }
+
+    fn report_hand_over(&mut self) {
+        if self.handing_over && self.vips.iter().all(|vip| !vip.leaving) {
+            self.handing_over = false;
+            self.tell(Event::HandedOver);
+        }
+    }
+
+    /// Puts a plan in force: what stays keeps its state, what goes is handed over, what comes begins.
+    fn apply(&mut self, specs: Vec<Spec>, resumes: &[(String, Time)]) {
+        for v in 0..self.vips.len() {
+            let old = &self.vips[v].spec;
+            let stays = specs.iter().any(|new| new.name == old.name && is_same_router(new, old));
+            let replaced = specs.iter().any(|new| {
+                new.interface == old.interface
+                    && (new.config.vrid == old.config.vrid || new.config.address == old.config.address)
+            });
+            if !stays {
+                self.vips[v].dropped = true;
+                self.vips[v].leaving = !replaced;
+                self.handle(v, if replaced { Input::Stop } else { Input::HandOver });
+            }
+        }
+        self.vips.retain(|vip| !vip.dropped || vip.leaving);
+        for spec in specs {
+            let p = self.port(&spec.interface);
+            let kept = |vip: &Vip| !vip.dropped && vip.spec.name == spec.name;
+            if let Some(v) = self.vips.iter().position(kept) {
+                let config = spec.config.clone();
+                self.vips[v].spec = spec;
+                self.handle(v, Input::Reconfigure(config));
+                self.prime(v, p, None);
+            } else {
+                let resume = resumes.iter().find(|(name, _)| *name == *spec.name).map(|(_, died)| *died);
+                let router = Router::new(spec.config.clone(), now());
+                self.vips.push(Vip { spec, router, leaving: false, dropped: false });
+                self.prime(self.vips.len() - 1, p, resume);
+            }
+        }
+        self.handing_over = false;
+        (0..self.ports.len()).for_each(|p| self.look_at(p)); // what is virtual may have changed
+    }
+
+    /// Tells a router all that is known, and starts it.
+    fn prime(&mut self, v: usize, p: usize, resume: Option<Time>) {
+        self.handle(v, Input::Link(self.link_of(p)));
+        for (name, state) in self.frontends.clone() {
+            self.handle(v, Input::Tracked(&name, health(state)));
+        }
+        self.vips[v].leaving = false;
+        self.handle(v, Input::Start { resume: resume.map(|died| now().since(died)) });
+    }
+
+    /// The port of this interface, looked at when it is new.
+    fn port(&mut self, name: &Arc<str>) -> usize {
+        if let Some(p) = self.ports.iter().position(|port| port.name == *name) {
+            return p;
+        }
+        self.ports.push(Port {
+            name: name.clone(),
+            found: None,
+            wire: None,
+            refused: 0,
+            complained: None,
+            send_failed: false,
+        });
+        self.look_at(self.ports.len() - 1);
+        self.ports.len() - 1
+    }
+
+    // ---- the core ----------------------------------------------------------------------------------------
+
+    fn run_timers(&mut self) {
+        for v in 0..self.vips.len() {
+            let now = now();
+            if self.vips[v].router.poll_timeout() <= now {
+                self.vips[v].router.handle_timeout(now);
+                self.carry_out(v);
+            }
+        }
+    }
+
+    fn handle(&mut self, v: usize, input: Input<'_>) {
+        self.vips[v].router.handle(input, now());
+        self.carry_out(v);
+    }
+
+    fn carry_out(&mut self, v: usize) {
+        while let Some(output) = self.vips[v].router.poll_output() {
+            let p = self.port(&self.vips[v].spec.interface.clone());
+            match output {
+                Output::AddAddress | Output::RefreshLease => self.put_address(v, p),
+                Output::RemoveAddress => self.remove_address(v, p),
+                Output::Announce => {
+                    let address = self.vips[v].router.config().address;
+                    let port = &self.ports[p];
+                    if let (Some(wire), Some(found)) = (&port.wire, &port.found) {
+                        let done = wire.announce(found.mac, address);
+                        self.note_send(p, done);
+                    }
+                }
+                Output::SendAdvertisement(source, advertisement) => {
+                    if let Some(wire) = &self.ports[p].wire {
+                        let done = wire.send(&relais_vrrp::encode(source, &advertisement));
+                        self.note_send(p, done);
+                    }
+                }
+                Output::Changed(state, reason) => self.changed(v, state, &reason),
+                Output::HandedOver => self.vips[v].leaving = false,
+                Output::Log(sentence) => {
+                    self.tell(Event::Warn(format!("vip {}: {sentence}", self.vips[v].spec.name)));
+                }
+            }
+        }
+    }
+
+    fn changed(&mut self, v: usize, state: State, reason: &str) {
+        let Spec { name, interface, .. } = &self.vips[v].spec;
+        let state = vip_state(state);
+        let sentence = match state {
+            VipState::Master => format!("vip {name}: master on {interface} because {reason}"),
+            VipState::Backup => format!("vip {name}: backup on {interface} because {reason}"),
+            VipState::Fault => format!("vip {name}: not held on {interface} because {reason}"),
+        };
+        self.tell(Event::Info(sentence));
+        self.tell(Event::Changed(name.to_string(), state));
+        self.status_at = Time::ZERO;
+    }
+
+    fn put_address(&mut self, v: usize, p: usize) {
+        let (address, prefix) = (self.vips[v].router.config().address, self.vips[v].spec.prefix);
+        let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
+        if let Err(e) = self.netlink.put(index, address, prefix, relais_vrrp::LEASE) {
+            let why = format!("the kernel refuses the address ({e})");
+            self.handle(v, Input::AddressRefused(&why));
+        }
+    }
+
+    fn remove_address(&mut self, v: usize, p: usize) {
+        let address = self.vips[v].router.config().address;
+        let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
+        if let Err(e) = self.netlink.take(index, address) {
+            let name = &self.vips[v].spec.name;
+            self.tell(Event::Warn(format!(
+                "vip {name}: {address} could not be removed ({e}); the kernel will do it within {} s",
+                relais_vrrp::LEASE.as_secs() + 1
+            )));
+        }
+    }
+
+    /// Says once that nothing can be sent, and once that it can again.
+    fn note_send(&mut self, p: usize, done: std::io::Result<()>) {
+        let port = &mut self.ports[p];
+        let failed = done.is_err();
+        if failed == port.send_failed {
+            return;
+        }
+        port.send_failed = failed;
+        let name = port.name.clone();
+        self.tell(match done {
+            Err(e) => Event::Warn(format!("nothing can be sent on {name} ({e})")),
+            Ok(()) => Event::Info(format!("packets can be sent on {name} again")),
+        });
+    }
+
+    // ---- status ------------------------------------------------------------------------------------------
+
+    /// Renews the status document, unless somebody is reading it: this thread waits for nobody.
+    fn publish(&mut self) {
+        let now = now();
+        if now.since(self.status_at).as_nanos() < u128::from(STATUS_EVERY_NS) {
+            return;
+        }
+        let vips = self.vips.iter().map(|vip| self.describe(vip, now)).collect();
+        if let Ok(mut status) = self.status.try_lock() {
+            *status = VipsStatus { pid: std::process::id(), generation: self.generation, vips };
+            self.status_at = now;
+        }
+    }
+
+    fn describe(&self, vip: &Vip, now: Time) -> VipStatus {
+        let (router, config) = (&vip.router, vip.router.config());
+        let port = self.ports.iter().find(|port| port.name == vip.spec.interface);
+        let known =
+            |name: &str| self.frontends.iter().find(|(known, _)| known == name).map(|(_, state)| *state);
+        VipStatus {
+            name: vip.spec.name.to_string(),
+            address: format!("{}/{}", config.address, vip.spec.prefix),
+            interface: vip.spec.interface.to_string(),
+            router_id: config.vrid,
+            state: vip_state(router.state()),
+            priority: config.priority,
+            master: router.holder(),
+            reason: router.reason().to_owned(),
+            since_s: now.since(router.since()).as_secs(),
+            became_master_total: router.counters().became_master,
+            adverts_sent_total: router.counters().sent,
+            adverts_received_total: router.counters().received,
+            adverts_refused_total: port.map_or(0, |port| port.refused),
+            tracked: router
+                .tracked()
+                .map(|(name, _)| (name.to_owned(), known(name).unwrap_or(FrontendState::Down)))
+                .collect(),
+        }
+    }
+}
+
+fn is_same_router(a: &Spec, b: &Spec) -> bool {
+    (&a.interface, a.prefix, a.config.vrid, a.config.address)
+        == (&b.interface, b.prefix, b.config.vrid, b.config.address)
+}

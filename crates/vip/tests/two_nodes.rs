@@ -1,0 +1,174 @@
+//! Two vip processes on one switch: takeover, hand-over, the lease, the cable, the restart.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Lan, Vip, plan, ready, run};
+use relais_ipc::{FrontendState, Order, Report, VipState};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn a_killed_process_loses_the_address_to_the_peer_and_then_to_the_kernel() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b"]);
+    let text = plan(101, 100, "");
+    let mut a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    b.await_state(VipState::Backup).await;
+    assert!(lan.holds(0) && !lan.holds(1));
+
+    a.kill();
+    let took = b.await_state(VipState::Master).await;
+    assert!(took < Duration::from_millis(400), "{took:?}");
+    assert!(lan.holds(1));
+    lan.await_holder(1, 4 * SECOND);
+}
+
+#[tokio::test]
+async fn a_hand_over_ends_when_the_peer_holds_the_address() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b"]);
+    let text = plan(101, 100, "");
+    let a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    b.await_state(VipState::Backup).await;
+
+    a.order(Order::HandOver).await;
+    let took = a.await_report("HandedOver", |report| *report == Report::HandedOver).await;
+    assert!(took < Duration::from_millis(300), "{took:?}");
+    assert!(lan.holds(1) && !lan.holds(0));
+
+    a.plan(2, &text).await; // and a new plan brings it back, for it has the higher priority
+    a.await_state(VipState::Master).await;
+    lan.await_holder(0, SECOND);
+}
+
+#[tokio::test]
+async fn a_restarted_process_resumes_and_the_peer_never_notices() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b"]);
+    let text = plan(101, 100, "preempt never");
+    let mut a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    b.await_state(VipState::Backup).await;
+
+    a.kill();
+    let successor = Vip::start(lan.machine(0), "a").await;
+    successor.order(Order::Resume { vip: "public".into(), ago_ms: 0 }).await;
+    successor.plan(1, &text).await;
+    successor.await_state(VipState::Master).await;
+    assert!(lan.holds(0));
+    b.frontend(FrontendState::Up).await;
+    let news = tokio::time::timeout(Duration::from_millis(600), b.await_state(VipState::Master)).await; // 3 time-outs
+    assert!(news.is_err(), "the peer took the address");
+}
+
+#[tokio::test]
+async fn a_restarted_process_that_comes_too_late_removes_what_was_left() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b"]);
+    run(&format!("ip -n {} address add {}/24 dev eth0", lan.machine(0), common::VIP));
+    let text = plan(100, 101, "");
+    let b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    b.await_state(VipState::Master).await;
+    let a = Vip::start(lan.machine(0), "a").await;
+    a.order(Order::Resume { vip: "public".into(), ago_ms: 400 }).await;
+    a.plan(1, &text).await;
+    a.await_report("Ready", |report| *report == Report::Ready { generation: 1 }).await;
+    assert!(lan.holds(1) && !lan.holds(0));
+}
+
+#[tokio::test]
+async fn the_address_leaves_with_the_carrier_and_the_link_hears_of_the_new_place() {
+    if !ready(&["ip", "bash"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b", "client"]);
+    let text = plan(101, 100, "");
+    let a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    b.await_state(VipState::Backup).await;
+    lan.visit(2);
+    lan.await_neighbour(2, 0, SECOND);
+
+    lan.cable(0, false);
+    a.await_state(VipState::Fault).await;
+    assert!(!lan.holds(0));
+    b.await_state(VipState::Master).await;
+    lan.await_neighbour(2, 1, SECOND);
+    lan.cable(0, true);
+    a.await_state(VipState::Master).await;
+    lan.await_neighbour(2, 0, SECOND);
+    lan.await_holder(0, SECOND);
+}
+
+#[tokio::test]
+async fn the_address_follows_the_frontend() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b"]);
+    let text = plan(101, 100, "track frontend=web");
+    let a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    assert!(!lan.holds(0), "nobody has said yet that the frontend is up");
+    a.frontend(FrontendState::Up).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    b.frontend(FrontendState::Up).await;
+    b.await_state(VipState::Backup).await;
+
+    a.frontend(FrontendState::Healing).await; // not for long enough to matter
+    a.frontend(FrontendState::Up).await;
+    a.frontend(FrontendState::Healing).await;
+    let took = b.await_state(VipState::Master).await;
+    assert!(took > Duration::from_millis(50) && took < Duration::from_millis(300), "{took:?}");
+    lan.await_holder(1, SECOND);
+    a.frontend(FrontendState::Up).await;
+    lan.await_holder(0, SECOND);
+}
+
+#[tokio::test]
+async fn a_process_without_its_supervisor_hands_over_and_ends() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b"]);
+    let text = plan(101, 100, "");
+    let mut a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    b.await_state(VipState::Backup).await;
+    a.channel = relais_ipc::Channel::pair().unwrap().0; // and the old end is dropped
+    b.await_state(VipState::Master).await;
+    lan.await_holder(1, SECOND);
+    assert!(a.child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn without_privileges_a_plan_with_an_address_is_refused() {
+    if !ready(&["ip", "setpriv"]) {
+        return;
+    }
+    let command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let vip = Vip::start_by(&command, "a").await;
+    vip.plan(1, &plan(101, 100, "")).await;
+    vip.await_report(
+        "Refused",
+        |report| matches!(report, Report::Refused { why, .. } if why.contains("as root")),
+    )
+    .await;
+}
