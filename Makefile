@@ -15,7 +15,7 @@ test: packages lint ## everything a change must pass
 bench: ## Relais beside HAProxy and nginx: CPU per request, latency, memory
 	packaging/packages bench
 	$(CARGO) build --profile dist -p relais
-	bench/run.sh
+	bench/run.py
 
 verify: packages ## the long runs: drills 20 times, 10,000 seeds many times over, the torture suite
 	$(CARGO) build --release -p relais

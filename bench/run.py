@@ -1,0 +1,307 @@
+#!/usr/bin/env python3
+"""Relais beside HAProxy and nginx, on this machine, in one run.
+
+All three proxy the same origin (nginx) with one worker pinned to one core; load and origin share the other.
+In all three: HTTP/1.1 keep-alive on both sides, active checks where the product has them (nginx has none),
+X-Forwarded-For added, one access line a request in HAProxy's httplog fields (nginx: the same amount of text),
+written to the standard output, which is a file.
+
+CPU is the scheduler's own account (/proc/PID/task/*/schedstat, nanoseconds) of every thread of every process
+of a product, divided by the requests that the load tool counted. Rounds alternate; medians are quoted.
+
+usage: bench/run.py [--seconds 4] [--rounds 3] [--idle 10000] [--relais target/dist/relais]
+Prints a table; writes target/bench/result.json. Ends only what it started, by pid.
+"""
+
+import argparse, json, os, pathlib, re, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SMALL = "a response of thirty-four bytes..\n"
+PROXY_CORE, LOAD_CORE = "0", "1"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(port, path="/small", seconds=15):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1) as s:
+                s.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+                if s.recv(64).startswith(b"HTTP/1.1 200"):
+                    return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    sys.exit(f"bench: nothing answers on port {port}")
+
+
+class Product:
+    """A program under test: how it is started, and the processes it consists of."""
+
+    def __init__(self, name, argv, port, log):
+        self.name, self.port = name, port
+        self.out = open(log, "ab")
+        self.process = subprocess.Popen(["taskset", "-c", PROXY_CORE, *argv], stdout=self.out, stderr=self.out)
+        wait_for(port)
+
+    def pids(self):
+        """The started process and all its descendants."""
+        found, queue = [], [self.process.pid]
+        while queue:
+            pid = queue.pop()
+            found.append(pid)
+            for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+                try:
+                    queue += [int(p) for p in task.read_text().split()]
+                except OSError:
+                    pass
+        return found
+
+    def cpu_ns(self):
+        total = 0
+        for pid in self.pids():
+            for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                total += int(task.read_text().split()[0])
+        return total
+
+    def memory_kib(self):
+        """Proportional set size of all processes: shared pages are counted once."""
+        total = 0
+        for pid in self.pids():
+            text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += int(re.search(r"^Pss:\s+(\d+)", text, re.M).group(1))
+        return total
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(3)
+        except subprocess.TimeoutExpired:
+            for pid in reversed(self.pids()):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            self.process.wait()
+        self.out.close()
+
+
+def write_configs(d, origin, ports, most):
+    (d / "www").mkdir()
+    (d / "www/small").write_text(SMALL)
+    (d / "www/large").write_bytes(os.urandom(65536))
+    assert len(SMALL) == 34
+    temp = "".join(f"{k}_temp_path {d}/{k};" for k in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    nginx_head = "worker_processes 1; daemon off; master_process off; error_log {d}/{n}.err; pid {d}/{n}.pid; " \
+                 "events {{ worker_connections 30000; }} http {{ " + temp + " sendfile on; "
+    (d / "origin.conf").write_text(
+        nginx_head.format(d=d, n="origin")
+        + "keepalive_requests 1000000000; access_log off; open_file_cache max=10; "
+        + f"server {{ listen 127.0.0.1:{origin} backlog=4096; root {d}/www; }} }}")
+    (d / "nginx.conf").write_text(
+        nginx_head.format(d=d, n="nginx")
+        + "keepalive_requests 1000000000; keepalive_timeout 300s; "
+        + "log_format h '$remote_addr:$remote_port [$time_local] web app/s1 $request_time/$upstream_connect_time/"
+          "$upstream_header_time/$upstream_response_time $status $bytes_sent - - ---- $connection/$connection_requests "
+          "\"$request\"'; access_log /dev/stdout h; "
+        + f"upstream app {{ server 127.0.0.1:{origin}; keepalive 256; keepalive_requests 1000000000; }} "
+        + f"server {{ listen 127.0.0.1:{ports['nginx']} backlog=4096; location / {{ proxy_pass http://app; proxy_http_version 1.1; "
+          "proxy_set_header Connection ''; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; } } }")
+    (d / "haproxy.cfg").write_text(f"""
+global
+  nbthread 1
+  maxconn {most}
+  log stdout format raw local0
+defaults
+  mode http
+  log global
+  option httplog
+  option forwardfor
+  retries 3
+  option redispatch
+  timeout connect 3s
+  timeout client 1m
+  timeout server 1m
+  timeout http-request 10s
+  timeout http-keep-alive 300s
+frontend web
+  bind 127.0.0.1:{ports['haproxy']}
+  default_backend app
+backend app
+  http-reuse always
+  option httpchk GET /small
+  server s1 127.0.0.1:{origin} check inter 1s fall 2 rise 2
+""")
+    (d / "relais.kdl").write_text(f"""
+platform bench {{
+    admin "127.0.0.1:{free_port()}"
+    access-log stdout
+    drain "1s"
+}}
+node here {{ link "127.0.0.1"; }}
+frontend web {{
+    bind "127.0.0.1:{ports['relais']}"
+    max-connections {most}
+    forwarded-for
+    timeout request="10s" client="1m" keep-alive="300s"
+    default-backend app
+}}
+backend app {{
+    check http path="/small" expect=200 every="1s" fall=2 rise=2
+    timeout connect="3s" server="1m"
+    retries 3
+    redispatch
+    server s1 "127.0.0.1:{origin}"
+}}
+""")
+
+
+def start(name, d, ports, relais):
+    argv = {
+        "haproxy": ["haproxy", "-db", "-f", str(d / "haproxy.cfg")],
+        "nginx": ["nginx", "-c", str(d / "nginx.conf")],
+        "relais": [relais, "run", str(d / "relais.kdl"), "--node", "here", "--run-dir", str(d / "run")],
+    }[name]
+    return Product(name, argv, ports[name], d / f"{name}.log")
+
+
+def wrk(port, path, seconds, connections=64):
+    out = subprocess.run(
+        ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}{path}"],
+        capture_output=True, text=True, check=True).stdout
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+    failed = sum(map(int, errors.groups())) if errors else 0
+    return int(re.search(r"(\d+) requests in", out).group(1)), failed + (int(bad.group(1)) if bad else 0)
+
+
+def cost(product, path, seconds):
+    """CPU microseconds a request, and requests a second."""
+    wrk(product.port, path, 1)
+    before, began = product.cpu_ns(), time.monotonic()
+    requests, failed = wrk(product.port, path, seconds)
+    cpu, took = product.cpu_ns() - before, time.monotonic() - began
+    if failed:
+        sys.exit(f"bench: {product.name} failed {failed} of {requests} requests")
+    return cpu / requests / 1000, requests / took
+
+
+def latency(product, rate, seconds, d):
+    """p50 and p99 in microseconds at a fixed rate, from every single request."""
+    log = d / "h2load.log"
+    log.unlink(missing_ok=True)
+    clients = 32
+    subprocess.run(
+        ["taskset", "-c", LOAD_CORE, "h2load", "--h1", "-t1", f"-c{clients}", f"-D{seconds}", "--warm-up-time=1",
+         f"--rps={max(1, rate // clients)}", f"--log-file={log}", f"http://127.0.0.1:{product.port}/small"],
+        capture_output=True, text=True, check=True)
+    times = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines() if line.split("\t")[1] == "200")
+    if not times:
+        sys.exit("bench: h2load logged nothing")
+    return times[len(times) // 2], times[len(times) * 99 // 100]
+
+
+def idle(product, count):
+    """KiB of memory that each idle keep-alive connection costs, each having had one answer."""
+    request = b"GET /small HTTP/1.1\r\nHost: bench\r\n\r\n"
+    before, sockets = product.memory_kib(), []
+    try:
+        for n in range(count):
+            s = socket.socket()
+            s.bind((f"127.0.0.{2 + n // 20000}", 0))
+            s.connect(("127.0.0.1", product.port))
+            s.sendall(request)
+            got = b""
+            while SMALL.encode() not in got:
+                part = s.recv(4096)
+                if not part:
+                    sys.exit(f"bench: {product.name} closed idle connection {n}")
+                got += part
+            sockets.append(s)
+        time.sleep(1.5)  # the measured thing itself: connections at rest
+        return (product.memory_kib() - before) / count
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--idle", type=int, default=10000)
+    parser.add_argument("--relais", default=str(ROOT / "target/dist/relais"))
+    parser.add_argument("--only", nargs="*", default=["haproxy", "nginx", "relais"])
+    args = parser.parse_args()
+    for tool in ("haproxy", "nginx", "wrk", "h2load", "taskset"):
+        if not shutil.which(tool):
+            sys.exit(f"bench: {tool} is missing: run packaging/packages bench as root")
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (70000, 70000))
+        files = 70000
+    except (ValueError, PermissionError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    most = (files - 500) // 2  # a proxied connection costs two
+    args.idle = min(args.idle, most)
+
+    names, origin = args.only, free_port()
+    ports = {name: free_port() for name in ("haproxy", "nginx", "relais")}
+    results = {name: {"small_us": [], "large_us": [], "small_rps": [], "p50_us": [], "p99_us": [], "idle_kib": []} for name in names}
+    started = []
+    with tempfile.TemporaryDirectory(prefix="relais-bench-") as temp:
+        d = pathlib.Path(temp)
+        d.chmod(0o755)
+        write_configs(d, origin, ports, most)
+        origin_process = subprocess.Popen(["taskset", "-c", LOAD_CORE, "nginx", "-c", str(d / "origin.conf")])
+        try:
+            wait_for(origin)
+            for round_ in range(args.rounds):
+                order = names[round_ % len(names):] + names[:round_ % len(names)]
+                for name in order:
+                    started.append(product := start(name, d, ports, args.relais))
+                    row = results[name]
+                    us, rps = cost(product, "/small", args.seconds)
+                    row["small_us"].append(us)
+                    row["small_rps"].append(rps)
+                    row["large_us"].append(cost(product, "/large", args.seconds)[0])
+                    started.remove(product)
+                    product.stop()
+            rate = int(min(statistics.median(results[n]["small_rps"]) for n in names) * 0.7)
+            for round_ in range(args.rounds):
+                for name in names[round_ % len(names):] + names[:round_ % len(names)]:
+                    started.append(product := start(name, d, ports, args.relais))
+                    p50, p99 = latency(product, rate, args.seconds, d)
+                    results[name]["p50_us"].append(p50)
+                    results[name]["p99_us"].append(p99)
+                    results[name]["idle_kib"].append(idle(product, args.idle))
+                    started.remove(product)
+                    product.stop()
+        finally:
+            for product in started:
+                product.stop()
+            origin_process.terminate()
+            origin_process.wait()
+
+    medians = {name: {key: statistics.median(values) for key, values in row.items()} for name, row in results.items()}
+    columns = [("small_us", "CPU us/request, 34 B"), ("large_us", "CPU us/request, 64 KiB"), ("small_rps", "requests/s"),
+               ("p50_us", "p50 us"), ("p99_us", "p99 us"), ("idle_kib", "KiB/idle connection")]
+    print(f"medians of {args.rounds}; latency at {rate} requests/s; {args.idle} idle connections")
+    print(f"{'':24}" + "".join(f"{name:>12}" for name in names) + ("     relais/haproxy" if {"relais", "haproxy"} <= set(names) else ""))
+    for key, title in columns:
+        line = f"{title:24}" + "".join(f"{medians[name][key]:12.2f}" for name in names)
+        if {"relais", "haproxy"} <= set(names):
+            line += f"{medians['relais'][key] / max(medians['haproxy'][key], 1e-9):19.2f}"
+        print(line)
+    out = ROOT / "target/bench"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "result.json").write_text(json.dumps({"rate": rate, "rounds": results, "medians": medians}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
