@@ -1,5 +1,156 @@
 #![forbid(unsafe_code)]
 //! The file: text to an immutable [`plan::Plan`].
+//!
+//! ```text
+//! text --syntax--> KDL document --walk, driven by table--> typed directives --resolve--> Plan
+//! ```
+//!
+//! `table` holds one [`table::Directive`] a directive: where it is allowed, what it takes, its limits,
+//! default, doc and example. The parser, [`explain`] and `docs/directives.md` come from it.
+//!
+//! Every process of a platform calls [`parse`] on the same text and works from the [`Plan`] it gets.
 
+pub mod diagnostic;
+mod nearest;
 pub mod plan;
+mod resolve;
+mod syntax;
+pub mod table;
+mod value;
+mod walk;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub use diagnostic::{Diagnostic, Severity};
 pub use plan::Plan;
+
+/// A file that can be used.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What it says.
+    pub plan: Plan,
+    findings: Findings,
+    files: Vec<resolve::NamedFile>,
+}
+
+/// A file that the platform's file names and that is not on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The directive that names it.
+    pub directive: String,
+    /// Whether this build acts on that directive, so that `run` cannot do without the file.
+    pub needed: bool,
+}
+
+/// What `relais check` prints, and whether it exits with 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// For the terminal.
+    pub text: String,
+    /// Whether the file can be used.
+    pub ok: bool,
+}
+
+/// A file that cannot be used, and why: its `Display` shows every finding.
+#[derive(Clone, Debug)]
+pub struct Rejected(Findings);
+
+#[derive(Clone, Debug)]
+struct Findings {
+    file: String,
+    text: String,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Findings {
+    fn render(&self, colour: bool) -> String {
+        diagnostic::render(&self.file, &self.text, &self.diagnostics, colour)
+    }
+}
+
+impl Checked {
+    /// Warnings, in the order of the file.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.findings.diagnostics
+    }
+
+    /// Warnings as an operator reads them; empty if there are none.
+    pub fn render(&self, colour: bool) -> String {
+        self.findings.render(colour)
+    }
+}
+
+impl Checked {
+    /// The files that the platform's file names and that are not on this machine now.
+    pub fn missing_files(&self) -> Vec<MissingFile> {
+        let missing = self.files.iter().filter(|file| !file.path.exists());
+        missing
+            .map(|file| MissingFile {
+                path: file.path.clone(),
+                directive: file.directive.clone(),
+                needed: file.needed,
+            })
+            .collect()
+    }
+}
+
+impl Rejected {
+    /// Every finding, in the order of the file; at least one is an error.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.0.diagnostics
+    }
+
+    /// Every finding as an operator reads it.
+    pub fn render(&self, colour: bool) -> String {
+        self.0.render(colour)
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+/// Reads the text of a file; `file` is its name, for messages. Looks at nothing but the text.
+///
+/// # Errors
+///
+/// [`Rejected`] holds every error of the file, and its warnings.
+pub fn parse(file: &str, text: &str) -> Result<Checked, Rejected> {
+    let (source, document, mut diagnostics) = syntax::read(text);
+    let mut resolved = resolve::Resolved { plan: None, files: Vec::new() };
+    if let Some(document) = document {
+        let (items, mut found) = walk::walk(&source, &document, table::Section::File);
+        diagnostics.append(&mut found);
+        resolved = resolve::resolve(&items, &mut diagnostics);
+    }
+    diagnostic::sort(&mut diagnostics);
+    let sound = diagnostics.iter().all(|d| d.severity != Severity::Error);
+    let findings = Findings { file: file.to_owned(), text: source.text, diagnostics };
+    match resolved.plan {
+        Some(plan) if sound => Ok(Checked { plan, findings, files: resolved.files }),
+        _ => Err(Rejected(findings)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_are_plans() {
+        for name in ["progres.kdl", "lab.kdl"] {
+            let path = format!("{}/../../examples/{name}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(&path).expect(name);
+            if let Err(rejected) = parse(name, &text) {
+                panic!("{rejected}");
+            }
+        }
+    }
+}

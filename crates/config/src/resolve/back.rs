@@ -1,0 +1,205 @@
+//! `backend`: who answers, tiers expanded.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::{Context, each, front::mode};
+use crate::diagnostic::Diagnostic;
+use crate::plan::{Backend, BackendTimeouts, Balance, Check, CheckKind, Mode, Node, NodeId, Server, Tomcat};
+use crate::table::Kind;
+use crate::walk::Item;
+
+pub(super) fn backends(
+    cx: &mut Context,
+    items: &[Item],
+    nodes: &[Option<Node>],
+    tomcats: &[Option<Tomcat>],
+) -> Vec<Option<Backend>> {
+    each(items, "backend").map(|item| backend(cx, item, nodes, tomcats)).collect()
+}
+
+fn backend(
+    cx: &mut Context,
+    item: &Item,
+    nodes: &[Option<Node>],
+    tomcats: &[Option<Tomcat>],
+) -> Option<Backend> {
+    let mode = mode(item);
+    if mode == Some(Mode::Tcp) {
+        check_tcp(cx, item);
+    }
+    if let (Some(first), Some(second)) = (item.find("persist"), item.find("stick")) {
+        cx.error(
+            Diagnostic::error(second.span.clone(), "`persist` and `stick` are two ways to the same end")
+                .related(first.span.clone(), "`persist` is here")
+                .help("keep one of them: a cookie follows the browser, a table the address"),
+        );
+    }
+    let servers = servers(cx, item, nodes, tomcats);
+    let check = match item.find("check") {
+        Some(check) => Some(self::check(check)?),
+        None => None,
+    };
+    let timeout = item.setting("timeout");
+    let connect = timeout.get("connect")?;
+    let balance = match item.setting("balance").get::<Arc<str>>("algorithm")?.as_ref() {
+        "roundrobin" => Balance::RoundRobin,
+        _ => Balance::Other,
+    };
+    Some(Backend {
+        name: item.name(),
+        mode: mode?,
+        balance,
+        timeout: BackendTimeouts {
+            connect,
+            server: timeout.get("server")?,
+            queue: timeout.get("queue")?,
+            tunnel: timeout.get("tunnel")?,
+            check: timeout.get("check").or(check.as_ref().map(|check| check.every)).unwrap_or(connect),
+        },
+        check,
+        retries: item.setting("retries").get("number")?,
+        redispatch: item.find("redispatch").is_some(),
+        servers: servers?,
+    })
+}
+
+fn check_tcp(cx: &mut Context, item: &Item) {
+    if let Some(persist) = item.find("persist") {
+        cx.error(
+            Diagnostic::error(
+                persist.span.clone(),
+                "`persist` needs `mode http`: there are no cookies in `mode tcp`",
+            )
+            .help("write `stick src` instead, or take `mode tcp` out"),
+        );
+    }
+}
+
+fn check(item: &Item) -> Option<Check> {
+    let kind = match item.row.form {
+        Some("http") => {
+            CheckKind::Http { path: item.get("path")?, host: item.get("host"), expect: item.get("expect")? }
+        }
+        Some("tcp") => CheckKind::Tcp,
+        _ => CheckKind::Other,
+    };
+    Some(Check { kind, every: item.get("every")?, fall: item.get("fall")?, rise: item.get("rise")? })
+}
+
+fn servers(
+    cx: &mut Context,
+    item: &Item,
+    nodes: &[Option<Node>],
+    tomcats: &[Option<Tomcat>],
+) -> Option<Vec<Server>> {
+    let mut servers = Vec::new();
+    let mut whole = true;
+    for child in &item.children {
+        match child.row.name {
+            "server" => match server(cx, child, nodes) {
+                Some(server) => servers.push(server),
+                None => whole = false,
+            },
+            "servers" => match tier(cx, child, nodes, tomcats) {
+                Some(tier) => servers.extend(tier),
+                None => whole = false,
+            },
+            _ => {}
+        }
+    }
+    if whole && servers.is_empty() {
+        cx.error(
+            Diagnostic::error(item.span.clone(), format!("backend `{}` has no server", item.name()))
+                .help("add server NAME \"192.168.112.177:8081\", or servers tomcat=NAME"),
+        );
+    }
+    if servers.len() > Kind::Server.most() {
+        cx.error(
+            Diagnostic::error(
+                item.span.clone(),
+                format!("backend `{}` has more than {} servers", item.name(), Kind::Server.most()),
+            )
+            .help("spread them over several backends"),
+        );
+    }
+    check_twins(cx, item, &servers);
+    whole.then_some(servers)
+}
+
+/// A server's name may also come from a tier; what logs say must stay clear.
+fn check_twins(cx: &mut Context, item: &Item, servers: &[Server]) {
+    for child in item.each("server") {
+        let name = child.name();
+        let expanded = servers.iter().filter(|server| server.name == name).count()
+            > item.each("server").filter(|c| c.name() == name).count();
+        if expanded {
+            cx.error(
+                Diagnostic::error(
+                    child.name_span(),
+                    format!("`servers` already makes a server named `{name}` in backend `{}`", item.name()),
+                )
+                .help("give this one another name"),
+            );
+        }
+    }
+    let mut tiers: Vec<&Item> = Vec::new();
+    for child in item.each("servers") {
+        let tier = child.get::<Arc<str>>("tomcat");
+        if let Some(before) = tiers.iter().find(|other| other.get::<Arc<str>>("tomcat") == tier) {
+            cx.error(
+                Diagnostic::error(child.span_of("tomcat"), "the same tier is given twice in one backend")
+                    .related(before.span_of("tomcat"), "first given here")
+                    .help("keep one of them"),
+            );
+        }
+        tiers.push(child);
+    }
+}
+
+fn server(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Server> {
+    let address: SocketAddr = item.get("address")?;
+    let node = owner(nodes, address.ip());
+    if node.is_none() && !address.ip().is_loopback() {
+        cx.warn(
+            item.span_of("address"),
+            format!("{} is no node's address", address.ip()),
+            "is it a slip? If the machine is outside the platform, this is only to be known",
+        );
+    }
+    Some(Server {
+        name: item.name(),
+        address,
+        weight: item.get("weight")?,
+        max_connections: item.get("max-connections"),
+        node,
+    })
+}
+
+fn owner(nodes: &[Option<Node>], ip: IpAddr) -> Option<NodeId> {
+    let index = nodes.iter().position(|node| node.as_ref().is_some_and(|node| node.links.contains(&ip)))?;
+    u16::try_from(index).ok().map(NodeId)
+}
+
+/// The instances of a tier: `tomcat1-1`, `tomcat1-2`, ...
+fn tier(
+    cx: &Context,
+    item: &Item,
+    nodes: &[Option<Node>],
+    tomcats: &[Option<Tomcat>],
+) -> Option<Vec<Server>> {
+    let tomcat = tomcats.get(cx.names.tomcat(&item.get::<Arc<str>>("tomcat")?)?)?.as_ref()?;
+    let weight = item.get("weight")?;
+    let max_connections = item.get("max-connections");
+    let mut servers = Vec::new();
+    for id in &tomcat.nodes {
+        let node = nodes.get(usize::from(id.0))?.as_ref()?;
+        let ip = *node.links.first()?;
+        for instance in 0..tomcat.instances {
+            let name = format!("{}-{}", node.name, instance + 1).into();
+            let address = SocketAddr::new(ip, tomcat.first_port.checked_add(instance)?);
+            servers.push(Server { name, address, weight, max_connections, node: Some(*id) });
+        }
+    }
+    Some(servers)
+}

@@ -1,0 +1,224 @@
+//! `frontend`: where requests come in, and what its rules need.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Context, each};
+use crate::diagnostic::Diagnostic;
+use crate::plan::{Backend, Bind, Frontend, FrontendTimeouts, Mode, Node, NodeId, Redirect, Vip};
+use crate::walk::Item;
+
+pub(super) fn frontends(
+    cx: &mut Context,
+    items: &[Item],
+    nodes: &[Option<Node>],
+    vips: &[Option<Vip>],
+    backends: &[Option<Backend>],
+) -> Vec<Option<Frontend>> {
+    each(items, "frontend").map(|item| frontend(cx, item, nodes, vips, backends)).collect()
+}
+
+fn frontend(
+    cx: &mut Context,
+    item: &Item,
+    nodes: &[Option<Node>],
+    vips: &[Option<Vip>],
+    backends: &[Option<Backend>],
+) -> Option<Frontend> {
+    let mode = mode(item);
+    let on = cx.on(item);
+    let binds: Vec<Bind> = item.each("bind").filter_map(bind).collect();
+    let running = on.clone().unwrap_or_else(|| homes(&binds, nodes, vips));
+    check_binds(cx, item, &running, nodes);
+    check_leads_somewhere(cx, item);
+    if mode == Some(Mode::Tcp) {
+        check_tcp(cx, item);
+    }
+    let default_backend = item
+        .find("default-backend")
+        .map(|d| d.get::<Arc<str>>("backend").and_then(|name| cx.names.backend(&name)));
+    if let (Some(Some(id)), Some(mode), Some(directive)) =
+        (default_backend, mode, item.find("default-backend"))
+        && let Some(Some(backend)) = backends.get(usize::from(id.0))
+    {
+        check_same_mode(cx, item, mode, backend, directive);
+    }
+    let timeout = item.setting("timeout");
+    Some(Frontend {
+        name: item.name(),
+        nodes: running,
+        mode: mode?,
+        binds,
+        max_connections: item.setting("max-connections").get("number")?,
+        forwarded_for: item.find("forwarded-for").map(|f| f.get("except").unwrap_or_default()),
+        timeout: FrontendTimeouts {
+            request: timeout.get("request")?,
+            client: timeout.get("client")?,
+            keep_alive: timeout.get("keep-alive")?,
+        },
+        redirect: match item.find("redirect") {
+            Some(r) => {
+                Some(Redirect { scheme: r.get("scheme")?, code: r.get::<Arc<str>>("code")?.parse().ok()? })
+            }
+            None => None,
+        },
+        default_backend: match default_backend {
+            Some(id) => Some(id?),
+            None => None,
+        },
+    })
+}
+
+/// What a frontend or backend speaks; `None` if that has been reported.
+pub(super) fn mode(item: &Item) -> Option<Mode> {
+    match item.setting("mode").get::<Arc<str>>("mode")?.as_ref() {
+        "tcp" => Some(Mode::Tcp),
+        _ => Some(Mode::Http),
+    }
+}
+
+fn bind(item: &Item) -> Option<Bind> {
+    Some(Bind { address: item.get("address")?, tls: item.find("tls").is_some() })
+}
+
+/// Where a frontend without `on` runs: on the nodes that have, or may hold, an address it binds; where
+/// it binds none of those, on all.
+fn homes(binds: &[Bind], nodes: &[Option<Node>], vips: &[Option<Vip>]) -> Vec<NodeId> {
+    let ids = || (0u16..).map(NodeId).take(nodes.len());
+    let holds = |id: NodeId, ip: IpAddr| {
+        let own = nodes[usize::from(id.0)].as_ref().is_some_and(|node| node.links.contains(&ip));
+        own || vips
+            .iter()
+            .flatten()
+            .any(|vip| IpAddr::V4(vip.address) == ip && vip.nodes.iter().any(|(node, _)| *node == id))
+    };
+    let homes: Vec<NodeId> =
+        ids().filter(|id| binds.iter().any(|bind| holds(*id, bind.address.ip()))).collect();
+    if homes.is_empty() { ids().collect() } else { homes }
+}
+
+/// An address of one node can only be listened on there.
+fn check_binds(cx: &mut Context, item: &Item, running: &[NodeId], nodes: &[Option<Node>]) {
+    for bind in item.each("bind") {
+        let Some(address) = bind.get::<std::net::SocketAddr>("address") else { continue };
+        let owner = nodes.iter().flatten().enumerate().find(|(_, node)| node.links.contains(&address.ip()));
+        if let Some((index, node)) = owner
+            && !running.iter().any(|id| usize::from(id.0) == index)
+        {
+            let message = format!(
+                "{} is an address of node `{}`, which does not run this frontend",
+                address.ip(),
+                node.name
+            );
+            cx.error(Diagnostic::error(bind.span_of("address"), message).help(format!(
+                "add `{}` to `on`, or write \"*:{}\"",
+                node.name,
+                address.port()
+            )));
+        }
+    }
+}
+
+fn check_leads_somewhere(cx: &mut Context, item: &Item) {
+    match (item.find("default-backend"), item.find("redirect")) {
+        (None, None) => cx.error(
+            Diagnostic::error(
+                item.span.clone(),
+                format!(
+                    "frontend `{}` leads nowhere: it has neither `default-backend` nor `redirect`",
+                    item.name()
+                ),
+            )
+            .help("add who answers: default-backend NAME"),
+        ),
+        (Some(backend), Some(redirect)) => cx.error(
+            Diagnostic::error(
+                backend.span.clone(),
+                "a frontend that redirects every request never asks its `default-backend`",
+            )
+            .related(redirect.span.clone(), "it redirects here")
+            .help("keep one of them"),
+        ),
+        _ => {}
+    }
+}
+
+/// What needs HTTP to be understood.
+fn check_tcp(cx: &mut Context, item: &Item) {
+    for child in &item.children {
+        if matches!(child.row.name, "redirect" | "forwarded-for" | "cache" | "rule") {
+            cx.error(
+                Diagnostic::error(
+                    child.span.clone(),
+                    format!("`{}` needs `mode http`: in `mode tcp` requests are not read", child.row.name),
+                )
+                .help("take it out, or take `mode tcp` out"),
+            );
+        }
+    }
+}
+
+fn check_same_mode(cx: &mut Context, item: &Item, mode: Mode, backend: &Backend, at: &Item) {
+    if mode == backend.mode {
+        return;
+    }
+    let word = |mode| if mode == Mode::Tcp { "tcp" } else { "http" };
+    let message = format!(
+        "frontend `{}` is `mode {}` and backend `{}` is `mode {}`",
+        item.name(),
+        word(mode),
+        backend.name,
+        word(backend.mode)
+    );
+    cx.error(
+        Diagnostic::error(at.span_of("backend"), message)
+            .help("write `mode tcp` in both or in neither, or name another backend"),
+    );
+}
+
+/// A rule asks something and does one thing; the backend it names speaks HTTP.
+pub(super) fn check_rules(
+    cx: &mut Context,
+    items: &[Item],
+    frontends: &[Option<Frontend>],
+    backends: &[Option<Backend>],
+) {
+    for (item, frontend) in each(items, "frontend").zip(frontends) {
+        for rule in item.each("rule") {
+            check_rule(cx, rule);
+            let (Some(frontend), Some(action)) = (frontend, rule.find("backend")) else { continue };
+            let Some(id) = action.get::<Arc<str>>("backend").and_then(|name| cx.names.backend(&name)) else {
+                continue;
+            };
+            if let Some(Some(backend)) = backends.get(usize::from(id.0))
+                && frontend.mode == Mode::Http
+            {
+                check_same_mode(cx, item, frontend.mode, backend, action);
+            }
+        }
+    }
+}
+
+fn check_rule(cx: &mut Context, rule: &Item) {
+    let actions: Vec<&Item> =
+        rule.children.iter().filter(|child| matches!(child.row.name, "deny" | "backend")).collect();
+    match actions.as_slice() {
+        [_] => {}
+        [] => cx.error(
+            Diagnostic::error(rule.span.clone(), format!("rule `{}` does nothing", rule.name()))
+                .help("add what it does: deny 403, or backend NAME"),
+        ),
+        [first, second, ..] if first.row.name != second.row.name => cx.error(
+            Diagnostic::error(second.span.clone(), format!("rule `{}` does two things", rule.name()))
+                .related(first.span.clone(), "the first is here")
+                .help("keep one of them, or write two rules"),
+        ),
+        _ => {}
+    }
+    if rule.find("match").is_none() && rule.find("unless").is_none() {
+        cx.error(
+            Diagnostic::error(rule.span.clone(), format!("rule `{}` is for every request", rule.name()))
+                .help("add what it is for: match path \"/manager/**\""),
+        );
+    }
+}

@@ -1,0 +1,220 @@
+//! Typed directives to a [`Plan`]: names become indexes, sections become what runs.
+//!
+//! Everything that takes more than one directive to see is found here: names given twice, references
+//! to nothing, listeners in each other's way, a frontend that leads nowhere. A function returns `None`
+//! for a section that cannot be resolved because of an error that has been reported; there is a plan
+//! only if nothing was.
+
+mod back;
+mod front;
+mod listeners;
+mod names;
+mod pending;
+mod tiers;
+mod vip;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::diagnostic::{Diagnostic, Severity, Span};
+use crate::plan::{AccessLog, Node, NodeId, Plan};
+use crate::table::{Kind, Type};
+use crate::walk::{FromValue, Item};
+
+pub(crate) use names::Names;
+
+/// A file that the platform's file names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedFile {
+    pub(crate) path: PathBuf,
+    pub(crate) span: Span,
+    pub(crate) directive: String,
+    /// Whether this build acts on the directive, so that `run` needs the file.
+    pub(crate) needed: bool,
+}
+
+/// What the sections are resolved with.
+struct Context<'a> {
+    names: &'a Names,
+    diagnostics: &'a mut Vec<Diagnostic>,
+}
+
+impl Context<'_> {
+    fn error(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    fn warn(&mut self, span: Span, message: String, help: &str) {
+        self.diagnostics.push(Diagnostic::new(Severity::Warning, span, message).help(help));
+    }
+
+    /// The nodes that an `on` names, each once; `None` if there is no `on`.
+    fn on(&mut self, item: &Item) -> Option<Vec<NodeId>> {
+        let on = item.find("on")?;
+        let mut nodes: Vec<(NodeId, Span)> = Vec::new();
+        for (name, span) in on.all::<Arc<str>>("node") {
+            let Some(id) = self.names.node(&name) else { continue };
+            match nodes.iter().find(|(other, _)| *other == id) {
+                Some((_, before)) => self.diagnostics.push(
+                    Diagnostic::error(span, format!("`{name}` is named twice in one `on`"))
+                        .related(before.clone(), "first named here")
+                        .help("keep one of them"),
+                ),
+                None => nodes.push((id, span)),
+            }
+        }
+        Some(nodes.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// An `on` where one has to be.
+    fn required_on(&mut self, item: &Item) -> Vec<NodeId> {
+        let on = self.on(item);
+        if on.is_none() {
+            let (kind, name) = (item.row.name, item.name());
+            self.error(
+                Diagnostic::error(
+                    item.span.clone(),
+                    format!("{kind} `{name}` has no `on`: nothing says where it runs").replace(" ``", ""),
+                )
+                .help("add the nodes that run it: on NODE NODE"),
+            );
+        }
+        on.unwrap_or_default()
+    }
+}
+
+/// What a file comes to.
+pub(crate) struct Resolved {
+    pub(crate) plan: Option<Plan>,
+    pub(crate) files: Vec<NamedFile>,
+}
+
+/// Resolves a whole file; errors go to `diagnostics`.
+pub(crate) fn resolve(items: &[Item], diagnostics: &mut Vec<Diagnostic>) -> Resolved {
+    let names = Names::collect(items, diagnostics);
+    names.check_references(items, diagnostics);
+    let mut cx = Context { names: &names, diagnostics };
+    let plan = plan(&mut cx, items);
+    let mut files = Vec::new();
+    for item in items {
+        named_files(item, &mut files);
+    }
+    Resolved { plan, files }
+}
+
+fn each<'a>(items: &'a [Item], name: &'static str) -> impl Iterator<Item = &'a Item> {
+    items.iter().filter(move |item| item.row.name == name)
+}
+
+fn plan(cx: &mut Context, items: &[Item]) -> Option<Plan> {
+    let nodes = nodes(cx, items);
+    let tomcats = tiers::tomcats(cx, items);
+    let vips = vip::vips(cx, items, &nodes);
+    let backends = back::backends(cx, items, &nodes, &tomcats);
+    let frontends = front::frontends(cx, items, &nodes, &vips, &backends);
+    vip::check_tracking(cx, items, &nodes, &vips, &frontends);
+    front::check_rules(cx, items, &frontends, &backends);
+    tiers::check_others(cx, items);
+    let platform = each(items, "platform").next()?;
+    secrets(cx, platform);
+    listeners::check(cx, items, platform, &nodes, &frontends, &tomcats);
+    let admin = platform.setting("admin").get("address")?;
+    let access_log = match platform.setting("access-log").get::<Arc<str>>("target")?.as_ref() {
+        "off" => AccessLog::Off,
+        "stdout" => AccessLog::Stdout,
+        path => AccessLog::File(path.into()),
+    };
+    Some(Plan {
+        platform: platform.name(),
+        admin,
+        access_log,
+        user: platform.setting("user").get("name")?,
+        drain: platform.setting("drain").get::<Duration>("time")?,
+        nodes: all(nodes)?,
+        vips: all(vips)?,
+        frontends: all(frontends)?,
+        backends: all(backends)?,
+        tomcats: all(tomcats)?,
+        pending: pending::pending(items),
+    })
+}
+
+fn all<T>(sections: Vec<Option<T>>) -> Option<Vec<T>> {
+    sections.into_iter().collect()
+}
+
+fn nodes(cx: &mut Context, items: &[Item]) -> Vec<Option<Node>> {
+    let mut seen: Vec<(std::net::IpAddr, Span)> = Vec::new();
+    let mut nodes = Vec::new();
+    let site_nodes = each(items, "site").flat_map(|site| site.each("node"));
+    for (index, item) in each(items, "node").chain(site_nodes).enumerate() {
+        let mut links = Vec::new();
+        for link in item.each("link") {
+            let Some(address) = link.get::<std::net::IpAddr>("address") else { continue };
+            let span = link.span_of("address");
+            if address.is_unspecified() || address.is_multicast() {
+                cx.error(
+                    Diagnostic::error(
+                        span.clone(),
+                        format!("{address} is no address that a machine can have"),
+                    )
+                    .help("write the node's own address on that network"),
+                );
+            }
+            match seen.iter().find(|(other, _)| *other == address) {
+                Some((_, before)) => cx.error(
+                    Diagnostic::error(span, format!("{address} is given twice"))
+                        .related(before.clone(), "first given here")
+                        .help("every link of every node has an address of its own"),
+                ),
+                None => seen.push((address, span)),
+            }
+            links.push(address);
+        }
+        if index < each(items, "node").count() {
+            nodes.push(Some(Node { name: item.name(), links }));
+        }
+    }
+    nodes
+}
+
+fn secrets(cx: &mut Context, platform: &Item) {
+    for item in platform.each("secret") {
+        let places: Vec<_> = item
+            .values()
+            .iter()
+            .filter(|given| !matches!(given.field.kind, Type::Name(Kind::Secret)))
+            .collect();
+        match places.as_slice() {
+            [_] => {}
+            [] => cx.error(
+                Diagnostic::error(
+                    item.span.clone(),
+                    format!("secret `{}` does not say where it is kept", item.name()),
+                )
+                .help("add one of file=\"/PATH\", credential=NAME and environment=NAME"),
+            ),
+            [first, second, ..] => cx.error(
+                Diagnostic::error(
+                    second.span.clone(),
+                    format!("secret `{}` is kept in two places", item.name()),
+                )
+                .related(first.span.clone(), "first given here")
+                .help("keep one of them"),
+            ),
+        }
+    }
+}
+
+fn named_files(item: &Item, files: &mut Vec<NamedFile>) {
+    for given in item.values().iter().filter(|given| given.field.kind == Type::File) {
+        if let Some(path) = Arc::<str>::from_value(&given.value) {
+            let (span, directive) = (given.span.clone(), item.row.title());
+            files.push(NamedFile { path: PathBuf::from(&*path), span, directive, needed: item.row.acts() });
+        }
+    }
+    for child in &item.children {
+        named_files(child, files);
+    }
+}

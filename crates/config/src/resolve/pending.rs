@@ -1,0 +1,56 @@
+//! What the file asks for that this build only validates, in short phrases.
+
+use std::sync::Arc;
+
+use crate::walk::Item;
+
+/// One phrase each, in the order of the file: `cache pages`, `frontend web: tls on *:443`.
+pub(super) fn pending(items: &[Item]) -> Vec<String> {
+    let mut phrases = Vec::new();
+    for item in items {
+        let title = format!("{} {}", item.row.name, item.name());
+        if !item.row.acts() {
+            phrases.push(title);
+            continue;
+        }
+        let mut parts: Vec<(String, usize)> = Vec::new();
+        section(item, &mut parts);
+        phrases.extend(parts.into_iter().map(|(part, times)| {
+            if times == 1 { format!("{title}: {part}") } else { format!("{title}: {times} {part}s") }
+        }));
+    }
+    phrases
+}
+
+fn section(item: &Item, parts: &mut Vec<(String, usize)>) {
+    for child in &item.children {
+        if child.row.acts() {
+            match value_pending(child) {
+                Some(part) => parts.push((part, 1)),
+                None => section(child, parts),
+            }
+            continue;
+        }
+        let part = match child.row.name {
+            "tls" => format!(
+                "tls on {}",
+                item.get::<std::net::SocketAddr>("address")
+                    .map(|a| a.to_string().replace("0.0.0.0:", "*:"))
+                    .unwrap_or_default()
+            ),
+            "rule" | "secret" => child.row.name.to_owned(),
+            "cache" => format!("cache {}", child.get::<Arc<str>>("cache").unwrap_or_default()),
+            _ => child.row.title(),
+        };
+        match parts.iter_mut().find(|(other, _)| *other == part) {
+            Some((_, times)) => *times += 1,
+            None => parts.push((part, 1)),
+        }
+    }
+}
+
+/// A directive that is acted on, with a value that is not.
+fn value_pending(item: &Item) -> Option<String> {
+    let algorithm = item.get::<Arc<str>>("algorithm").filter(|_| item.row.name == "balance")?;
+    (&*algorithm != "roundrobin").then(|| format!("balance {algorithm}"))
+}

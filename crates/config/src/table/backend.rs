@@ -1,0 +1,185 @@
+//! `backend`: who answers.
+
+use super::Type::{Duration, Host, Integer, Name, Reference, Socket, Statuses, Text, UrlPath, Word};
+use super::{DAY, Directive, Effect, Field, HOUR, Kind, MINUTE, Section, Times, default, optional, required};
+
+const EVERY: Field = default("every", Duration(10, HOUR), "2s", "how often");
+const FALL: Field = default("fall", Integer(1, 255), "3", "failures in a row that take a server out");
+const RISE: Field = default("rise", Integer(1, 255), "2", "successes in a row that bring it back");
+const WEIGHT: Field = default("weight", Integer(0, 256), "1", "its share of requests; 0 gets nothing new");
+const MAX_CONNECTIONS: Field = optional(
+    "max-connections",
+    Integer(1, 1_000_000),
+    "no limit",
+    "requests (`mode tcp`: connections) it may have at a time; more wait in the queue",
+);
+
+pub(super) const ROWS: &[Directive] = &[
+    Directive {
+        name: "backend",
+        inside: &[Section::File],
+        arguments: &[required("name", Name(Kind::Backend), "what logs and other directives call it")],
+        block: Some(Section::Backend),
+        times: Times::Many,
+        doc: "Who answers: servers, and how they are chosen and watched. It needs a `server` or `servers`.",
+        example: "backend app { check http path=\"/healthz\"; server tomcat1 \"192.168.112.177:8081\"; }",
+        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "balance",
+        inside: &[Section::Backend],
+        arguments: &[default(
+            "algorithm",
+            Word(&["roundrobin", "leastconn", "first", "source", "random"]),
+            "roundrobin",
+            "`roundrobin`: each in turn, by weight; the others are served as `roundrobin` by this build, and `run` says so",
+        )],
+        doc: "Who gets the next request (`mode tcp`: connection).",
+        example: "balance roundrobin",
+        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "persist",
+        inside: &[Section::Backend],
+        properties: &[required("cookie", Text, "the cookie's name")],
+        doc: "A client stays with its server by a cookie that Relais sets. HTTP only.",
+        example: "persist cookie=SRV",
+        effect: Effect::Later("keep clients with their servers"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "stick",
+        inside: &[Section::Backend],
+        arguments: &[required("key", Word(&["src"]), "`src`: the client's address")],
+        properties: &[
+            default("size", Integer(1, 100_000_000), "20480", "clients remembered at a time"),
+            default("expire", Duration(1_000, 30 * DAY), "30m", "how long after its last request"),
+        ],
+        doc: "A client stays with its server by a table that Relais keeps.",
+        example: "stick src size=20480 expire=\"30m\"",
+        effect: Effect::Later("keep clients with their servers"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "check",
+        form: Some("http"),
+        inside: &[Section::Backend],
+        properties: &[
+            default("path", UrlPath, "/", "path and query that are asked for"),
+            default("expect", Statuses, "200-399", "statuses that count as well: `200`, or `\"200-399\"`"),
+            optional("host", Host, "the server's address and port", "the `Host` field"),
+            EVERY,
+            FALL,
+            RISE,
+        ],
+        doc: "A server is well while it answers `GET path` with an expected status. Without any `check`, servers are taken for well.",
+        example: "check http path=\"/healthz\" expect=200 every=\"1s\" fall=2 rise=2",
+        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "check",
+        form: Some("tcp"),
+        inside: &[Section::Backend],
+        properties: &[EVERY, FALL, RISE],
+        doc: "A server is well while a connection to it can be made.",
+        example: "check tcp every=\"1s\"",
+        effect: Effect::Test("a_tcp_frontend_leads_to_its_tcp_backend"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "check",
+        form: Some("galera"),
+        inside: &[Section::Backend],
+        properties: &[
+            required("user", Text, "database user that asks"),
+            required("secret", Reference(Kind::Secret), "its password"),
+            EVERY,
+            FALL,
+            RISE,
+        ],
+        doc: "A server is well while its node is Primary and Synced. This build checks it as `check tcp`, and `run` says so.",
+        example: "check galera user=monitor secret=db-monitor every=\"1s\"",
+        effect: Effect::Later("ask each database for its state in the cluster"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "timeout",
+        inside: &[Section::Backend],
+        properties: &[
+            default("connect", Duration(1, HOUR), "5s", "to establish a connection; answer: 503"),
+            default(
+                "server",
+                Duration(1, DAY),
+                "1m",
+                "longest silence while the server owes bytes or takes them; answer: 504",
+            ),
+            default(
+                "queue",
+                Duration(1, HOUR),
+                "10s",
+                "longest wait for a free place at a server; answer: 503",
+            ),
+            default(
+                "tunnel",
+                Duration(1, 30 * DAY),
+                "1h",
+                "longest silence of a tunnel (Upgrade, `mode tcp`)",
+            ),
+            optional(
+                "check",
+                Duration(1, 10 * MINUTE),
+                "the check's `every`",
+                "for a health check as a whole, once connected",
+            ),
+        ],
+        doc: "Time-outs towards the servers.",
+        example: "timeout connect=\"3s\" server=\"1m\" queue=\"10s\" check=\"5s\"",
+        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "retries",
+        inside: &[Section::Backend],
+        arguments: &[default("number", Integer(0, 100), "3", "tries after the first")],
+        doc: "How often a request may be tried again: when its connection failed before it was sent, or when it is idempotent and \
+              its response has not begun. Nothing else is ever repeated.",
+        example: "retries 3",
+        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "redispatch",
+        inside: &[Section::Backend],
+        doc: "A retry may go to another server. Without it, a retry goes to the same one.",
+        example: "redispatch",
+        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "server",
+        inside: &[Section::Backend],
+        arguments: &[
+            required("name", Name(Kind::Server), "unique in the backend; logs say it"),
+            required("address", Socket, "where it listens"),
+        ],
+        properties: &[WEIGHT, MAX_CONNECTIONS],
+        times: Times::Many,
+        doc: "One server. An address that is no node's is a warning: it may be a machine outside the platform, or a slip.",
+        example: "server tomcat1 \"192.168.112.177:8081\" max-connections=5000 weight=2",
+        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "servers",
+        inside: &[Section::Backend],
+        properties: &[required("tomcat", Reference(Kind::Tomcat), "the tier"), WEIGHT, MAX_CONNECTIONS],
+        times: Times::Many,
+        doc: "Every instance of a tier is a server, named after its node and counted from 1: `tomcat1-1`, `tomcat1-2`.",
+        example: "servers tomcat=app max-connections=5000",
+        effect: Effect::Test("a_tier_is_expanded_to_its_instances"),
+        ..Directive::EMPTY
+    },
+];

@@ -1,0 +1,319 @@
+//! `frontend` with what stands in it, and `cache`.
+
+use super::Type::{
+    Duration, File, Host, Integer, Listen, Name, Networks, PathPattern, Reference, Size, Word,
+};
+use super::{
+    DAY, Directive, Effect, Field, Kind, MIB, Section, TIB, Times, default, many, optional, required,
+};
+
+const RATE: &[Field] = &[
+    required("key", Word(&["src"]), "what is counted: `src`, the client's address"),
+    required("over", Integer(1, 1_000_000_000), "matches from the next one on"),
+    required("per", Duration(1, DAY), "the time they are counted over"),
+];
+
+pub(super) const ROWS: &[Directive] = &[
+    Directive {
+        name: "frontend",
+        inside: &[Section::File],
+        arguments: &[required("name", Name(Kind::Frontend), "what logs and other directives call it")],
+        block: Some(Section::Frontend),
+        times: Times::Many,
+        doc: "Where requests come in. It needs a `bind`, and a `default-backend` or a `redirect`.",
+        example: "frontend web { bind \"*:80\"; default-backend app; }",
+        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "on",
+        inside: &[
+            Section::Frontend,
+            Section::Tomcat,
+            Section::Galera,
+            Section::Gluster,
+            Section::Mount,
+            Section::Resource,
+        ],
+        arguments: &[many("node", Reference(Kind::Node), "nodes that run it")],
+        doc: "The nodes that run it. A frontend without `on` runs on the nodes that have, or may hold, an address it binds; \
+              where it binds none, on all.",
+        example: "on haproxy1 haproxy2",
+        effect: Effect::Test("a_frontend_without_on_runs_where_its_addresses_are"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "mode",
+        inside: &[Section::Frontend, Section::Backend],
+        arguments: &[default(
+            "mode",
+            Word(&["http", "tcp"]),
+            "http",
+            "`http`: request by request; `tcp`: connection by connection",
+        )],
+        doc: "What it speaks. A frontend and its backends speak the same.",
+        example: "mode tcp",
+        effect: Effect::Test("a_tcp_frontend_leads_to_its_tcp_backend"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "bind",
+        inside: &[Section::Frontend],
+        arguments: &[required(
+            "address",
+            Listen,
+            "`*` is every IPv4 address of the machine, `[::]` every IPv6 one",
+        )],
+        block: Some(Section::Bind),
+        times: Times::OneOrMore,
+        doc: "Where the frontend listens. An address of one node is opened there only, so one frontend may name an address of each.",
+        example: "bind \"*:80\"",
+        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "tls",
+        inside: &[Section::Bind],
+        block: Some(Section::Tls),
+        doc: "TLS on this listener.",
+        example: "tls { certificate \"/etc/relais/tls/www1.pem\"; }",
+        effect: Effect::Later("open the listener and speak TLS 1.2 and 1.3 on it"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "certificate",
+        inside: &[Section::Tls],
+        arguments: &[required("file", File, "PEM: certificate, chain and key")],
+        times: Times::OneOrMore,
+        doc: "A certificate with its chain and key. The client's server name chooses among several; the first is the default.",
+        example: "certificate \"/etc/relais/tls/www1.pem\"",
+        effect: Effect::Later("present the certificate"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "alpn",
+        inside: &[Section::Tls],
+        arguments: &[many("protocol", Word(&["h2", "http/1.1"]), "in the order of preference")],
+        doc: "Protocols offered in the TLS handshake.",
+        example: "alpn h2 \"http/1.1\"",
+        effect: Effect::Later("offer the protocols"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "max-connections",
+        inside: &[Section::Frontend],
+        arguments: &[default("number", Integer(1, 1_000_000), "20000", "connections")],
+        doc: "Connections open at a time on one node. More wait in the kernel's queue.",
+        example: "max-connections 20000",
+        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "forwarded-for",
+        inside: &[Section::Frontend],
+        properties: &[optional(
+            "except",
+            Networks,
+            "set for every client",
+            "clients it is not set for, which send it themselves",
+        )],
+        doc: "Tells servers the client's address in `X-Forwarded-For`, and in `X-Forwarded-Proto` what it spoke. HTTP only.",
+        example: "forwarded-for except=\"127.0.0.0/8\"",
+        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "timeout",
+        inside: &[Section::Frontend],
+        properties: &[
+            default(
+                "request",
+                Duration(1, DAY),
+                "10s",
+                "from the first byte of a request to the end of its head; answer: 408",
+            ),
+            default(
+                "client",
+                Duration(1, DAY),
+                "1m",
+                "longest silence while the client owes bytes or takes them",
+            ),
+            default(
+                "keep-alive",
+                Duration(1, DAY),
+                "10s",
+                "longest wait for the next request; end: a silent close",
+            ),
+        ],
+        doc: "Time-outs towards the client.",
+        example: "timeout request=\"10s\" client=\"1m\" keep-alive=\"10s\"",
+        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "redirect",
+        inside: &[Section::Frontend],
+        properties: &[
+            required("scheme", Word(&["http", "https"]), "where to"),
+            default("code", Word(&["301", "302", "303", "307", "308"]), "302", "status of the answer"),
+        ],
+        doc: "Answers every request with a redirect to the same host and path under another scheme. HTTP only.",
+        example: "redirect scheme=https code=301",
+        effect: Effect::Test("a_redirecting_frontend_needs_no_backend"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "default-backend",
+        inside: &[Section::Frontend],
+        arguments: &[required("backend", Reference(Kind::Backend), "who answers")],
+        doc: "Who answers what no rule sends elsewhere.",
+        example: "default-backend app",
+        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "cache",
+        inside: &[Section::Frontend],
+        arguments: &[required("cache", Reference(Kind::Cache), "which cache")],
+        doc: "Answers come from this cache where they may. HTTP only.",
+        example: "cache pages",
+        effect: Effect::Later("answer from the cache"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "rule",
+        inside: &[Section::Frontend],
+        arguments: &[required("name", Name(Kind::Rule), "what it is for, in words; logs say it")],
+        block: Some(Section::Rule),
+        times: Times::Many,
+        doc: "When every `match` and no `unless` of it is true of a request, its action is taken and no later rule is asked.",
+        example: "rule \"manager from the ministry only\" { match path \"/manager/**\"; unless src \"192.168.112.0/24\"; deny 403; }",
+        effect: Effect::Later("take the rule's action"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "match",
+        form: Some("path"),
+        inside: &[Section::Rule],
+        arguments: &[many("pattern", PathPattern, "`*` is any text without `/`, `**` any text")],
+        times: Times::Many,
+        doc: "True where the path, as the application server will see it, fits one of the patterns.",
+        example: "match path \"/manager/**\" \"/host-manager/**\"",
+        effect: Effect::Later("ask for the path"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "match",
+        form: Some("host"),
+        inside: &[Section::Rule],
+        arguments: &[many("host", Host, "name, without port")],
+        times: Times::Many,
+        doc: "True where the request is for one of the hosts.",
+        example: "match host \"doctorat.progres.example\"",
+        effect: Effect::Later("ask for the host"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "match",
+        form: Some("src"),
+        inside: &[Section::Rule],
+        arguments: &[many("network", Networks, "networks in CIDR notation")],
+        times: Times::Many,
+        doc: "True where the client's address is in one of the networks.",
+        example: "match src \"192.168.112.0/24\"",
+        effect: Effect::Later("ask for the client's address"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "match",
+        form: Some("rate"),
+        inside: &[Section::Rule],
+        properties: RATE,
+        times: Times::Many,
+        doc: "True where more requests than `over` came in the last `per` from one `key`.",
+        example: "match rate key=src over=200 per=\"10s\"",
+        effect: Effect::Later("count requests"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "unless",
+        form: Some("path"),
+        inside: &[Section::Rule],
+        arguments: &[many("pattern", PathPattern, "`*` is any text without `/`, `**` any text")],
+        times: Times::Many,
+        doc: "The rule is not for requests whose path fits one of the patterns.",
+        example: "unless path \"/public/**\"",
+        effect: Effect::Later("ask for the path"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "unless",
+        form: Some("host"),
+        inside: &[Section::Rule],
+        arguments: &[many("host", Host, "name, without port")],
+        times: Times::Many,
+        doc: "The rule is not for requests for one of the hosts.",
+        example: "unless host \"www.progres.example\"",
+        effect: Effect::Later("ask for the host"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "unless",
+        form: Some("src"),
+        inside: &[Section::Rule],
+        arguments: &[many("network", Networks, "networks in CIDR notation")],
+        times: Times::Many,
+        doc: "The rule is not for clients in one of the networks.",
+        example: "unless src \"192.168.112.0/24\"",
+        effect: Effect::Later("ask for the client's address"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "deny",
+        inside: &[Section::Rule],
+        arguments: &[default("code", Integer(400, 599), "403", "status of the answer")],
+        doc: "Action: the request is answered with this status and goes no further.",
+        example: "deny 403",
+        effect: Effect::Later("refuse the request"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "backend",
+        inside: &[Section::Rule],
+        arguments: &[required("backend", Reference(Kind::Backend), "who answers")],
+        doc: "Action: this backend answers.",
+        example: "backend doctorat",
+        effect: Effect::Later("send the request there"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "cache",
+        inside: &[Section::File],
+        arguments: &[required("name", Name(Kind::Cache), "what frontends call it")],
+        block: Some(Section::Cache),
+        times: Times::Many,
+        doc: "A cache that frontends answer from, one on each of their nodes.",
+        example: "cache pages { size \"256MiB\"; grace \"1h\"; }",
+        effect: Effect::Later("keep answers in memory"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "size",
+        inside: &[Section::Cache],
+        arguments: &[required("size", Size(MIB, TIB), "memory, all told")],
+        times: Times::Required,
+        doc: "Memory that the cache never exceeds, on each node.",
+        example: "size \"256MiB\"",
+        effect: Effect::Later("bound the cache"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "grace",
+        inside: &[Section::Cache],
+        arguments: &[default("time", Duration(0, 30 * DAY), "10s", "time after an answer went stale")],
+        doc: "How long a stale answer may still be given while a fresh one is fetched, or no server can be reached.",
+        example: "grace \"1h\"",
+        effect: Effect::Later("answer with what is stale"),
+        ..Directive::EMPTY
+    },
+];

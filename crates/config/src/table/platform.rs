@@ -1,0 +1,98 @@
+//! `platform` and `node`: what the whole is called, and its machines.
+
+use super::Type::{Duration, Ip, Listen, LogTarget, Name, Text};
+use super::{DAY, Directive, Effect, Kind, Section, Times, Type, default, optional, required};
+
+pub(super) const ROWS: &[Directive] = &[
+    Directive {
+        name: "platform",
+        inside: &[Section::File],
+        arguments: &[required("name", Name(Kind::Platform), "what logs and the dashboard call it")],
+        block: Some(Section::Platform),
+        times: Times::Required,
+        doc: "The platform as a whole: its name, and what holds on every node.",
+        example: "platform progres { admin \"127.0.0.1:8404\"; }",
+        effect: Effect::Test("the_platform_has_its_name_and_settings"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "secret",
+        inside: &[Section::Platform],
+        arguments: &[required("name", Name(Kind::Secret), "what other directives call it")],
+        properties: &[
+            optional("file", Type::File, "not read from a file", "file that holds it, readable by root only"),
+            optional("credential", Text, "no systemd credential", "systemd credential that holds it"),
+            optional("environment", Text, "not in the environment", "environment variable that holds it"),
+        ],
+        times: Times::Many,
+        doc: "A secret, named here and kept elsewhere: exactly one of `file`, `credential` and `environment` says where. \
+              Secrets themselves never stand in this file.",
+        example: "secret cluster-key file=\"/etc/relais/cluster.key\"",
+        effect: Effect::Later("hand the secret to what names it"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "admin",
+        inside: &[Section::Platform],
+        arguments: &[default("address", Listen, "127.0.0.1:8404", "where it listens")],
+        doc: "Where each node's dashboard, API and `/metrics` listen. Nothing protects them but this address.",
+        example: "admin \"127.0.0.1:8404\"",
+        effect: Effect::Test("the_platform_has_its_name_and_settings"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "access-log",
+        inside: &[Section::Platform],
+        arguments: &[default(
+            "target",
+            LogTarget,
+            "stdout",
+            "`off`, `stdout`, or a file that is appended to",
+        )],
+        doc: "Where one line a request goes, in the fields of HAProxy's `httplog`. `stdout` is kept by systemd's journal; \
+              a file is reopened on reload, so that it can be rotated.",
+        example: "access-log \"/var/log/relais/access.log\"",
+        effect: Effect::Test("the_platform_has_its_name_and_settings"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "user",
+        inside: &[Section::Platform],
+        arguments: &[default("name", Text, "relais", "user of this machine")],
+        doc: "The user that processes without privileges run as, when Relais is started by root. Where it does not exist, \
+              they run as `nobody`.",
+        example: "user relais",
+        effect: Effect::Test("the_platform_has_its_name_and_settings"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "drain",
+        inside: &[Section::Platform],
+        arguments: &[default("time", Duration(0, DAY), "30s", "longest wait")],
+        doc: "How long a stopping node waits for open requests before it ends them.",
+        example: "drain \"30s\"",
+        effect: Effect::Test("the_platform_has_its_name_and_settings"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "node",
+        inside: &[Section::File],
+        arguments: &[required("name", Name(Kind::Node), "what `--node` and other directives call it")],
+        block: Some(Section::Node),
+        times: Times::OneOrMore,
+        doc: "A machine of the platform. The same file stands on every node; `relais run FILE --node NAME` gives each its part.",
+        example: "node haproxy1 { link \"192.168.112.176\"; link \"10.10.0.1\"; }",
+        effect: Effect::Test("nodes_have_their_links_in_order"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "link",
+        inside: &[Section::Node],
+        arguments: &[required("address", Ip, "the node's own address on that network")],
+        times: Times::OneOrMore,
+        doc: "An address of the node. Each link is one heartbeat channel; the first is the one its servers are reached by.",
+        example: "link \"192.168.112.176\"",
+        effect: Effect::Test("nodes_have_their_links_in_order"),
+        ..Directive::EMPTY
+    },
+];
