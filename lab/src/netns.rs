@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::Identity;
@@ -163,9 +164,11 @@ pub fn kill_all_in(inodes: &BTreeSet<u64>, limit: Duration) -> io::Result<usize>
             let pids: Vec<_> = inside.iter().map(|p| p.pid.to_string()).collect();
             return Err(io::Error::other(format!("processes {} do not die", pids.join(", "))));
         }
-        for process in inside {
-            process.signal(rustix::process::Signal::KILL);
-            killed.insert(process.pid);
+        killed.extend(inside.iter().map(|process| process.pid));
+        // At once: nobody is to have the time to act on another's death.
+        let doomed: Vec<_> = inside.iter().filter_map(Identity::open).collect();
+        for process in &doomed {
+            let _ = pidfd_send_signal(process, Signal::KILL); // it may have died by itself
         }
         std::thread::sleep(Duration::from_millis(2)); // death has no event for who is not the parent
     }

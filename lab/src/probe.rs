@@ -25,6 +25,7 @@ use tokio::time::Instant as Deadline;
 
 use crate::exchange::{Connection, Failure};
 use crate::netns::Netns;
+use crate::sys;
 
 /// What to ask, and how often.
 #[derive(Clone, Debug)]
@@ -216,7 +217,7 @@ fn timer(every: Duration) -> io::Result<AsyncFd<OwnedFd>> {
     let every = every.try_into().map_err(io::Error::other)?;
     let spec = Itimerspec { it_interval: every, it_value: every };
     rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &spec)?;
-    AsyncFd::try_with_interest(timer, Interest::READABLE).map_err(io::Error::from)
+    sys::watch_readable(timer)
 }
 
 async fn tick(timer: &AsyncFd<OwnedFd>) -> io::Result<()> {

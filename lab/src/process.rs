@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -36,11 +37,16 @@ impl Identity {
         Identity::of(self.pid) == Some(*self)
     }
 
-    /// Sends it a signal; `false` if it is gone. A process that took its pid is never hit.
+    /// A descriptor of it; `None` if it is gone. A process that took its pid is never caught.
+    pub(crate) fn open(&self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
+        let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        self.is_alive().then_some(fd)
+    }
+
+    /// Sends it a signal; `false` if it is gone.
     pub fn signal(&self, signal: Signal) -> bool {
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
-        let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
-        self.is_alive() && pidfd_send_signal(fd, signal).is_ok()
+        self.open().is_some_and(|fd| pidfd_send_signal(fd, signal).is_ok())
     }
 
     /// Its parent's pid, and the name it was started under (`argv[0]`).

@@ -1,8 +1,11 @@
-//! The one system call that rustix rightly calls unsafe in general and that is safe as it is used here.
+//! The two calls that libraries rightly call unsafe in general and that are safe as they are used here.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Moves the calling thread, and nothing else of the process, into a new network namespace.
 ///
@@ -12,4 +15,13 @@ pub(crate) fn new_network_namespace() -> io::Result<()> {
     // SAFETY: the danger is in `UnshareFlags::FILES`, which would take descriptors away from threads that
     // hold them; a network namespace is no property of any descriptor or memory.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(io::Error::from)
+}
+
+/// Has the current tokio runtime watch a descriptor for something to read.
+///
+/// # Errors
+/// If the kernel cannot watch it.
+pub(crate) fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is one open descriptor from beginning to end, and the `AsyncFd` owns it.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }

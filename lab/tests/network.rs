@@ -1,5 +1,7 @@
 //! Namespaces, links and processes, on a real kernel: needs root.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;

@@ -1,0 +1,363 @@
+//! Drills: break one thing, measure what a client saw, mend it. Each run waits until the platform is well and
+//! the probe has seen a clean second, breaks at a random moment, watches until clients are served again and the
+//! dust has settled, mends, and waits until the platform is well again.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use relais_base::Rng;
+use rustix::process::Signal;
+
+use crate::holders::{self, Watch};
+use crate::network::Link;
+use crate::platform::{BALANCERS, CLIENT, FRONT, Lab, Result, VIP};
+use crate::probe::{Options, Probe, Sample, Stream};
+use crate::report::{JitterMs, Run, Seen, is_clean, ms};
+
+/// How long the probe must see nothing wrong.
+const CLEAN: Duration = Duration::from_secs(1);
+/// A request slower than this is no sign of health.
+const QUICK: Duration = Duration::from_millis(100);
+/// How long to watch after the break, at the least: past the three seconds in which a dead machine must lose the
+/// address.
+const WATCH: Duration = Duration::from_millis(3500);
+/// When two holders are two too many.
+const LOST_BY: Duration = Duration::from_secs(3);
+/// Longest wait for clients to be served again.
+const RECOVERY: Duration = Duration::from_secs(30);
+/// The same with failover off, where the answer is known.
+const NO_RECOVERY: Duration = Duration::from_secs(6);
+/// Longest wait for a clean second before the break and after the repair.
+const STEADY: Duration = Duration::from_secs(60);
+/// Longest wait for a stopped balancer to be gone; its own limit for draining is 10 s.
+const STOP: Duration = Duration::from_secs(30);
+
+/// What can be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drill {
+    /// The holder's cable is pulled.
+    BalancerMachine,
+    /// The holder's worker is killed.
+    BalancerProcess,
+    /// Every process of the holder is killed at once.
+    BalancerAll,
+    /// The holder is stopped as planned.
+    BalancerStop,
+    /// The holder's file is changed and read again.
+    BalancerReload,
+    /// An application server's cable is pulled.
+    AppMachine,
+    /// An application instance is killed.
+    AppProcess,
+}
+
+impl Drill {
+    /// Every drill.
+    pub const ALL: [Drill; 7] = [
+        Drill::BalancerMachine,
+        Drill::BalancerProcess,
+        Drill::BalancerAll,
+        Drill::BalancerStop,
+        Drill::BalancerReload,
+        Drill::AppMachine,
+        Drill::AppProcess,
+    ];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Drill::BalancerMachine => "balancer-machine",
+            Drill::BalancerProcess => "balancer-process",
+            Drill::BalancerAll => "balancer-all",
+            Drill::BalancerStop => "balancer-stop",
+            Drill::BalancerReload => "balancer-reload",
+            Drill::AppMachine => "app-machine",
+            Drill::AppProcess => "app-process",
+        }
+    }
+}
+
+impl fmt::Display for Drill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Drill {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Drill> {
+        Drill::ALL.into_iter().find(|drill| drill.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Drill::ALL.iter().map(|drill| drill.name()).collect();
+            format!("there is no drill `{name}`; there are {}", names.join(", "))
+        })
+    }
+}
+
+/// What was broken, and so must be mended.
+#[derive(Clone, Copy, Debug)]
+enum Broken {
+    Cable(&'static str),
+    Worker(&'static str),
+    Balancer(&'static str),
+    Reload(&'static str),
+    Instance(&'static str, u16),
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Broken::Cable(host) => write!(f, "the cable of {host}"),
+            Broken::Worker(host) => write!(f, "the worker of {host}"),
+            Broken::Balancer(host) => write!(f, "all of {host}"),
+            Broken::Reload(host) => write!(f, "the file of {host}"),
+            Broken::Instance(host, number) => f.write_str(&Lab::instance_name(host, *number)),
+        }
+    }
+}
+
+/// Runs drills in one lab.
+#[derive(Debug)]
+pub struct Driller<'a> {
+    lab: &'a mut Lab,
+    drill: Drill,
+    silent: bool,
+    rng: Rng,
+    runs: u32,
+}
+
+/// A probe with its samples, and a watch on the address.
+struct Eyes {
+    samples: Arc<Mutex<Vec<Sample>>>,
+    probe: Probe,
+    options: Options,
+    watch: Watch,
+}
+
+impl Eyes {
+    fn open(lab: &Lab) -> Result<Eyes> {
+        let blind = |e| format!("the client cannot probe: {e}");
+        let samples = Arc::new(Mutex::new(Vec::new()));
+        let sink = samples.clone();
+        let options = Options::new(FRONT);
+        let netns = lab.network().host(CLIENT).netns();
+        let push = move |sample| sink.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
+        let balancers = BALANCERS.map(|host| lab.network().host(host).netns().clone());
+        let watch = Watch::start(&balancers, VIP).map_err(blind)?;
+        let probe = Probe::start(Some(netns), options.clone(), push).map_err(blind)?;
+        Ok(Eyes { samples, probe, options, watch })
+    }
+
+    /// Time on the probe's clock.
+    fn now(&self) -> Duration {
+        self.probe.started().elapsed()
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the second up to 0.2 s ago was clean, all of it after `since`.
+    fn is_clean(&self, since: Duration) -> bool {
+        let Some(until) = self.now().checked_sub(2 * QUICK) else { return false };
+        let Some(from) = until.checked_sub(CLEAN) else { return false };
+        // A request without an answer has no sample yet: they must all be there.
+        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let inside = samples.iter().filter(|s| from <= s.intended && s.intended < until).count();
+        let due = 2 * (CLEAN.as_millis() / self.options.every.as_millis()) as usize;
+        from >= since && inside + 4 >= due && is_clean(&samples, from, until, QUICK)
+    }
+}
+
+impl<'a> Driller<'a> {
+    /// For `drill` in `lab`; `silent`: a machine's switch port goes deaf instead of its carrier; `seed` chooses
+    /// victims and moments.
+    pub fn new(lab: &'a mut Lab, drill: Drill, silent: bool, seed: u64) -> Driller<'a> {
+        Driller { lab, drill, silent, rng: Rng::new(seed), runs: 0 }
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// If the platform does not get well before the break or after the repair, or something cannot be broken.
+    pub fn run(&mut self) -> Result<Run> {
+        self.lab.wait_until_well()?;
+        let eyes = Eyes::open(self.lab)?;
+        let begin = wait_for_clean(&eyes, Duration::ZERO, STEADY, "before anything was broken")?;
+        let holder = match self.lab.holders()?.as_slice() {
+            [holder] => *holder,
+            _ => return Err("the address moved before anything was broken".into()),
+        };
+        std::thread::sleep(Duration::from_millis(self.rng.below(100))); // so that no timer is always hit alike
+
+        self.runs += 1;
+        let broken_at = eyes.now();
+        let broken_instant = Instant::now();
+        let broken = self.break_it(holder)?;
+        let recovered = self.watch(&eyes, broken_at);
+        let holders_after = self.lab.holders()?;
+        let changes = eyes.watch.changes();
+        let mend_at = eyes.now();
+        let mend_instant = Instant::now();
+        self.mend(broken)?;
+        self.lab.wait_until_well()?;
+        wait_for_clean(&eyes, mend_at, STEADY, "after the repair")?;
+
+        let end = eyes.now();
+        let (samples, every) = (eyes.samples.clone(), eyes.options.every);
+        let late = eyes.probe.finish().map_err(|e| format!("the client could not probe: {e}"))?;
+        let samples = samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = |stream, from, until| Seen::of(&samples, stream, from, until, every);
+        let new = seen(Stream::New, begin, mend_at);
+        let kept = seen(Stream::KeepAlive, begin, mend_at);
+        let repair = [Stream::New, Stream::KeepAlive].map(|stream| seen(stream, mend_at, end));
+        let bit = 1 << BALANCERS.iter().position(|host| *host == holder).unwrap_or(0);
+        let late_holders = holders::sum(&changes, broken_instant + LOST_BY, mend_instant);
+        Ok(Run {
+            drill: self.drill.to_string(),
+            stack: self.lab.settings().stack.name(),
+            run: self.runs,
+            broke: broken.to_string(),
+            longest_outage_ms: new.longest_outage_ms,
+            failed: new.failed + kept.failed,
+            requests: new.requests + kept.requests,
+            recovered,
+            new_connections: new,
+            keep_alive: kept,
+            holder_before: holder.into(),
+            holders_after: holders_after.into_iter().map(str::to_owned).collect(),
+            holders_ms: holders::sum(&changes, broken_instant, mend_instant),
+            lost_after_ms: holders::lost_after(&changes, bit, broken_instant).map(ms),
+            two_holders_after_3s: late_holders.both > 0.0,
+            repair_outage_ms: repair[0].longest_outage_ms,
+            repair_failed: repair[0].failed + repair[1].failed,
+            probe_late_ms: JitterMs::from(late),
+        })
+    }
+
+    /// Breaks what the drill is about; `holder` has the address.
+    fn break_it(&mut self, holder: &'static str) -> Result<Broken> {
+        let failover = self.lab.settings().failover;
+        let instances = self.lab.instances();
+        let (server, number) = instances[self.rng.below(instances.len() as u64) as usize];
+        let gone = |what: &str| format!("{what} of {holder} is gone before it could be killed");
+        Ok(match self.drill {
+            Drill::BalancerMachine => self.cut(holder)?,
+            Drill::AppMachine => self.cut(server)?,
+            Drill::BalancerProcess => {
+                if !failover {
+                    let supervisor = self.lab.supervisor(holder).ok_or_else(|| gone("the supervisor"))?;
+                    supervisor.signal(Signal::STOP); // or it would heal
+                }
+                let worker = self.lab.worker(holder).ok_or_else(|| gone("the worker"))?;
+                worker.signal(Signal::KILL);
+                Broken::Worker(holder)
+            }
+            Drill::BalancerAll => {
+                self.lab.kill_balancer(holder)?;
+                Broken::Balancer(holder)
+            }
+            Drill::BalancerStop => {
+                self.lab.stop_balancer(holder)?;
+                Broken::Balancer(holder)
+            }
+            Drill::BalancerReload if failover => {
+                self.lab.reload_balancer(holder, self.runs)?;
+                Broken::Reload(holder)
+            }
+            Drill::BalancerReload => {
+                // What a reload without any care would be: everything down, everything up.
+                self.lab.kill_balancer(holder)?;
+                self.lab.start_balancer(holder)?;
+                Broken::Reload(holder)
+            }
+            Drill::AppProcess => {
+                self.lab.signal(&Lab::instance_name(server, number), Signal::KILL)?;
+                Broken::Instance(server, number)
+            }
+        })
+    }
+
+    fn cut(&self, host: &'static str) -> Result<Broken> {
+        let link = if self.silent { Link::Silent } else { Link::Cut };
+        let cut = self.lab.network().set_link(host, link);
+        cut.map(|()| Broken::Cable(host)).map_err(|e| format!("the cable of {host} cannot be cut: {e}"))
+    }
+
+    /// Watches until clients are served again and long enough after; whether they were.
+    fn watch(&self, eyes: &Eyes, broken_at: Duration) -> bool {
+        let limit = if self.lab.settings().failover { RECOVERY } else { NO_RECOVERY };
+        loop {
+            let passed = eyes.now() - broken_at;
+            let clean = eyes.is_clean(broken_at);
+            if passed >= WATCH && (clean || passed >= limit) {
+                return clean;
+            }
+            std::thread::sleep(Duration::from_millis(20)); // the watch itself
+        }
+    }
+
+    /// Mends what was broken.
+    fn mend(&mut self, broken: Broken) -> Result<()> {
+        match broken {
+            Broken::Cable(host) => {
+                let mended = self.lab.network().set_link(host, Link::Up);
+                mended.map_err(|e| format!("the cable of {host} cannot be mended: {e}"))
+            }
+            Broken::Worker(host) => {
+                if let Some(supervisor) = self.lab.supervisor(host) {
+                    supervisor.signal(Signal::CONT);
+                }
+                // Whose supervisor heals has been healed by now; the others are the operator's work.
+                if self.lab.worker(host).is_none() { self.restart(host) } else { Ok(()) }
+            }
+            Broken::Balancer(host) => self.restart(host),
+            Broken::Reload(_) => Ok(()),
+            Broken::Instance(host, number) => self.lab.start_instance(host, number),
+        }
+    }
+
+    /// Waits until what is being stopped is gone, and starts it again.
+    fn restart(&mut self, host: &'static str) -> Result<()> {
+        let deadline = Instant::now() + STOP;
+        while self.drill == Drill::BalancerStop && self.lab.supervisor(host).is_some() {
+            if Instant::now() >= deadline {
+                return Err(format!("{host} was told to stop and runs on after {} s", STOP.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(20)); // nobody here is its parent
+        }
+        self.lab.start_balancer(host)
+    }
+}
+
+/// Waits for a clean second that begins after `since`; when it began.
+fn wait_for_clean(eyes: &Eyes, since: Duration, limit: Duration, when: &str) -> Result<Duration> {
+    let deadline = Instant::now() + limit;
+    while !eyes.is_clean(since) {
+        if Instant::now() >= deadline {
+            let now = eyes.now();
+            let seen =
+                Seen::of(&eyes.samples(), Stream::New, now.saturating_sub(CLEAN), now, eyes.options.every);
+            let limit = limit.as_secs();
+            return Err(format!("clients had no clean second in {limit} s {when}; the last one: {seen:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(20)); // the probe needs its second
+    }
+    Ok(eyes.now().saturating_sub(CLEAN + 2 * QUICK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_drill_is_found_by_its_name_and_a_wrong_name_gets_the_list() {
+        for drill in Drill::ALL {
+            assert_eq!(drill.name().parse(), Ok(drill));
+        }
+        let error = "balancer".parse::<Drill>().unwrap_err();
+        assert!(error.contains("`balancer`") && error.contains("app-process"), "{error}");
+    }
+}
