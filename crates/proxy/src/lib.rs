@@ -1,3 +1,60 @@
-//! The data plane.
+#![forbid(unsafe_code)]
+//! The data plane: what accepts connections and has requests answered (design §4).
+//!
+//! A process of its own, without privileges. Its main thread ([`process`]) obeys the supervisor and runs
+//! the health checks; one thread per worker ([`worker`]) accepts, forwards and logs, and shares nothing
+//! on its way but a few gauges. What a session goes through stands in `LIFECYCLE.md` beside this crate.
+//!
+//! Not here: framing rules (`http`), whose turn it is (`balance`), who listens and restarts (`relais`).
 
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use relais_ipc::Channel;
+
+mod access;
+mod answer;
+mod buffer;
+mod checks;
+mod client;
+mod counters;
+mod exchange;
+mod half;
+mod limits;
 pub mod probe;
+mod process;
+mod session;
+mod splice;
+mod status;
+mod timer;
+mod transaction;
+mod tunnel;
+mod upstream;
+mod worker;
+
+/// The proxy process: obeys the channel on its standard input until the end.
+pub fn main() -> ExitCode {
+    relais_ipc::journal::init("proxy");
+    finish(serve(Channel::from_stdin))
+}
+
+/// As [`main`], with the channel behind `socket`: for those who run a proxy in a thread.
+pub fn run(socket: OwnedFd) -> ExitCode {
+    finish(serve(|| Channel::new(socket)))
+}
+
+fn serve(channel: impl FnOnce() -> std::io::Result<Channel>) -> std::io::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    runtime.block_on(async { process::run(channel()?).await })
+}
+
+fn finish(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("the proxy cannot go on: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! A proxy alone, without a supervisor: for measuring and for suites.
+//!
+//! `standalone PLAN WORKERS NODE`: opens the plan's listeners, runs the proxy in this process.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::os::fd::AsFd;
+
+use relais_ipc::channel::text_to_fd;
+use relais_ipc::{Channel, Order};
+
+fn main() -> std::process::ExitCode {
+    let mut args = std::env::args().skip(1);
+    let (Some(file), Some(workers), Some(node)) = (args.next(), args.next(), args.next()) else {
+        eprintln!("usage: standalone PLAN WORKERS NODE");
+        return std::process::ExitCode::FAILURE;
+    };
+    let workers: u16 = workers.parse().expect("a number of workers");
+    let text = std::fs::read_to_string(&file).expect("the plan");
+    let plan = relais_config::parse(&file, &text).unwrap_or_else(|rejected| panic!("{rejected}")).plan;
+    let (ours, theirs) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .expect("a socket pair");
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let channel = Channel::new(ours).expect("a channel");
+            let id = plan.node(&node).expect("the node");
+            let hello = Order::Hello { node: node.clone(), workers, run_dir: "/tmp".into() };
+            channel.send(&hello, None).await.expect("hello");
+            if let relais_config::plan::AccessLog::File(path) = &plan.access_log {
+                let file = std::fs::File::options().create(true).append(true).open(&**path).expect("the log");
+                channel.send(&Order::AccessLog, Some(file.as_fd())).await.expect("log");
+            }
+            for (_, front) in plan.frontends_on(id) {
+                for bind in front.binds.iter().filter(|b| !b.tls) {
+                    for (index, socket) in
+                        common::Door::at(bind.address, workers).sockets().iter().enumerate()
+                    {
+                        let order = Order::Listener {
+                            frontend: front.name.to_string(),
+                            address: bind.address,
+                            index: index as u16,
+                        };
+                        channel.send(&order, Some(socket.as_fd())).await.expect("listener");
+                    }
+                }
+            }
+            let order = Order::Plan { generation: 1, file };
+            channel.send(&order, Some(text_to_fd(&text).expect("memory").as_fd())).await.expect("plan");
+            while let Ok(Some((report, _))) = channel.recv::<relais_ipc::Report>().await {
+                eprintln!("{report:?}");
+            }
+        });
+    });
+    relais_ipc::journal::init("proxy");
+    relais_proxy::run(theirs)
+}

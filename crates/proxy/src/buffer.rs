@@ -1,0 +1,114 @@
+//! Receive buffers, and reading from a socket into them.
+
+use std::io;
+
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use crate::limits;
+
+/// A buffer with the bytes `start..end` filled.
+pub(crate) struct Buffer {
+    data: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// An empty buffer.
+    pub(crate) fn new() -> Buffer {
+        Buffer { data: vec![0; limits::BUFFER_BYTES].into_boxed_slice(), start: 0, end: 0 }
+    }
+
+    /// The bytes in it.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    /// The bytes in it, to be changed in place.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.start..self.end]
+    }
+
+    /// How many bytes are in it.
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Takes `n` bytes off the front.
+    pub(crate) fn consume(&mut self, n: usize) {
+        debug_assert!(n <= self.len());
+        self.start += n;
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Takes `n` bytes out at `at`.
+    pub(crate) fn remove(&mut self, at: usize, n: usize) {
+        if n > 0 {
+            let at = self.start + at;
+            self.data.copy_within(at + n..self.end, at);
+            self.end -= n;
+        }
+    }
+
+    /// Takes everything out.
+    pub(crate) fn clear(&mut self) {
+        self.start = 0;
+        self.end = 0;
+    }
+
+    /// Appends as much of `bytes` as there is room for.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.make_room();
+        let n = bytes.len().min(self.data.len() - self.end);
+        self.data[self.end..self.end + n].copy_from_slice(&bytes[..n]);
+        self.end += n;
+    }
+
+    /// Whether no more can be read into it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() == self.data.len()
+    }
+
+    fn make_room(&mut self) {
+        if self.end == self.data.len() && self.start > 0 {
+            self.data.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+    }
+
+    /// Reads what is there; 0 is the end of the stream.
+    ///
+    /// A read that leaves room has emptied the socket: the readiness is cleared with it, without the second
+    /// system call that would find nothing (`epoll(7)`, question 9).
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is there; else what the kernel says.
+    pub(crate) fn fill(&mut self, io: &TcpStream) -> io::Result<usize> {
+        self.make_room();
+        let room = &mut self.data[self.end..];
+        debug_assert!(!room.is_empty());
+        let size = room.len();
+        let mut got = 0;
+        let result = io.try_io(Interest::READABLE, || {
+            got = rustix::net::recv(io, &mut *room, RecvFlags::empty())?.0;
+            if got > 0 && got < size { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match result {
+            Err(error) if got == 0 => Err(error),
+            _ => {
+                self.end += got;
+                Ok(got)
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Active health checks. They run on the process's main thread, which carries no traffic, so that load
+//! does not delay them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use relais_balance::Health;
+use relais_config::plan;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
+
+use crate::counters::{BackShared, ServerShared, lock};
+use crate::probe::probe;
+
+/// A server went up or down.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) server: Arc<ServerShared>,
+    pub(crate) backend: Arc<BackShared>,
+    pub(crate) up: bool,
+}
+
+/// What decides whether a running check goes on as it is.
+#[derive(Clone, PartialEq)]
+struct Subject {
+    check: plan::Check,
+    address: SocketAddr,
+    connect: Duration,
+    limit: Duration,
+}
+
+/// The running checks, by id of the server.
+pub(crate) struct Checks {
+    running: HashMap<u32, (Subject, JoinHandle<()>)>,
+    changes: UnboundedSender<Change>,
+}
+
+impl Checks {
+    /// No checks yet; verdicts will go to `changes`.
+    pub(crate) fn new(changes: UnboundedSender<Change>) -> Checks {
+        Checks { running: HashMap::new(), changes }
+    }
+
+    /// Checks the servers of these backends, and no others. A check that stays the same goes on undisturbed.
+    pub(crate) fn set<'a>(
+        &mut self,
+        backends: impl Iterator<Item = (&'a plan::Backend, &'a Arc<BackShared>, &'a [Arc<ServerShared>])>,
+    ) {
+        let mut before = std::mem::take(&mut self.running);
+        for (plan, backend, servers) in backends {
+            for (place, (server_plan, server)) in plan.servers.iter().zip(servers).enumerate() {
+                lock(&server.check).checked = plan.check.is_some();
+                let Some(check) = &plan.check else {
+                    // Nobody looks any more: it is taken for well.
+                    if !server.up.swap(true, Relaxed) {
+                        backend.dispatch();
+                    }
+                    continue;
+                };
+                let subject = Subject {
+                    check: check.clone(),
+                    address: server_plan.address,
+                    connect: plan.timeout.connect,
+                    limit: plan.timeout.check,
+                };
+                if let Some((old, handle)) = before.remove(&server.id) {
+                    if old == subject {
+                        self.running.insert(server.id, (old, handle));
+                        continue;
+                    }
+                    handle.abort();
+                }
+                // Starts are spread over one interval, so that servers are not all asked at once.
+                let start = check.every.mul_f64(place as f64 / plan.servers.len().max(1) as f64);
+                let run = run(subject.clone(), server.clone(), backend.clone(), start, self.changes.clone());
+                self.running.insert(server.id, (subject, tokio::task::spawn_local(run)));
+            }
+        }
+        before.into_values().for_each(|(_, handle)| handle.abort());
+    }
+}
+
+/// Checks one server for ever.
+async fn run(
+    subject: Subject,
+    server: Arc<ServerShared>,
+    backend: Arc<BackShared>,
+    start: Duration,
+    changes: UnboundedSender<Change>,
+) {
+    let Subject { check, address, connect, limit } = subject;
+    let mut health = Health::new(check.rise, check.fall, server.is_up());
+    let mut in_a_row = (true, 0u32);
+    tokio::time::sleep(start).await;
+    let mut next = tokio::time::interval(check.every);
+    next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        next.tick().await;
+        let outcome = probe(&check.kind, address, connect, limit).await;
+        in_a_row = if in_a_row.0 == outcome.ok { (outcome.ok, in_a_row.1 + 1) } else { (outcome.ok, 1) };
+        let change = health.record(outcome.ok);
+        {
+            let mut known = lock(&server.check);
+            known.took_ms = outcome.took.as_millis() as u64;
+            known.failures += u64::from(!outcome.ok);
+            known.downs += u64::from(change == Some(false));
+            if change.is_some() {
+                known.since = Instant::now();
+            }
+            known.what.clone_from(&outcome.what);
+        }
+        if let Some(up) = change {
+            server.up.store(up, Relaxed);
+            tell(&server, &outcome.what, up, in_a_row.1, if up { check.rise } else { check.fall });
+            let _ = changes.send(Change { server: server.clone(), backend: backend.clone(), up });
+        }
+    }
+}
+
+fn tell(server: &ServerShared, what: &str, up: bool, in_a_row: u32, of: u8) {
+    let (backend, name) = (&server.backend, &server.name);
+    if up {
+        tracing::info!("backend {backend}: server {name} is up: {what} ({in_a_row} of {of} checks)");
+    } else {
+        tracing::warn!("backend {backend}: server {name} is down: {what} ({in_a_row} of {of} checks)");
+    }
+}

@@ -1,0 +1,99 @@
+//! A client's connection: what stays of it while it idles, and waiting with a deadline.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use relais_base::Time;
+use tokio::net::TcpStream;
+
+use crate::session;
+use crate::timer::SlotId;
+use crate::worker::{Front, Worker};
+
+/// A deadline passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Late;
+
+/// A client's connection.
+pub(crate) struct Client {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) front: Rc<Front>,
+    pub(crate) io: TcpStream,
+    pub(crate) peer: SocketAddr,
+    slot: SlotId,
+}
+
+impl Client {
+    /// Takes over an accepted connection, whose place at the frontend is already taken.
+    pub(crate) fn new(worker: Rc<Worker>, front: Rc<Front>, io: TcpStream, peer: SocketAddr) -> Client {
+        let slot = worker.timers.borrow_mut().insert();
+        worker.connections.set(worker.connections.get() + 1);
+        front.counters().connections.add(1);
+        Client { worker, front, io, peer, slot }
+    }
+
+    /// What `poll` is ready with, or that `deadline` came first.
+    pub(crate) async fn until<T>(
+        &self,
+        deadline: Time,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<T, Late> {
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            self.poll_deadline(deadline, cx).map(Err)
+        })
+        .await
+    }
+
+    /// Ready once `deadline` has passed.
+    pub(crate) fn poll_deadline(&self, deadline: Time, cx: &mut Context<'_>) -> Poll<Late> {
+        if self.worker.now() >= deadline {
+            return Poll::Ready(Late);
+        }
+        self.worker.timers.borrow_mut().set(self.slot, deadline, cx.waker());
+        Poll::Pending
+    }
+
+    /// Notes the server that this connection waits for, so that it hears when the checks take it out; 0: none.
+    pub(crate) fn wait_for(&self, server: u32) {
+        self.worker.timers.borrow_mut().wait_for(self.slot, server);
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.worker.timers.borrow_mut().remove(self.slot);
+        self.worker.connections.set(self.worker.connections.get() - 1);
+        self.front.shared.leave();
+    }
+}
+
+/// What becomes of a connection after a burst of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It waits for the next request.
+    Idle,
+    /// It ends.
+    Close,
+}
+
+/// The life of an HTTP connection. This future is what an idle connection costs: what a request needs is
+/// boxed when its first byte is there, and goes when the connection idles again.
+pub(crate) async fn http(client: Client) {
+    let mut wait = client.front.plan().plan.timeout.request;
+    loop {
+        let deadline = client.worker.now() + wait;
+        let readable = client.until(deadline, |cx| client.io.poll_read_ready(cx)).await;
+        if !matches!(readable, Ok(Ok(()))) {
+            return;
+        }
+        if Box::pin(session::serve(&client)).await == Then::Close {
+            return;
+        }
+        wait = client.front.plan().plan.timeout.keep_alive;
+    }
+}

@@ -1,0 +1,328 @@
+//! What is shared between the workers, the checks and the status document, by name and across plans:
+//! counters, gauges, health, and the queues for places at servers.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+/// A number that one thread counts up and others read: no locked instruction.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Responses by class: 1xx to 5xx, other.
+#[derive(Debug, Default)]
+pub(crate) struct Classes([Counter; 6]);
+
+impl Classes {
+    pub(crate) fn count(&self, status: u16) {
+        let class = usize::from(status / 100).wrapping_sub(1);
+        self.0[class.min(5)].add(1);
+    }
+
+    pub(crate) fn sum<'a>(all: impl Iterator<Item = &'a Classes>) -> [u64; 6] {
+        let mut sum = [0; 6];
+        for classes in all {
+            for (total, one) in sum.iter_mut().zip(&classes.0) {
+                *total += one.get();
+            }
+        }
+        sum
+    }
+}
+
+/// One worker's counters of a frontend, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct FrontCounters {
+    pub(crate) connections: Counter,
+    pub(crate) requests: Counter,
+    pub(crate) errors: Counter,
+    pub(crate) responses: Classes,
+    pub(crate) bytes_in: Counter,
+    pub(crate) bytes_out: Counter,
+}
+
+/// One worker's counters of a server.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct ServerCounters {
+    pub(crate) sessions: Counter,
+    pub(crate) connect_errors: Counter,
+    pub(crate) response_errors: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) redispatches: Counter,
+    pub(crate) responses: Classes,
+    pub(crate) bytes_in: Counter,
+    pub(crate) bytes_out: Counter,
+}
+
+/// A frontend, by name.
+#[derive(Debug)]
+pub(crate) struct FrontShared {
+    pub(crate) name: Arc<str>,
+    /// Connections open now, all workers.
+    pub(crate) open: AtomicU32,
+    /// The most that may be.
+    pub(crate) limit: AtomicU32,
+    /// Accept loops that wait for a place.
+    waiting: Mutex<Vec<Waker>>,
+    pub(crate) workers: Box<[FrontCounters]>,
+}
+
+impl FrontShared {
+    /// Takes a place for a connection; if there is none, `waker` hears of the next.
+    pub(crate) fn enter(&self, waker: &Waker) -> bool {
+        if self.try_enter() {
+            return true;
+        }
+        lock(&self.waiting).push(waker.clone());
+        self.try_enter()
+    }
+
+    fn try_enter(&self) -> bool {
+        let place = |open: u32| (open < self.limit.load(SeqCst)).then_some(open + 1);
+        self.open.fetch_update(SeqCst, SeqCst, place).is_ok()
+    }
+
+    /// Gives a place back.
+    pub(crate) fn leave(&self) {
+        let open = self.open.fetch_sub(1, SeqCst);
+        if open >= self.limit.load(SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// Lets every waiting accept loop try again.
+    pub(crate) fn wake(&self) {
+        std::mem::take(&mut *lock(&self.waiting)).into_iter().for_each(Waker::wake);
+    }
+}
+
+/// What the checks know of a server.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) checked: bool,
+    pub(crate) what: String,
+    pub(crate) took_ms: u64,
+    pub(crate) since: Instant,
+    pub(crate) downs: u64,
+    pub(crate) failures: u64,
+}
+
+/// A server, by the names of its backend and itself.
+#[derive(Debug)]
+pub(crate) struct ServerShared {
+    /// Never 0.
+    pub(crate) id: u32,
+    pub(crate) backend: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) up: AtomicBool,
+    /// Requests (HTTP) or connections (TCP) it has now, all workers.
+    pub(crate) active: AtomicU32,
+    /// The most it may have; `u32::MAX`: no limit.
+    pub(crate) limit: AtomicU32,
+    /// It is in force, may be given something, and has a weight.
+    pub(crate) enabled: AtomicBool,
+    /// Idle connections kept to it, all workers.
+    pub(crate) idle: AtomicU32,
+    pub(crate) check: Mutex<Checked>,
+    pub(crate) workers: Box<[ServerCounters]>,
+}
+
+impl ServerShared {
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Relaxed)
+    }
+
+    /// Takes one of the places at the server.
+    pub(crate) fn enter(&self) -> bool {
+        if self.limit.load(Relaxed) == u32::MAX {
+            self.active.fetch_add(1, Relaxed);
+            return true;
+        }
+        let place = |active: u32| (active < self.limit.load(SeqCst)).then_some(active + 1);
+        self.active.fetch_update(SeqCst, SeqCst, place).is_ok()
+    }
+
+    /// Whether a place is free just now.
+    pub(crate) fn has_place(&self) -> bool {
+        self.active.load(Relaxed) < self.limit.load(Relaxed)
+    }
+}
+
+/// Somebody who waits for a place at any server of a backend.
+#[derive(Debug, Default)]
+pub(crate) struct Waiter {
+    /// The server whose place it was given.
+    pub(crate) granted: Mutex<Option<Arc<ServerShared>>>,
+    pub(crate) waker: Mutex<Option<Waker>>,
+}
+
+/// A backend, by name.
+#[derive(Debug)]
+pub(crate) struct BackShared {
+    pub(crate) name: Arc<str>,
+    pub(crate) servers: Mutex<Vec<Arc<ServerShared>>>,
+    queue: Mutex<VecDeque<Arc<Waiter>>>,
+    /// Length of the queue, to be read without the lock.
+    pub(crate) queued: AtomicU32,
+    pub(crate) unserved: Box<[Counter]>,
+}
+
+impl BackShared {
+    /// Gives back a place at `server`, to whoever waits longest.
+    pub(crate) fn leave(&self, server: &ServerShared) {
+        if server.limit.load(Relaxed) == u32::MAX {
+            server.active.fetch_sub(1, Relaxed);
+        } else {
+            server.active.fetch_sub(1, SeqCst);
+        }
+        if self.queued.load(SeqCst) > 0 {
+            self.dispatch();
+        }
+    }
+
+    /// Puts a waiter at the end of the queue, and says how many were before it.
+    pub(crate) fn wait(&self, waiter: &Arc<Waiter>) -> u32 {
+        let before = {
+            let mut queue = lock(&self.queue);
+            queue.push_back(waiter.clone());
+            self.queued.fetch_add(1, SeqCst)
+        };
+        self.dispatch(); // a place may have come free before we were seen
+        before
+    }
+
+    /// Takes a waiter out again; a place that it was given in the meantime goes on to the next.
+    pub(crate) fn give_up(&self, waiter: &Arc<Waiter>) {
+        {
+            let mut queue = lock(&self.queue);
+            if let Some(at) = queue.iter().position(|w| Arc::ptr_eq(w, waiter)) {
+                queue.remove(at);
+                self.queued.fetch_sub(1, SeqCst);
+            }
+        }
+        if let Some(server) = lock(&waiter.granted).take() {
+            self.leave(&server);
+        }
+    }
+
+    /// Gives free places to waiters, first come, first served.
+    pub(crate) fn dispatch(&self) {
+        let servers = lock(&self.servers);
+        let mut queue = lock(&self.queue);
+        while let Some(waiter) = queue.front() {
+            let free = servers.iter().find(|s| s.enabled.load(Relaxed) && s.is_up() && s.enter());
+            let Some(server) = free else { return };
+            *lock(&waiter.granted) = Some(server.clone());
+            if let Some(waker) = lock(&waiter.waker).take() {
+                waker.wake();
+            }
+            queue.pop_front();
+            self.queued.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+/// A lock whose holder panicked is still a lock: every value in this crate stays valid between two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Everything that has a name, in force or not: a name that returns finds its counters.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    workers: usize,
+    fronts: HashMap<Arc<str>, Arc<FrontShared>>,
+    backs: HashMap<Arc<str>, Arc<BackShared>>,
+    servers: HashMap<(Arc<str>, Arc<str>), Arc<ServerShared>>,
+    /// What a predecessor of this process knew: down servers start down.
+    pub(crate) remembered: HashMap<(String, String), bool>,
+}
+
+fn each<T: Default>(workers: usize) -> Box<[T]> {
+    (0..workers).map(|_| T::default()).collect()
+}
+
+impl Registry {
+    pub(crate) fn new(workers: usize) -> Registry {
+        Registry {
+            workers,
+            fronts: HashMap::new(),
+            backs: HashMap::new(),
+            servers: HashMap::new(),
+            remembered: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn front(&mut self, name: &Arc<str>) -> Arc<FrontShared> {
+        let workers = self.workers;
+        let make = || FrontShared {
+            name: name.clone(),
+            open: AtomicU32::new(0),
+            limit: AtomicU32::new(0),
+            waiting: Mutex::default(),
+            workers: each(workers),
+        };
+        self.fronts.entry(name.clone()).or_insert_with(|| Arc::new(make())).clone()
+    }
+
+    /// Connections open now, all frontends.
+    pub(crate) fn open(&self) -> u32 {
+        self.fronts.values().map(|f| f.open.load(SeqCst)).sum()
+    }
+
+    pub(crate) fn back(&mut self, name: &Arc<str>) -> Arc<BackShared> {
+        let workers = self.workers;
+        let make = || BackShared {
+            name: name.clone(),
+            servers: Mutex::default(),
+            queue: Mutex::default(),
+            queued: AtomicU32::new(0),
+            unserved: each(workers),
+        };
+        self.backs.entry(name.clone()).or_insert_with(|| Arc::new(make())).clone()
+    }
+
+    pub(crate) fn server(&mut self, backend: &Arc<str>, name: &Arc<str>) -> Arc<ServerShared> {
+        let (workers, id) = (self.workers, self.servers.len() as u32 + 1);
+        let up = *self.remembered.get(&(backend.to_string(), name.to_string())).unwrap_or(&true);
+        let make = || ServerShared {
+            id,
+            backend: backend.clone(),
+            name: name.clone(),
+            up: AtomicBool::new(up),
+            active: AtomicU32::new(0),
+            limit: AtomicU32::new(u32::MAX),
+            enabled: AtomicBool::new(false),
+            idle: AtomicU32::new(0),
+            check: Mutex::new(Checked {
+                checked: false,
+                what: String::new(),
+                took_ms: 0,
+                since: Instant::now(),
+                downs: 0,
+                failures: 0,
+            }),
+            workers: each(workers),
+        };
+        self.servers.entry((backend.clone(), name.clone())).or_insert_with(|| Arc::new(make())).clone()
+    }
+
+    /// Nothing may be given to any server until a plan enables it.
+    pub(crate) fn disable_servers(&self) {
+        self.servers.values().for_each(|s| s.enabled.store(false, Relaxed));
+    }
+}

@@ -1,0 +1,481 @@
+//! One attempt: the request goes to a connected server, and the response comes back.
+//!
+//! Both directions run at the same time, so an early response reaches a client that is still sending, and
+//! each waits for the slower of its two ends.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Write};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use relais_base::Time;
+use relais_http::{Body, Framing, Method, Reject, Response, response};
+use tokio::net::TcpStream;
+
+use crate::access::{self, RequestLine};
+use crate::answer::Persistence;
+use crate::buffer::Buffer;
+use crate::client::Client;
+use crate::half::{Broken, Half, Stand, recycle};
+use crate::limits;
+use crate::session::{self, Account, Asked, Leaves, Rest};
+use crate::tunnel::Tunnel;
+use crate::upstream::{Backend, Lease, Server};
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// No connection; the letters for the log.
+    NoConnection([u8; 2]),
+    /// The connection was dead before a byte of the request was sent.
+    Unsent,
+    /// The connection ended before a byte of the response came.
+    Silent,
+    /// The checks took the server out while its response was awaited.
+    Down,
+    /// The server's time-out.
+    Late,
+    /// The response broke off within its head.
+    Broken,
+    /// The response breaks the rules.
+    Response(Reject),
+    /// The request's body breaks the rules.
+    Request(Reject),
+    /// The client's time-out.
+    ClientLate,
+    /// The client closed in the middle of its body.
+    ClientGone,
+}
+
+/// An attempt under way.
+struct Exchange<'a> {
+    client: &'a Client,
+    backend: &'a Backend,
+    server: &'a Server,
+    timeout_client: std::time::Duration,
+    io: TcpStream,
+    up: Half,
+    /// The server takes no more of the request.
+    deaf: bool,
+    /// The client gives no more of it.
+    cut: bool,
+    client_seen: Time,
+    server_seen: Time,
+}
+
+/// Sends the request over `io` and brings the response back. The access line is written here.
+///
+/// # Errors
+/// If no response has begun; what was sent of the request can be told from the failure.
+pub(crate) async fn run(
+    asked: &mut Asked<'_>,
+    account: &mut Account,
+    backend: &Rc<Backend>,
+    lease: &Lease,
+    io: TcpStream,
+    repeatable: bool,
+) -> Result<Leaves, Failure> {
+    let client = asked.client;
+    let server = lease.server();
+    let now = client.worker.now();
+    let mut exchange = Exchange {
+        client,
+        backend,
+        server,
+        timeout_client: asked.plan.plan.timeout.client,
+        io,
+        up: Half::new(Body::None, Framing::Keep),
+        deaf: false,
+        cut: false,
+        client_seen: now,
+        server_seen: now,
+    };
+    exchange.send(asked)?;
+    let mut received = client.worker.take_buffer();
+    client.wait_for(server.shared.id);
+    let result = exchange.response(asked, account, &mut received, repeatable).await;
+    client.wait_for(0);
+    let worker = &client.worker;
+    let response = match result {
+        Ok(response) => response,
+        Err(failure) => {
+            worker.give_buffer(received);
+            recycle(&mut exchange.up, worker);
+            return Err(failure);
+        }
+    };
+    account.times.response = worker.now().since(account.began).as_millis() as i64
+        - account.times.request
+        - account.times.queue.max(0)
+        - account.times.connect.max(0);
+    account.status = response.status;
+    client.front.counters().responses.count(response.status);
+    server.counters().responses.count(response.status);
+    if response.status == 101 {
+        return Ok(exchange.switch(asked, account, &response, received).await);
+    }
+    Ok(exchange.relay(asked, account, &response, received).await)
+}
+
+impl Exchange<'_> {
+    /// Writes the head and what is here of the body, in one go if the socket takes it.
+    fn send(&mut self, asked: &Asked<'_>) -> Result<(), Failure> {
+        let worker = &self.client.worker;
+        let mut head = worker.take_scratch();
+        request_head(&mut head, asked, self.server);
+        let bytes = asked.buffer.bytes();
+        let body = &bytes[asked.request.length..asked.request.length + asked.inline];
+        let sent = match self.io.try_write_vectored(&[IoSlice::new(&head), IoSlice::new(body)]) {
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                worker.give_scratch(head);
+                return Err(Failure::Unsent);
+            }
+        };
+        let all = head.len() + body.len();
+        self.server.counters().bytes_in.add(all as u64);
+        self.up = match &asked.rest {
+            Rest::Nothing => Half::new(Body::None, Framing::Keep),
+            Rest::Length(n) => Half::new(Body::Length(*n), Framing::Keep),
+            Rest::Chunked(chunked) => {
+                let mut half = Half::resume(chunked.clone());
+                let rest = &bytes[asked.request.length + asked.inline..];
+                if !rest.is_empty() {
+                    let mut buffer = worker.take_buffer();
+                    buffer.append(rest);
+                    half.feed(buffer).map_err(|broken| match broken {
+                        Broken::Framing(reject) => Failure::Request(reject),
+                        _ => Failure::ClientGone,
+                    })?;
+                }
+                half
+            }
+        };
+        if sent < all {
+            head.extend_from_slice(body);
+            self.up.owe_head(head[sent..].to_vec());
+        }
+        worker.give_scratch(head);
+        Ok(())
+    }
+
+    /// The head of the final response, at the beginning of `received`. Interim ones go to the client.
+    async fn response(
+        &mut self,
+        asked: &Asked<'_>,
+        account: &mut Account,
+        received: &mut Buffer,
+        repeatable: bool,
+    ) -> Result<Response, Failure> {
+        let question = response::Asked {
+            head: asked.request.method == Method::Head,
+            upgrade: asked.request.upgrade.is_some(),
+            minor: asked.request.minor,
+        };
+        for _ in 0..limits::INTERIM {
+            let response = poll_fn(|cx| self.poll_response(question, received, repeatable, cx)).await?;
+            if !response.is_interim() {
+                return Ok(response);
+            }
+            if asked.request.minor == 1 {
+                let mut head = Vec::new();
+                response_head(&mut head, &response, received.bytes(), Persistence::Keep, None);
+                let written = session::write_all(self.client, asked.plan, &head).await;
+                account.written += written.map_err(|_| Failure::ClientGone)?;
+            }
+            received.consume(response.length);
+        }
+        Err(Failure::Broken)
+    }
+
+    fn poll_response(
+        &mut self,
+        question: response::Asked,
+        received: &mut Buffer,
+        repeatable: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response, Failure>> {
+        let upload = self.poll_upload(cx)?;
+        loop {
+            if !received.is_empty() {
+                match Response::parse(received.bytes(), question) {
+                    Ok(Some(response)) => return Poll::Ready(Ok(response)),
+                    Ok(None) => {}
+                    Err(reject) => return Poll::Ready(Err(Failure::Response(reject))),
+                }
+            }
+            match received.fill(&self.io) {
+                Ok(n) if n > 0 => self.server_seen = self.client.worker.now(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.io.poll_read_ready(cx).is_pending() {
+                        break;
+                    }
+                }
+                _ if !received.is_empty() => return Poll::Ready(Err(Failure::Broken)),
+                _ if self.cut => return Poll::Ready(Err(Failure::ClientGone)),
+                _ => return Poll::Ready(Err(Failure::Silent)),
+            }
+        }
+        if repeatable && received.is_empty() && !self.server.shared.is_up() {
+            return Poll::Ready(Err(Failure::Down));
+        }
+        let server_end = self.server_seen + self.backend.plan.timeout.server;
+        let client_end = self.client_seen + self.timeout_client;
+        let (deadline, failure) = match upload {
+            Stand::Hungry => (client_end, Failure::ClientLate),
+            Stand::Done | Stand::Stuffed => (server_end, Failure::Late),
+        };
+        self.client.poll_deadline(deadline, cx).map(|_| Err(failure))
+    }
+
+    /// Carries the request's body on; once it is done, or will not get any further, it stands as done.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<Stand, Failure> {
+        if self.deaf || self.up.is_done() {
+            return Ok(Stand::Done);
+        }
+        let stand = match self.up.pump(&self.client.worker, &self.client.io, &self.io, cx) {
+            Ok(stand) => stand,
+            Err(Broken::Destination) => {
+                // It may have answered before it closed its ear: that answer counts.
+                self.deaf = true;
+                Stand::Done
+            }
+            Err(Broken::Source) => return Err(Failure::ClientGone),
+            Err(Broken::Framing(reject)) => return Err(Failure::Request(reject)),
+        };
+        if self.up.has_read || self.up.has_written {
+            let now = self.client.worker.now();
+            if std::mem::take(&mut self.up.has_read) {
+                self.client_seen = now;
+            }
+            if std::mem::take(&mut self.up.has_written) {
+                self.server_seen = now;
+            }
+        }
+        Ok(stand)
+    }
+
+    /// Brings a response to the client and settles everything.
+    async fn relay(
+        mut self,
+        asked: &mut Asked<'_>,
+        account: &mut Account,
+        response: &Response,
+        mut received: Buffer,
+    ) -> Leaves {
+        let worker = &self.client.worker;
+        let framing = if response.unchunk { Framing::Strip } else { Framing::Keep };
+        let unframed = response.body == Body::UntilClose || response.unchunk;
+        let keep = session::may_keep(asked) && self.up.is_done() && !unframed;
+        let mut head = worker.take_scratch();
+        let persistence = session::persistence(keep, asked.request.minor);
+        response_head(&mut head, response, received.bytes(), persistence, None);
+        received.consume(response.length);
+
+        let mut down = Half::new(response.body, framing);
+        let fed = received.len();
+        let state = match down.feed(received) {
+            Err(_) => *b"PD",
+            Ok(()) => {
+                self.send_response(&head, &mut down);
+                if down.is_done() { *b"--" } else { poll_fn(|cx| self.poll_relay(&mut down, cx)).await }
+            }
+        };
+        let head_bytes = head.len() as u64;
+        worker.give_scratch(head);
+        account.state = state;
+        account.written += head_bytes + down.written;
+        account.read += asked.inline as u64 + self.up.read;
+        let counters = self.server.counters();
+        counters.bytes_in.add(self.up.written);
+        counters.bytes_out.add(response.length as u64 + fed as u64 + down.read);
+        if matches!(state, [b'S' | b's' | b'P', _]) {
+            counters.response_errors.add(1);
+        }
+        session::log_request(
+            self.client,
+            account,
+            RequestLine::Good(asked.request.line.of(asked.buffer.bytes())),
+        );
+
+        let whole = state == *b"--" && self.up.is_done() && !self.deaf;
+        let reusable = whole && response.keep_alive && !down.has_surplus();
+        recycle(&mut down, worker);
+        let surplus = self.up.take_buffer();
+        recycle(&mut self.up, worker);
+        if reusable {
+            self.server.put_idle(self.io, worker.now());
+        }
+        if !(whole && keep) {
+            surplus.into_iter().for_each(|buffer| worker.give_buffer(buffer));
+            // Who asked for the end, and sent all, sends no more; another may be sending this moment.
+            let silent = whole && !asked.request.keep_alive;
+            return if state == *b"--" && !silent { Leaves::Linger } else { Leaves::Closed };
+        }
+        if matches!(asked.rest, Rest::Nothing) {
+            asked.buffer.consume(asked.request.length + asked.inline);
+        } else {
+            asked.buffer.clear();
+            if let Some(next) = surplus {
+                asked.buffer.append(next.bytes());
+                worker.give_buffer(next);
+            }
+        }
+        Leaves::Open
+    }
+
+    /// Writes the head and what is here of the body, in one go if the socket takes it.
+    fn send_response(&self, head: &[u8], down: &mut Half) {
+        let client = &self.client.io;
+        match client.try_write_vectored(&[IoSlice::new(head), IoSlice::new(down.ready())]) {
+            Ok(n) if n >= head.len() => down.wrote(n - head.len()),
+            Ok(n) => down.owe_head(head[n..].to_vec()),
+            Err(_) => down.owe_head(head.to_vec()), // a lasting error comes again
+        }
+    }
+
+    fn poll_relay(&mut self, down: &mut Half, cx: &mut Context<'_>) -> Poll<[u8; 2]> {
+        let upload = match self.poll_upload(cx) {
+            Ok(stand) => stand,
+            Err(_) => {
+                // The client cut its request short, or garbled it; the response under way is still its due.
+                self.cut = true;
+                self.deaf = true;
+                Stand::Done
+            }
+        };
+        let download = match down.pump(&self.client.worker, &self.io, &self.client.io, cx) {
+            Ok(Stand::Done) => return Poll::Ready(*b"--"),
+            Ok(stand) => stand,
+            Err(Broken::Source) => return Poll::Ready(*b"SD"),
+            Err(Broken::Framing(_)) => return Poll::Ready(*b"PD"),
+            Err(Broken::Destination) => return Poll::Ready(*b"CD"),
+        };
+        if down.has_read || down.has_written {
+            let now = self.client.worker.now();
+            if std::mem::take(&mut down.has_read) {
+                self.server_seen = now;
+            }
+            if std::mem::take(&mut down.has_written) {
+                self.client_seen = now;
+            }
+        }
+        let client_end = (self.client_seen + self.timeout_client, *b"cD");
+        let server_end = (self.server_seen + self.backend.plan.timeout.server, *b"sD");
+        let (deadline, state) = match (upload, download) {
+            (_, Stand::Stuffed) | (Stand::Hungry, Stand::Hungry) => client_end,
+            _ => server_end,
+        };
+        self.client.poll_deadline(deadline, cx).map(|_| state)
+    }
+
+    /// Hands both connections over to the protocol they switched to.
+    async fn switch(
+        mut self,
+        asked: &mut Asked<'_>,
+        account: &mut Account,
+        response: &Response,
+        mut received: Buffer,
+    ) -> Leaves {
+        let worker = &self.client.worker;
+        let mut head = Vec::new();
+        let protocol = response.upgrade.map(|span| span.of(received.bytes()));
+        response_head(&mut head, response, received.bytes(), Persistence::Keep, protocol);
+        received.consume(response.length);
+        account.written += head.len() as u64;
+
+        let mut tunnel = Tunnel::new(self.client, &self.io, self.backend.plan.timeout.tunnel);
+        tunnel.down.owe_head(head);
+        let _ = tunnel.down.feed(received);
+        // What the client sent after its request belongs to the new protocol already.
+        let mut early = worker.take_buffer();
+        early.append(&asked.buffer.bytes()[asked.request.length + asked.inline..]);
+        let _ = tunnel.up.feed(early);
+        account.state = tunnel.run().await;
+        account.read += tunnel.up.written;
+        account.written += tunnel.down.written;
+        let counters = self.server.counters();
+        counters.bytes_in.add(tunnel.up.written);
+        counters.bytes_out.add(response.length as u64 + tunnel.down.written);
+        drop(tunnel);
+        session::log_request(
+            self.client,
+            account,
+            RequestLine::Good(asked.request.line.of(asked.buffer.bytes())),
+        );
+        recycle(&mut self.up, worker);
+        Leaves::Closed
+    }
+}
+
+/// The head as it goes to the server.
+fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, server: &Server) {
+    let request = asked.request;
+    let bytes = asked.buffer.bytes();
+    out.clear();
+    out.extend_from_slice(request.method_sp.of(bytes));
+    let path = request.path.of(bytes);
+    match path.first() {
+        None if request.method == Method::Options => out.push(b'*'),
+        None | Some(b'?') => out.push(b'/'),
+        _ => {}
+    }
+    out.extend_from_slice(path);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    for span in request.fields.spans() {
+        out.extend_from_slice(span.of(bytes));
+    }
+    if !request.has_host_field {
+        // HTTP/1.0 may go without; what we send is HTTP/1.1 and must not.
+        out.extend_from_slice(b"Host: ");
+        match request.host {
+            Some(authority) => out.extend_from_slice(authority.of(bytes)),
+            None => drop(write!(out, "{}", server.plan.address)),
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(hops) = request.max_forwards {
+        out.extend_from_slice(b"Max-Forwards: ");
+        access::number(out, u64::from(hops.saturating_sub(1)));
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(protocol) = request.upgrade {
+        out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: ");
+        out.extend_from_slice(protocol.of(bytes));
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(if request.minor == 1 { b"Via: 1.1 relais\r\n" } else { b"Via: 1.0 relais\r\n" });
+    if session::sets_forwarded(asked.plan, asked.client) {
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        access::ip(out, asked.client.peer.ip());
+        out.extend_from_slice(b"\r\nX-Forwarded-Proto: http\r\n");
+        if let Some(host) = request.host {
+            out.extend_from_slice(b"X-Forwarded-Host: ");
+            out.extend_from_slice(host.of(bytes));
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The head as it goes to the client.
+fn response_head(
+    out: &mut Vec<u8>,
+    response: &Response,
+    bytes: &[u8],
+    persistence: Persistence,
+    protocol: Option<&[u8]>,
+) {
+    out.clear();
+    for span in response.kept.spans() {
+        out.extend_from_slice(span.of(bytes));
+    }
+    out[response::MINOR_AT] = b'1';
+    if let Some(protocol) = protocol {
+        out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: ");
+        out.extend_from_slice(protocol);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(persistence.tail());
+}

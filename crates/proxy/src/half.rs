@@ -1,0 +1,308 @@
+//! One direction of a connection pair: bytes of a body, or of a tunnel, from one socket to another.
+//!
+//! Holds at most one buffer or one pipe, and neither while nothing is under way: that is the
+//! back-pressure, and what makes an idle tunnel cheap.
+
+use std::io;
+use std::task::Context;
+
+use relais_http::{Body, Chunked, Framing, Reject};
+use tokio::net::TcpStream;
+
+use crate::buffer::Buffer;
+use crate::limits;
+use crate::splice::Pipe;
+use crate::worker::Worker;
+
+/// What is still to come from the source.
+enum Left {
+    Length(u64),
+    Chunked(Chunked),
+    UntilClose,
+    Nothing,
+}
+
+/// One direction.
+pub(crate) struct Half {
+    left: Left,
+    /// Read, and not yet written.
+    buffer: Option<Buffer>,
+    /// So many bytes at its beginning may be written; what lies behind was not looked at yet.
+    ready: usize,
+    /// The rest of a head that the destination did not take at once; goes before the buffer.
+    head: Vec<u8>,
+    pipe: Option<Pipe>,
+    /// The last read filled the buffer: there is more where that came from.
+    flood: bool,
+    /// Since last asked: something was read, written.
+    pub(crate) has_read: bool,
+    pub(crate) has_written: bool,
+    /// Bytes written.
+    pub(crate) written: u64,
+    /// Bytes read.
+    pub(crate) read: u64,
+}
+
+/// Where a direction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stand {
+    /// All of it is delivered.
+    Done,
+    /// Waits for the source.
+    Hungry,
+    /// Waits for the destination.
+    Stuffed,
+}
+
+/// Why a direction ended before its end.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The source closed, or failed.
+    Source,
+    /// The destination failed.
+    Destination,
+    /// The source's framing is wrong.
+    Framing(Reject),
+}
+
+impl Half {
+    /// A direction that carries a body.
+    pub(crate) fn new(body: Body, framing: Framing) -> Half {
+        let left = match body {
+            Body::None => Left::Nothing,
+            Body::Length(n) => Left::Length(n),
+            Body::Chunked => Left::Chunked(Chunked::new(framing)),
+            Body::UntilClose => Left::UntilClose,
+        };
+        Half {
+            left,
+            buffer: None,
+            ready: 0,
+            head: Vec::new(),
+            pipe: None,
+            flood: false,
+            has_read: false,
+            has_written: false,
+            written: 0,
+            read: 0,
+        }
+    }
+
+    /// A direction that goes on with a chunked body in the middle.
+    pub(crate) fn resume(chunked: Chunked) -> Half {
+        Half { left: Left::Chunked(chunked), ..Half::new(Body::None, Framing::Keep) }
+    }
+
+    /// Gives it bytes that were already read from the source, and has them looked at.
+    ///
+    /// # Errors
+    /// If the body's framing is wrong.
+    pub(crate) fn feed(&mut self, buffer: Buffer) -> Result<(), Broken> {
+        debug_assert!(self.buffer.is_none());
+        self.buffer = Some(buffer);
+        self.digest()
+    }
+
+    /// Bytes that wait in memory and may be written.
+    pub(crate) fn ready(&self) -> &[u8] {
+        self.buffer.as_ref().map_or(&[], |b| &b.bytes()[..self.ready])
+    }
+
+    /// Notes that `n` of the ready bytes were written.
+    pub(crate) fn wrote(&mut self, n: usize) {
+        debug_assert!(n <= self.ready);
+        if let Some(buffer) = &mut self.buffer {
+            buffer.consume(n);
+            self.ready -= n;
+            self.written += n as u64;
+            self.has_written = true;
+        }
+    }
+
+    /// Has these bytes written before everything else.
+    pub(crate) fn owe_head(&mut self, rest: Vec<u8>) {
+        self.head = rest;
+    }
+
+    /// Nothing more will come from the source, and nothing more is to be written.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.left, Left::Nothing) && self.ready == 0 && self.head.is_empty() && self.held() == 0
+    }
+
+    /// Whether more was read than belongs to this body.
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.buffer.as_ref().is_some_and(|b| b.len() > self.ready)
+    }
+
+    /// The buffer, with what was read beyond this body.
+    pub(crate) fn take_buffer(&mut self) -> Option<Buffer> {
+        debug_assert!(self.ready == 0);
+        self.buffer.take()
+    }
+
+    fn held(&self) -> usize {
+        self.pipe.as_ref().map_or(0, Pipe::held)
+    }
+
+    /// Sets `ready` to what of the buffer may be written.
+    fn digest(&mut self) -> Result<(), Broken> {
+        let Some(buffer) = &mut self.buffer else { return Ok(()) };
+        let fresh = buffer.len() - self.ready;
+        match &mut self.left {
+            Left::Nothing => {}
+            Left::UntilClose => self.ready += fresh,
+            Left::Length(left) => {
+                let take = (*left).min(fresh as u64);
+                *left -= take;
+                self.ready += take as usize;
+                if *left == 0 {
+                    self.left = Left::Nothing;
+                }
+            }
+            Left::Chunked(chunked) => {
+                let progress =
+                    chunked.forward(&mut buffer.bytes_mut()[self.ready..]).map_err(Broken::Framing)?;
+                buffer.remove(self.ready + progress.kept, progress.used - progress.kept);
+                self.ready += progress.kept;
+                if chunked.is_end() {
+                    self.left = Left::Nothing;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries bytes as far as both sockets let it.
+    ///
+    /// # Errors
+    /// If it cannot come to its end.
+    pub(crate) fn pump(
+        &mut self,
+        worker: &Worker,
+        from: &TcpStream,
+        to: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Result<Stand, Broken> {
+        for _ in 0..limits::TURNS {
+            if let Err(error) = self.write(worker, to) {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    return Err(Broken::Destination);
+                }
+                match to.poll_write_ready(cx) {
+                    std::task::Poll::Pending => return Ok(Stand::Stuffed),
+                    std::task::Poll::Ready(_) => continue,
+                }
+            }
+            if matches!(self.left, Left::Nothing) {
+                self.put_away(worker);
+                return Ok(Stand::Done);
+            }
+            match self.read(worker, from) {
+                Ok(()) => self.digest()?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if from.poll_read_ready(cx).is_pending() {
+                        self.put_away(worker);
+                        return Ok(Stand::Hungry);
+                    }
+                }
+                Err(_) => return Err(Broken::Source),
+            }
+        }
+        cx.waker().wake_by_ref(); // there is more to do, but others want their turn
+        Ok(Stand::Hungry)
+    }
+
+    fn put_away(&mut self, worker: &Worker) {
+        if self.buffer.as_ref().is_some_and(Buffer::is_empty)
+            && let Some(buffer) = self.buffer.take()
+        {
+            worker.give_buffer(buffer);
+        }
+        if self.held() == 0
+            && let Some(pipe) = self.pipe.take()
+        {
+            worker.give_pipe(pipe);
+        }
+    }
+
+    /// Writes all that is there to write.
+    fn write(&mut self, worker: &Worker, to: &TcpStream) -> io::Result<()> {
+        while !self.head.is_empty() {
+            let n = to.try_write(&self.head)?;
+            self.head.drain(..n);
+            self.has_written = true;
+        }
+        while self.ready > 0 {
+            let n = to.try_write(self.ready())?;
+            self.wrote(n);
+        }
+        while let Some(pipe) = self.pipe.as_mut().filter(|p| p.held() > 0) {
+            let n = pipe.drain(to)?;
+            self.written += n as u64;
+            self.has_written = true;
+        }
+        if let Some(pipe) = self.pipe.take() {
+            worker.give_pipe(pipe);
+        }
+        Ok(())
+    }
+
+    /// Reads once. Nothing waits to be written.
+    fn read(&mut self, worker: &Worker, from: &TcpStream) -> io::Result<()> {
+        let spliceable = match &self.left {
+            Left::Length(n) if *n >= limits::SPLICE_FROM => *n,
+            Left::UntilClose if self.flood => u64::MAX,
+            Left::Chunked(chunked) if chunked.data_ahead() >= limits::SPLICE_FROM => chunked.data_ahead(),
+            _ => 0,
+        };
+        let nothing_held = self.buffer.as_ref().is_none_or(Buffer::is_empty);
+        let got = if spliceable > 0 && nothing_held {
+            self.read_into_pipe(worker, from, spliceable)?
+        } else {
+            let buffer = self.buffer.get_or_insert_with(|| worker.take_buffer());
+            if buffer.is_full() {
+                return Err(io::ErrorKind::InvalidData.into()); // a line that never ends; limits forbid it
+            }
+            let got = buffer.fill(from)?;
+            self.flood = buffer.is_full();
+            got
+        };
+        self.read += got as u64;
+        self.has_read = true;
+        if got == 0 {
+            match self.left {
+                Left::UntilClose => self.left = Left::Nothing,
+                _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_into_pipe(&mut self, worker: &Worker, from: &TcpStream, most: u64) -> io::Result<usize> {
+        let pipe = match &mut self.pipe {
+            Some(pipe) => pipe,
+            none => none.insert(worker.take_pipe()?),
+        };
+        let got = pipe.fill(from, most)?;
+        match &mut self.left {
+            Left::Length(left) => {
+                *left -= got as u64;
+                if *left == 0 {
+                    self.left = Left::Nothing;
+                }
+            }
+            Left::Chunked(chunked) => chunked.skip_data(got as u64),
+            Left::UntilClose if got < limits::BUFFER_BYTES => self.flood = false,
+            _ => {}
+        }
+        Ok(got)
+    }
+}
+
+/// Gives a finished direction's memory back.
+pub(crate) fn recycle(half: &mut Half, worker: &Worker) {
+    if let Some(buffer) = half.buffer.take() {
+        worker.give_buffer(buffer);
+    }
+    half.put_away(worker);
+}

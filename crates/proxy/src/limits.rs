@@ -1,0 +1,48 @@
+//! The limits of the data plane, in one table. Those of a message are in `relais_http::limits`.
+
+use std::time::Duration;
+
+/// Size of a buffer: the longest head, and how much of a body is held in one direction.
+pub(crate) const BUFFER_BYTES: usize = relais_http::limits::HEAD_BYTES;
+/// Free buffers that a worker keeps; more go back to the allocator.
+pub(crate) const FREE_BUFFERS: usize = 256;
+/// Free pipes that a worker keeps for splicing.
+pub(crate) const FREE_PIPES: usize = 64;
+/// Bodies with at least so many bytes missing are spliced from socket to socket.
+pub(crate) const SPLICE_FROM: u64 = 64 * 1024;
+/// Most bytes of one splice: what a pipe holds.
+pub(crate) const SPLICE_BYTES: usize = 64 * 1024;
+/// Turns of one direction before other connections get theirs.
+pub(crate) const TURNS: u32 = 16;
+/// Idle connections that a worker keeps to one server.
+pub(crate) const IDLE_PER_SERVER: usize = 256;
+/// Longest that a connection to a server stays idle.
+pub(crate) const IDLE_FOR: Duration = Duration::from_secs(20);
+/// A request that must not be repeated takes only a connection that was idle for less than this, so that it
+/// does not meet a server that is just closing it.
+pub(crate) const FRESH_FOR: Duration = Duration::from_secs(1);
+/// How often idle connections are looked through.
+pub(crate) const SWEEP: Duration = Duration::from_secs(1);
+/// Pause before the same server is tried again (HAProxy's too).
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Most interim responses (1xx) to one request.
+pub(crate) const INTERIM: u32 = 16;
+/// After an answer that ends a connection: how long, and for how many bytes, the client's rest is read, so that
+/// the kernel does not take the answer away from it with a reset (RFC 9112 §9.6).
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+/// See [`LINGER`].
+pub(crate) const LINGER_BYTES: usize = 256 * 1024;
+/// Access lines gathered before they are handed over.
+pub(crate) const LOG_BYTES: usize = 32 * 1024;
+/// Longest that an access line is kept back.
+pub(crate) const LOG_EVERY: Duration = Duration::from_millis(100);
+/// Blocks of access lines that wait for a slow sink; more are dropped and counted.
+pub(crate) const LOG_BLOCKS: usize = 64;
+/// Longest request line in an access line.
+pub(crate) const LOG_LINE_BYTES: usize = 8192;
+/// Messages about refused requests, a second and worker.
+pub(crate) const COMPLAINTS_PER_SECOND: u32 = 5;
+/// Longest plan text.
+pub(crate) const PLAN_BYTES: u64 = 4 * 1024 * 1024;
+/// Longest time for workers to take over a plan.
+pub(crate) const PLAN_TAKES: Duration = Duration::from_secs(5);

@@ -1,0 +1,330 @@
+//! The main thread: obeys the supervisor, keeps what is shared, runs the checks, and starts the workers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use relais_config::plan::{AccessLog, Plan};
+use relais_ipc::channel::{Channel, fd_to_text};
+use relais_ipc::{Order, Report, status};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::access::{Running, Sink};
+use crate::checks::{Change, Checks};
+use crate::counters::Registry;
+use crate::limits;
+use crate::status::document;
+use crate::worker::{self, Command, Setup};
+
+/// How long a stopping proxy waits for open requests if the supervisor died before it sent a plan.
+const DRAIN_WITHOUT_PLAN: Duration = Duration::from_secs(30);
+
+/// What the status document is made from.
+#[derive(Default)]
+struct View {
+    setup: RefCell<Option<Arc<Setup>>>,
+    generation: Cell<u64>,
+    draining: Cell<bool>,
+    workers: Cell<u16>,
+}
+
+/// The proxy process.
+struct Process {
+    channel: Channel,
+    node: String,
+    workers: Vec<(UnboundedSender<Command>, JoinHandle<()>)>,
+    registry: Registry,
+    /// Listeners that came and wait for the plan that uses them.
+    pending: HashMap<SocketAddr, HashMap<u16, OwnedFd>>,
+    /// Addresses that the workers listen on.
+    listening: Vec<SocketAddr>,
+    drain: Duration,
+    view: Rc<View>,
+    checks: Checks,
+    log: Option<Running>,
+    log_file: Option<File>,
+    /// When a drain ends at the latest.
+    deadline: Option<Instant>,
+    orphan: bool,
+}
+
+/// Obeys the orders on `channel` until the end.
+///
+/// # Errors
+/// If a thread cannot be started, or the channel speaks another language.
+pub(crate) async fn run(channel: Channel) -> io::Result<()> {
+    let (changes, mut changed) = unbounded_channel();
+    let mut process = Process {
+        channel,
+        node: String::new(),
+        workers: Vec::new(),
+        registry: Registry::new(1),
+        pending: HashMap::new(),
+        listening: Vec::new(),
+        drain: DRAIN_WITHOUT_PLAN,
+        view: Rc::default(),
+        checks: Checks::new(changes),
+        log: None,
+        log_file: None,
+        deadline: None,
+        orphan: false,
+    };
+    let result = process.obey(&mut changed).await;
+    process.end();
+    result
+}
+
+impl Process {
+    async fn obey(&mut self, changed: &mut UnboundedReceiver<Change>) -> io::Result<()> {
+        loop {
+            let draining = self.deadline.is_some();
+            tokio::select! {
+                order = self.channel.recv::<Order>(), if !self.orphan => match order? {
+                    Some((Order::Stop, _)) => return Ok(()),
+                    Some((order, fd)) => self.order(order, fd).await?,
+                    None => {
+                        tracing::warn!("the supervisor is gone: finishing what is open, then ending");
+                        self.orphan = true;
+                        self.start_drain(self.drain);
+                    }
+                },
+                Some(change) = changed.recv() => self.publish(&change).await?,
+                () = tokio::time::sleep(Duration::from_millis(10)), if draining => {
+                    if let Some(unfinished) = self.drained() {
+                        self.report(&Report::Drained { unfinished }).await?;
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn report(&self, report: &Report) -> io::Result<()> {
+        if self.orphan { Ok(()) } else { self.channel.send(report, None).await }
+    }
+
+    async fn order(&mut self, order: Order, fd: Option<OwnedFd>) -> io::Result<()> {
+        let missing = || io::Error::other("an order came without its descriptor");
+        match order {
+            Order::Hello { node, workers, .. } => {
+                self.node = node;
+                self.start_workers(workers.clamp(1, 256))?;
+            }
+            Order::Status => self.serve_status(fd.ok_or_else(missing)?)?,
+            Order::AccessLog => self.log_file = Some(fd.ok_or_else(missing)?.into()),
+            Order::Server { backend, server, up } => {
+                self.registry.remembered.insert((backend, server), up);
+            }
+            Order::Listener { address, index, .. } => {
+                self.pending.entry(address).or_default().insert(index, fd.ok_or_else(missing)?);
+            }
+            Order::Plan { generation, file } => {
+                let text = fd_to_text(fd.ok_or_else(missing)?, limits::PLAN_BYTES);
+                let report = match self.put_in_force(&file, text).await {
+                    Ok(()) => {
+                        self.view.generation.set(generation);
+                        Report::Ready { generation }
+                    }
+                    Err(why) => Report::Refused { generation, why },
+                };
+                self.pending.clear();
+                self.report(&report).await?;
+            }
+            Order::Drain { limit_ms } => self.start_drain(Duration::from_millis(limit_ms)),
+            Order::Frontend { .. }
+            | Order::Resume { .. }
+            | Order::Node(_)
+            | Order::HandOver
+            | Order::Stop => {
+                tracing::debug!("an order that is not for the proxy: {order:?}");
+            }
+        }
+        Ok(())
+    }
+
+    fn start_workers(&mut self, count: u16) -> io::Result<()> {
+        self.registry = Registry::new(usize::from(count));
+        self.view.workers.set(count);
+        let log = Sink::start()?;
+        for index in 0..usize::from(count) {
+            let (commands, inbox) = unbounded_channel();
+            let (sink, sender) = (log.sink.clone(), log.sender.clone());
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                if let Err(error) = worker::run(index, sink, sender, inbox) {
+                    tracing::error!("worker {index} cannot run: {error}");
+                }
+            })?;
+            self.workers.push((commands, thread));
+        }
+        self.log = Some(log);
+        Ok(())
+    }
+
+    fn serve_status(&self, socket: OwnedFd) -> io::Result<()> {
+        let listener = std::os::unix::net::UnixListener::from(socket);
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        let view = self.view.clone();
+        tokio::task::spawn_local(status::serve(listener, move || {
+            let setup = view.setup.borrow().clone();
+            document(setup.as_deref(), view.generation.get(), view.draining.get(), view.workers.get())
+        }));
+        Ok(())
+    }
+
+    /// Puts a plan in force in every worker; on an error nothing has changed.
+    async fn put_in_force(&mut self, file: &str, text: io::Result<String>) -> Result<(), String> {
+        let text = text.map_err(|error| format!("the plan cannot be read: {error}"))?;
+        let plan = relais_config::parse(file, &text).map_err(|rejected| rejected.to_string())?.plan;
+        let setup = self.set_up(&plan)?;
+        let mut listeners = self.new_listeners(&setup)?;
+        if let AccessLog::File(path) = &plan.access_log
+            && self.log_file.is_none()
+        {
+            return Err(format!("no descriptor came for the access log {path}"));
+        }
+
+        for (plan, shared) in &setup.fronts {
+            shared.limit.store(plan.max_connections, Relaxed);
+            shared.wake();
+        }
+        self.registry.disable_servers();
+        for (plan, shared, servers) in &setup.backs {
+            for (plan, server) in plan.servers.iter().zip(servers) {
+                server.limit.store(plan.max_connections.unwrap_or(u32::MAX), Relaxed);
+                server.enabled.store(plan.weight > 0, Relaxed);
+            }
+            crate::counters::lock(&shared.servers).clone_from(servers);
+            shared.dispatch();
+        }
+        self.redirect_log(&plan.access_log);
+        self.drain = plan.drain;
+        let setup = Arc::new(setup);
+        let mut taken = Vec::new();
+        for (index, (commands, _)) in self.workers.iter().enumerate() {
+            let (done, wait) = oneshot::channel();
+            let listeners = std::mem::take(&mut listeners[index]);
+            let _ = commands.send(Command::Setup { setup: setup.clone(), listeners, done });
+            taken.push(wait);
+        }
+        for (index, wait) in taken.into_iter().enumerate() {
+            match tokio::time::timeout(limits::PLAN_TAKES, wait).await {
+                Ok(Ok(())) => {}
+                _ => return Err(format!("worker {index} did not take the plan; restart the proxy")),
+            }
+        }
+        self.listening = setup.listens.keys().copied().collect();
+        let backs = setup.backs.iter().map(|(plan, shared, servers)| (plan, shared, servers.as_slice()));
+        self.checks.set(backs);
+        self.view.setup.replace(Some(setup));
+        Ok(())
+    }
+
+    /// This node's part of a plan.
+    fn set_up(&mut self, plan: &Plan) -> Result<Setup, String> {
+        let node = plan.node(&self.node).ok_or_else(|| format!("the plan has no node {}", self.node))?;
+        let mut setup = Setup { fronts: Vec::new(), backs: Vec::new(), listens: HashMap::new() };
+        for (_, front) in plan.frontends_on(node) {
+            for bind in front.binds.iter().filter(|bind| !bind.tls) {
+                setup.listens.insert(bind.address, setup.fronts.len());
+            }
+            setup.fronts.push((front.clone(), self.registry.front(&front.name)));
+        }
+        for back in &plan.backends {
+            let servers = back.servers.iter().map(|s| self.registry.server(&back.name, &s.name)).collect();
+            setup.backs.push((back.clone(), self.registry.back(&back.name), servers));
+        }
+        Ok(setup)
+    }
+
+    /// The listeners that came for this plan, by worker.
+    fn new_listeners(&mut self, setup: &Setup) -> Result<Vec<Vec<(SocketAddr, OwnedFd)>>, String> {
+        let workers = self.workers.len();
+        let mut by_worker: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+        for address in setup.listens.keys() {
+            let Some(mut sockets) = self.pending.remove(address) else {
+                if self.listening.contains(address) {
+                    continue;
+                }
+                return Err(format!("no listening socket came for {address}"));
+            };
+            for (index, listeners) in by_worker.iter_mut().enumerate() {
+                let socket = sockets.remove(&(index as u16));
+                listeners.push((
+                    *address,
+                    socket.ok_or_else(|| format!("worker {index} has no listener for {address}"))?,
+                ));
+            }
+        }
+        Ok(by_worker)
+    }
+
+    fn redirect_log(&mut self, target: &AccessLog) {
+        let Some(log) = &self.log else { return };
+        log.sink.redirect(match target {
+            AccessLog::Off => None,
+            AccessLog::Stdout => std::io::stdout().as_fd().try_clone_to_owned().ok().map(File::from),
+            AccessLog::File(_) => self.log_file.as_ref().and_then(|file| file.try_clone().ok()),
+        });
+    }
+
+    /// A server changed: those who wait for it, or for a place, must hear.
+    async fn publish(&mut self, change: &Change) -> io::Result<()> {
+        if change.up {
+            change.backend.dispatch();
+        } else {
+            for (commands, _) in &self.workers {
+                let _ = commands.send(Command::Down(change.server.id));
+            }
+        }
+        let (backend, server) = (change.server.backend.to_string(), change.server.name.to_string());
+        self.report(&Report::Server { backend, server, up: change.up }).await
+    }
+
+    fn start_drain(&mut self, limit: Duration) {
+        self.view.draining.set(true);
+        let deadline = Instant::now() + limit;
+        self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+        for (commands, _) in &self.workers {
+            let _ = commands.send(Command::Drain);
+        }
+    }
+
+    /// How many connections a drain leaves unfinished, once it is over.
+    fn drained(&self) -> Option<u32> {
+        let open = self.registry.open();
+        let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        (open == 0 || late).then_some(open)
+    }
+
+    /// Stops the workers and sees the access log written.
+    fn end(&mut self) {
+        for (commands, _) in &self.workers {
+            let (done, _) = oneshot::channel();
+            let _ = commands.send(Command::Stop(done));
+        }
+        for (commands, thread) in self.workers.drain(..) {
+            drop(commands);
+            let _ = thread.join();
+        }
+        if let Some(Running { sender, thread, .. }) = self.log.take() {
+            drop(sender);
+            // A stuck sink must not keep the process from ending.
+            let until = std::time::Instant::now() + Duration::from_secs(1);
+            while !thread.is_finished() && std::time::Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}

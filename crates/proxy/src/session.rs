@@ -1,0 +1,402 @@
+//! A burst of requests on a client's connection: from the first byte after a silence until it idles again.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+
+use relais_base::Time;
+use relais_http::request::Edit;
+use relais_http::{Body, Chunked, Framing, Method, Reject, Request, Why, field};
+
+use crate::access::{Entry, Kind, RequestLine, Sessions, Times};
+use crate::answer::{self, Persistence};
+use crate::buffer::Buffer;
+use crate::client::{Client, Late, Then};
+use crate::limits;
+use crate::transaction;
+use crate::upstream::{Backend, Server};
+use crate::worker::FrontPlan;
+
+/// What an access line needs to know, gathered on the way.
+pub(crate) struct Account {
+    pub(crate) began: Time,
+    pub(crate) times: Times,
+    pub(crate) status: u16,
+    pub(crate) written: u64,
+    pub(crate) read: u64,
+    pub(crate) state: [u8; 2],
+    pub(crate) backend: Option<Rc<Backend>>,
+    pub(crate) server: Option<Rc<Server>>,
+    pub(crate) retries: u32,
+    pub(crate) redispatched: bool,
+    pub(crate) queued: u32,
+}
+
+impl Account {
+    fn new(began: Time) -> Account {
+        Account {
+            began,
+            times: Times { request: -1, queue: -1, connect: -1, response: -1, total: 0 },
+            status: 0,
+            written: 0,
+            read: 0,
+            state: *b"--",
+            backend: None,
+            server: None,
+            retries: 0,
+            redispatched: false,
+            queued: 0,
+        }
+    }
+}
+
+/// A request whose head is understood, with the connection it came on.
+pub(crate) struct Asked<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) plan: &'a FrontPlan,
+    pub(crate) request: &'a Request,
+    /// Head, and behind it what is in memory of the body (`inline` bytes), and what comes after.
+    pub(crate) buffer: &'a mut Buffer,
+    /// Bytes of the body, as they are sent on, that stand behind the head.
+    pub(crate) inline: usize,
+    /// What of the body is still to be read.
+    pub(crate) rest: Rest,
+}
+
+/// What of a request's body is not in memory.
+#[derive(Clone)]
+pub(crate) enum Rest {
+    /// Nothing: the request can be sent more than once.
+    Nothing,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks; the undecoded bytes behind the inline part belong to them.
+    Chunked(Chunked),
+}
+
+/// How a transaction leaves the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    /// Ready for the next request.
+    Open,
+    /// To be closed, but the client may still be sending: see [`crate::limits::LINGER`].
+    Linger,
+    /// To be closed.
+    Closed,
+    /// As it was: there was no request yet.
+    Idle,
+}
+
+/// Serves requests until the connection idles or ends.
+pub(crate) async fn serve(client: &Client) -> Then {
+    let mut buffer = client.worker.take_buffer();
+    let leaves = loop {
+        match one(client, &mut buffer).await {
+            Leaves::Open if !buffer.is_empty() => {}
+            Leaves::Open => break Leaves::Idle,
+            leaves => break leaves,
+        }
+    };
+    client.worker.give_buffer(buffer);
+    match leaves {
+        Leaves::Idle => return Then::Idle,
+        Leaves::Linger => linger(client).await,
+        Leaves::Closed | Leaves::Open => {}
+    }
+    Then::Close
+}
+
+/// One request and its answer.
+async fn one(client: &Client, buffer: &mut Buffer) -> Leaves {
+    let plan = client.front.plan();
+    let mut account = Account::new(client.worker.now());
+    let request = match read_head(client, &plan, buffer, account.began).await {
+        Ok(request) => request,
+        Err(NoHead::Closed) => return Leaves::Closed,
+        Err(NoHead::Nothing) => return Leaves::Idle,
+        Err(failure) => return refuse_head(client, &mut account, failure).await,
+    };
+    let counters = client.front.counters();
+    counters.requests.add(1);
+    account.times.request = client.worker.now().since(account.began).as_millis() as i64;
+    account.read = request.length as u64;
+    let mut asked = match look_at_body(client, &plan, &request, buffer) {
+        Ok(asked) => asked,
+        Err(reject) => {
+            return refuse(client, &mut account, reject, Some(request.line.of(buffer.bytes()))).await;
+        }
+    };
+    let leaves = match local_answer(&asked) {
+        Some((status, answer)) => {
+            let keep = matches!(asked.rest, Rest::Nothing) && may_keep(&asked);
+            account.status = status;
+            account.state = *b"LR";
+            let sent = send(client, &plan, &answer, &mut account).await;
+            let all = asked.request.length + asked.inline;
+            account.read = all as u64;
+            log_request(client, &mut account, RequestLine::Good(request.line.of(asked.buffer.bytes())));
+            match sent {
+                Err(_) => Leaves::Closed,
+                Ok(()) if !keep => Leaves::Linger,
+                Ok(()) => {
+                    asked.buffer.consume(all);
+                    Leaves::Open
+                }
+            }
+        }
+        None => transaction::run(&mut asked, &mut account).await,
+    };
+    counters.bytes_in.add(account.read);
+    counters.bytes_out.add(account.written);
+    leaves
+}
+
+/// Why there is no head.
+enum NoHead {
+    /// The client closed before a request.
+    Closed,
+    /// A wake without bytes.
+    Nothing,
+    /// The connection broke within the head.
+    Gone,
+    /// The request time-out.
+    Late,
+    Bad(Reject),
+}
+
+async fn read_head(
+    client: &Client,
+    plan: &FrontPlan,
+    buffer: &mut Buffer,
+    began: Time,
+) -> Result<Request, NoHead> {
+    let edit = Edit { strip_forwarded: sets_forwarded(plan, client) };
+    let deadline = began + plan.plan.timeout.request;
+    loop {
+        if !buffer.is_empty() {
+            match Request::parse(buffer.bytes(), edit) {
+                Ok(Some(request)) => return Ok(request),
+                Ok(None) => {}
+                Err(reject) => return Err(NoHead::Bad(reject)),
+            }
+        }
+        match buffer.fill(&client.io) {
+            Ok(0) if buffer.is_empty() => return Err(NoHead::Closed),
+            Ok(0) => return Err(NoHead::Bad(Reject { why: Why::Truncated, at: buffer.len() })),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && buffer.is_empty() => {
+                return Err(NoHead::Nothing);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                match client.until(deadline, |cx| client.io.poll_read_ready(cx)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(NoHead::Gone),
+                    Err(Late) => return Err(NoHead::Late),
+                }
+            }
+            Err(_) if buffer.is_empty() => return Err(NoHead::Closed),
+            Err(_) => return Err(NoHead::Gone),
+        }
+    }
+}
+
+/// Whether this client's requests get our `X-Forwarded-*`: not where its network is excepted, which is where
+/// another proxy of ours has already set them.
+pub(crate) fn sets_forwarded(plan: &FrontPlan, client: &Client) -> bool {
+    let ip = client.peer.ip();
+    plan.plan.forwarded_for.as_ref().is_some_and(|except| !except.iter().any(|net| net.contains(ip)))
+}
+
+/// Answers a head that cannot be used, and logs it as HAProxy does.
+async fn refuse_head(client: &Client, account: &mut Account, failure: NoHead) -> Leaves {
+    let reject = match failure {
+        NoHead::Bad(reject) => reject,
+        NoHead::Late => {
+            let plan = client.front.plan();
+            client.front.counters().errors.add(1);
+            account.status = 408;
+            account.state = *b"cR";
+            let _ = send(client, &plan, &answer::error(408, Persistence::Close, false), account).await;
+            log_request(client, account, RequestLine::Bad);
+            return Leaves::Linger;
+        }
+        NoHead::Closed | NoHead::Nothing | NoHead::Gone => {
+            client.front.counters().errors.add(1);
+            account.state = *b"CR";
+            account.status = 400;
+            log_request(client, account, RequestLine::Bad);
+            return Leaves::Closed;
+        }
+    };
+    refuse(client, account, reject, None).await
+}
+
+/// Answers what breaks the rules, and says why in the log.
+async fn refuse(client: &Client, account: &mut Account, reject: Reject, line: Option<&[u8]>) -> Leaves {
+    let plan = client.front.plan();
+    client.front.counters().errors.add(1);
+    if client.worker.may_complain() {
+        tracing::info!("frontend {}: request of {} refused: {reject}", plan.plan.name, client.peer);
+    }
+    account.status = reject.why.status();
+    account.state = if reject.why == Why::Truncated { *b"CR" } else { *b"PR" };
+    let _ = send(client, &plan, &answer::error(account.status, Persistence::Close, false), account).await;
+    log_request(client, account, line.map_or(RequestLine::Bad, RequestLine::Good));
+    Leaves::Linger
+}
+
+/// Looks at what of the body is already here.
+fn look_at_body<'a>(
+    client: &'a Client,
+    plan: &'a FrontPlan,
+    request: &'a Request,
+    buffer: &'a mut Buffer,
+) -> Result<Asked<'a>, Reject> {
+    let behind = buffer.len() - request.length;
+    let (inline, rest) = match request.body {
+        Body::None | Body::UntilClose => (0, Rest::Nothing),
+        Body::Length(n) if n <= behind as u64 => (n as usize, Rest::Nothing),
+        Body::Length(n) => (behind, Rest::Length(n - behind as u64)),
+        Body::Chunked => {
+            let mut chunked = Chunked::new(Framing::Keep);
+            let progress = chunked.forward(&mut buffer.bytes_mut()[request.length..])?;
+            buffer.remove(request.length + progress.kept, progress.used - progress.kept);
+            let rest = if chunked.is_end() { Rest::Nothing } else { Rest::Chunked(chunked) };
+            (progress.kept, rest)
+        }
+    };
+    Ok(Asked { client, plan, request, buffer, inline, rest })
+}
+
+/// Whether the client's connection may go on after this request's answer.
+pub(crate) fn may_keep(asked: &Asked<'_>) -> bool {
+    asked.request.keep_alive && !asked.client.worker.draining.get() && !asked.client.front.plan().removed
+}
+
+/// How that is said to the client.
+pub(crate) fn persistence(keep: bool, minor: u8) -> Persistence {
+    match (keep, minor) {
+        (false, _) => Persistence::Close,
+        (true, 0) => Persistence::KeepOld,
+        (true, _) => Persistence::Keep,
+    }
+}
+
+/// The answer to a request that goes to no server.
+fn local_answer(asked: &Asked<'_>) -> Option<(u16, Vec<u8>)> {
+    let Asked { request, buffer, plan, .. } = asked;
+    let keep = matches!(asked.rest, Rest::Nothing) && may_keep(asked);
+    let persistence = persistence(keep, request.minor);
+    if request.max_forwards == Some(0) {
+        return Some(match request.method {
+            Method::Options => (200, answer::options(persistence)),
+            _ => (405, answer::error(405, persistence, false)),
+        });
+    }
+    let redirect = plan.plan.redirect.as_ref()?;
+    let Some(host) = request.host else {
+        return Some((400, answer::error(400, persistence, request.method == Method::Head)));
+    };
+    let (host, _) = field::split_port(host.of(buffer.bytes()));
+    let path = request.path.of(buffer.bytes());
+    Some((redirect.code, answer::redirect(redirect.code, &redirect.scheme, host, path, persistence)))
+}
+
+/// Writes an answer of our own to the client.
+///
+/// # Errors
+/// If the client is gone, or does not take it within its time-out.
+pub(crate) async fn send(
+    client: &Client,
+    plan: &FrontPlan,
+    answer: &[u8],
+    account: &mut Account,
+) -> io::Result<()> {
+    client.front.counters().responses.count(account.status);
+    account.written += write_all(client, plan, answer).await?;
+    Ok(())
+}
+
+/// Writes all of `bytes` to the client.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) async fn write_all(client: &Client, plan: &FrontPlan, bytes: &[u8]) -> io::Result<u64> {
+    let mut left = bytes;
+    while !left.is_empty() {
+        let deadline = client.worker.now() + plan.plan.timeout.client;
+        let write = |cx: &mut std::task::Context<'_>| loop {
+            match client.io.try_write(left) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if client.io.poll_write_ready(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+                other => return Poll::Ready(other),
+            }
+        };
+        let n = client
+            .until(deadline, write)
+            .await
+            .map_err(|Late| io::Error::from(io::ErrorKind::TimedOut))??;
+        left = &left[n..];
+    }
+    Ok(bytes.len() as u64)
+}
+
+/// Writes the access line of a request.
+pub(crate) fn log_request(client: &Client, account: &mut Account, line: RequestLine<'_>) {
+    let worker = &client.worker;
+    if !worker.log.borrow().is_on() {
+        return;
+    }
+    account.times.total = worker.now().since(account.began).as_millis() as i64;
+    let front: &str = &client.front.shared.name;
+    let sessions = Sessions {
+        process: worker.open_everywhere(),
+        frontend: client.front.shared.open.load(Relaxed),
+        backend: account.backend.as_ref().map_or(0, |b| b.active()),
+        server: account.server.as_ref().map_or(0, |s| s.shared.active.load(Relaxed)),
+    };
+    worker.log.borrow_mut().write(&Entry {
+        client: client.peer,
+        date_ms: worker.date_ms(account.began),
+        frontend: front,
+        backend: account.backend.as_ref().map_or(front, |b| &b.shared.name),
+        server: account.server.as_ref().map(|s| &*s.shared.name),
+        times: account.times,
+        bytes: account.written,
+        state: account.state,
+        sessions,
+        retries: account.retries,
+        redispatched: account.redispatched,
+        server_queue: 0,
+        backend_queue: account.queued,
+        kind: Kind::Http { status: account.status, line },
+    });
+}
+
+/// Ends a connection so that a client still sending gets what was answered; see [`limits::LINGER`].
+async fn linger(client: &Client) {
+    if rustix::net::shutdown(&client.io, rustix::net::Shutdown::Write).is_err() {
+        return;
+    }
+    let deadline = client.worker.now() + limits::LINGER;
+    let mut left = limits::LINGER_BYTES;
+    let mut buffer = client.worker.take_buffer();
+    while left > 0 {
+        buffer.clear();
+        match buffer.fill(&client.io) {
+            Ok(0) => break,
+            Ok(n) => left = left.saturating_sub(n),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if client.until(deadline, |cx| client.io.poll_read_ready(cx)).await.is_err() {
+                    break;
+                }
+            }
+            Err(_) => break,
+        }
+    }
+    client.worker.give_buffer(buffer);
+}

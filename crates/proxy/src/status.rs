@@ -1,0 +1,88 @@
+//! The status document of this process.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use relais_config::plan::{self, Mode};
+use relais_ipc::status::{BackendStatus, FrontendStatus, ProxyStatus, ServerStatus};
+
+use crate::counters::{
+    BackShared, Classes, Counter, FrontCounters, FrontShared, ServerCounters, ServerShared, lock,
+};
+use crate::worker::Setup;
+
+fn mode(mode: Mode) -> String {
+    match mode {
+        Mode::Http => "http",
+        Mode::Tcp => "tcp",
+    }
+    .to_owned()
+}
+
+/// What this process says of itself.
+pub(crate) fn document(setup: Option<&Setup>, generation: u64, draining: bool, workers: u16) -> ProxyStatus {
+    let mut status =
+        ProxyStatus { pid: std::process::id(), generation, draining, workers, ..ProxyStatus::default() };
+    if let Some(setup) = setup {
+        status.frontends = setup.fronts.iter().map(|(plan, shared)| frontend(plan, shared)).collect();
+        let reached = |i: usize| {
+            setup.fronts.iter().any(|(f, _)| f.default_backend.is_some_and(|id| usize::from(id.0) == i))
+        };
+        let backs = setup.backs.iter().enumerate().filter(|(i, _)| reached(*i));
+        status.backends = backs.map(|(_, (plan, shared, servers))| backend(plan, shared, servers)).collect();
+    }
+    status
+}
+
+fn frontend(plan: &plan::Frontend, shared: &FrontShared) -> FrontendStatus {
+    let sum = |pick: fn(&FrontCounters) -> &Counter| shared.workers.iter().map(|w| pick(w).get()).sum();
+    FrontendStatus {
+        name: plan.name.to_string(),
+        mode: mode(plan.mode),
+        connections: u64::from(shared.open.load(Relaxed)),
+        max_connections: u64::from(plan.max_connections),
+        connections_total: sum(|w| &w.connections),
+        requests_total: sum(|w| &w.requests),
+        request_errors_total: sum(|w| &w.errors),
+        responses_total: Classes::sum(shared.workers.iter().map(|w| &w.responses)),
+        bytes_in_total: sum(|w| &w.bytes_in),
+        bytes_out_total: sum(|w| &w.bytes_out),
+    }
+}
+
+fn backend(plan: &plan::Backend, shared: &BackShared, servers: &[Arc<ServerShared>]) -> BackendStatus {
+    BackendStatus {
+        name: plan.name.to_string(),
+        mode: mode(plan.mode),
+        servers: plan.servers.iter().zip(servers).map(|(plan, shared)| server(plan, shared)).collect(),
+        unserved_total: shared.unserved.iter().map(Counter::get).sum(),
+        queued: u64::from(shared.queued.load(Relaxed)),
+    }
+}
+
+fn server(plan: &plan::Server, shared: &ServerShared) -> ServerStatus {
+    let sum = |pick: fn(&ServerCounters) -> &Counter| shared.workers.iter().map(|w| pick(w).get()).sum();
+    let check = lock(&shared.check);
+    ServerStatus {
+        name: plan.name.to_string(),
+        address: plan.address.to_string(),
+        up: shared.is_up(),
+        checked: check.checked,
+        check: check.what.clone(),
+        check_ms: check.took_ms,
+        since_s: check.since.elapsed().as_secs(),
+        downs_total: check.downs,
+        weight: plan.weight,
+        active: u64::from(shared.active.load(Relaxed)),
+        idle: u64::from(shared.idle.load(Relaxed)),
+        sessions_total: sum(|w| &w.sessions),
+        connect_errors_total: sum(|w| &w.connect_errors),
+        response_errors_total: sum(|w| &w.response_errors),
+        retries_total: sum(|w| &w.retries),
+        redispatches_total: sum(|w| &w.redispatches),
+        check_failures_total: check.failures,
+        responses_total: Classes::sum(shared.workers.iter().map(|w| &w.responses)),
+        bytes_in_total: sum(|w| &w.bytes_in),
+        bytes_out_total: sum(|w| &w.bytes_out),
+    }
+}

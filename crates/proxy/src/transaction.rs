@@ -1,0 +1,252 @@
+//! One request through to a server and its answer back: the attempts.
+
+use std::rc::Rc;
+
+use relais_http::{Method, Reject};
+
+use crate::access::RequestLine;
+use crate::answer::{self, Persistence};
+use crate::exchange::{self, Failure};
+use crate::limits;
+use crate::session::{self, Account, Asked, Leaves, Rest};
+use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
+
+/// How a transaction failed for good.
+struct Verdict {
+    status: u16,
+    state: [u8; 2],
+    why: Why,
+}
+
+enum Why {
+    /// Nothing that a log line could add to the access line.
+    Plain,
+    /// The client's body breaks the rules.
+    Request(Reject),
+    /// The server's answer breaks the rules.
+    Response(Reject),
+}
+
+impl Verdict {
+    const fn plain(status: u16, state: &[u8; 2]) -> Verdict {
+        Verdict { status, state: *state, why: Why::Plain }
+    }
+}
+
+/// Has the request answered.
+pub(crate) async fn run(asked: &mut Asked<'_>, account: &mut Account) -> Leaves {
+    let Some(backend) = asked.plan.backend.clone() else {
+        return give_up(asked, account, Verdict::plain(503, b"SC")).await;
+    };
+    account.backend = Some(backend.clone());
+    let result = attempts(asked, account, &backend).await;
+    match result {
+        Ok(leaves) => leaves,
+        Err(verdict) => give_up(asked, account, verdict).await,
+    }
+}
+
+/// The bookkeeping of repeated attempts.
+struct Attempts {
+    left: u32,
+    tried: Tried,
+    /// A connection from the pool that turns out dead is no failure of the server, once.
+    stale_allowed: bool,
+}
+
+async fn attempts(
+    asked: &mut Asked<'_>,
+    account: &mut Account,
+    backend: &Rc<Backend>,
+) -> Result<Leaves, Verdict> {
+    let repeatable = asked.request.method.is_idempotent() && matches!(asked.rest, Rest::Nothing);
+    let mut attempts =
+        Attempts { left: u32::from(backend.plan.retries), tried: Tried::default(), stale_allowed: true };
+    loop {
+        let lease = place(asked, account, backend, attempts.tried).await?;
+        let server = lease.server().clone();
+        account.server = Some(server.clone());
+        let longest = if repeatable { limits::IDLE_FOR } else { limits::FRESH_FOR };
+        let idle =
+            if attempts.stale_allowed { server.take_idle(asked.client.worker.now(), longest) } else { None };
+        let reused = idle.is_some();
+        let connected = match idle {
+            Some(io) => Ok(io),
+            None => Box::pin(upstream::connect(asked.client, backend, &server)).await,
+        };
+        let failure = match connected {
+            Ok(io) => {
+                let now = asked.client.worker.now();
+                account.times.connect = now.since(account.began).as_millis() as i64
+                    - account.times.request
+                    - account.times.queue.max(0);
+                server.counters().sessions.add(1);
+                match exchange::run(asked, account, backend, &lease, io, repeatable).await {
+                    Ok(leaves) => return Ok(leaves),
+                    Err(failure) => failure,
+                }
+            }
+            Err(no) => {
+                server.counters().connect_errors.add(1);
+                match no {
+                    NoConnection::Late => Failure::NoConnection(*b"sC"),
+                    NoConnection::Down => Failure::NoConnection(*b"SC"),
+                    NoConnection::Failed(error) => {
+                        complain_of_connect(asked, &server, &error);
+                        Failure::NoConnection(*b"SC")
+                    }
+                }
+            }
+        };
+        attempts.next(asked, account, backend, lease, failure, reused, repeatable).await?;
+    }
+}
+
+impl Attempts {
+    /// Decides whether there is a next attempt, and prepares it.
+    #[allow(clippy::too_many_arguments)]
+    async fn next(
+        &mut self,
+        asked: &Asked<'_>,
+        account: &mut Account,
+        backend: &Backend,
+        lease: Lease,
+        failure: Failure,
+        reused: bool,
+        repeatable: bool,
+    ) -> Result<(), Verdict> {
+        let (may, verdict) = match failure {
+            Failure::NoConnection(state) => (true, Verdict::plain(503, &state)),
+            Failure::Unsent => (true, Verdict::plain(502, b"SH")),
+            Failure::Silent => (repeatable, Verdict::plain(502, b"SH")),
+            Failure::Down => (repeatable, Verdict::plain(503, b"SH")),
+            Failure::Late => (false, Verdict::plain(504, b"sH")),
+            Failure::Broken => (false, Verdict::plain(502, b"SH")),
+            Failure::Response(reject) => {
+                (false, Verdict { status: 502, state: *b"PH", why: Why::Response(reject) })
+            }
+            Failure::Request(reject) => {
+                let status = reject.why.status();
+                (false, Verdict { status, state: *b"PR", why: Why::Request(reject) })
+            }
+            Failure::ClientLate => (false, Verdict::plain(408, b"cD")),
+            Failure::ClientGone => (false, Verdict::plain(400, b"CD")),
+        };
+        let counters = lease.server().counters();
+        if matches!(failure, Failure::Silent | Failure::Late | Failure::Broken | Failure::Response(_))
+            && !reused
+        {
+            counters.response_errors.add(1);
+        }
+        if !may {
+            return Err(verdict);
+        }
+        if reused && self.stale_allowed && matches!(failure, Failure::Unsent | Failure::Silent) {
+            self.stale_allowed = false;
+            return Ok(());
+        }
+        if self.left == 0 {
+            return Err(verdict);
+        }
+        self.left -= 1;
+        account.retries += 1;
+        counters.retries.add(1);
+        let mut tried = self.tried;
+        tried.add(lease.index());
+        if backend.plan.redispatch && backend.has_server(tried) {
+            self.tried = tried;
+            account.redispatched = true;
+            counters.redispatches.add(1);
+            return Ok(());
+        }
+        self.tried = Tried::default();
+        drop(lease);
+        if !matches!(failure, Failure::Down) {
+            let pause = asked.client.worker.now() + limits::RETRY_PAUSE.min(backend.plan.timeout.connect);
+            let _ = asked.client.until(pause, |_| std::task::Poll::<()>::Pending).await;
+        }
+        Ok(())
+    }
+}
+
+fn complain_of_connect(asked: &Asked<'_>, server: &Server, error: &std::io::Error) {
+    if asked.client.worker.may_complain() {
+        let (backend, name, address) = (&server.shared.backend, &server.shared.name, server.plan.address);
+        tracing::info!("backend {backend}: cannot connect to server {name} ({address}): {error}");
+    }
+}
+
+/// A place at a server, perhaps after waiting for it.
+async fn place(
+    asked: &Asked<'_>,
+    account: &mut Account,
+    backend: &Rc<Backend>,
+    tried: Tried,
+) -> Result<Lease, Verdict> {
+    match backend.acquire(asked.client, tried).await {
+        Ok(place) => {
+            account.queued = place.queued;
+            let waited =
+                asked.client.worker.now().since(account.began).as_millis() as i64 - account.times.request;
+            account.times.queue = if place.waited { waited } else { 0 };
+            Ok(place.lease)
+        }
+        Err(NoPlace::Late { queued }) => {
+            account.queued = queued;
+            Err(Verdict::plain(503, b"sQ"))
+        }
+        Err(NoPlace::NoServer) => Err(Verdict::plain(503, b"SC")),
+    }
+}
+
+/// Tells the client, the counters and the logs that there is no answer.
+async fn give_up(asked: &mut Asked<'_>, account: &mut Account, verdict: Verdict) -> Leaves {
+    let client = asked.client;
+    let worker = &client.worker;
+    match verdict.why {
+        Why::Plain => {}
+        Why::Request(reject) => {
+            client.front.counters().errors.add(1);
+            if worker.may_complain() {
+                tracing::info!(
+                    "frontend {}: body of {} refused: {reject}",
+                    asked.plan.plan.name,
+                    client.peer
+                );
+            }
+        }
+        Why::Response(reject) => {
+            if worker.may_complain()
+                && let Some(server) = &account.server
+            {
+                let (backend, name) = (&server.shared.backend, &server.shared.name);
+                tracing::warn!("backend {backend}: response of server {name} refused: {reject}");
+            }
+        }
+    }
+    if verdict.status == 503
+        && let Some(backend) = &account.backend
+    {
+        backend.shared.unserved[worker.index].add(1);
+    }
+    if verdict.status == 408 {
+        client.front.counters().errors.add(1);
+    }
+    account.status = verdict.status;
+    account.state = verdict.state;
+    // What is left of the request is known only if all of it is here.
+    let whole = matches!(asked.rest, Rest::Nothing) && !matches!(verdict.why, Why::Request(_));
+    let keep = whole && session::may_keep(asked) && verdict.status != 400;
+    let persistence = session::persistence(keep, asked.request.minor);
+    let answer = answer::error(verdict.status, persistence, asked.request.method == Method::Head);
+    let sent = session::send(client, asked.plan, &answer, account).await;
+    session::log_request(client, account, RequestLine::Good(asked.request.line.of(asked.buffer.bytes())));
+    match sent {
+        Err(_) => Leaves::Closed,
+        Ok(()) if persistence == Persistence::Close => Leaves::Linger,
+        Ok(()) => {
+            asked.buffer.consume(asked.request.length + asked.inline);
+            Leaves::Open
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! TCP mode, and what an HTTP connection becomes after `101 Switching Protocols`.
+//!
+//! Two directions that know nothing of each other but their common silence; the end of one is passed on as
+//! a half-close, and the other goes on.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use relais_base::Time;
+use relais_http::{Body, Framing};
+use tokio::net::TcpStream;
+
+use crate::access::{Entry, Kind, Sessions, Times};
+use crate::client::Client;
+use crate::half::{Broken, Half, Stand, recycle};
+use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Tried};
+
+/// How a tunnel ended, in the letters of HAProxy's termination state.
+pub(crate) type State = [u8; 2];
+
+/// A tunnel between two sockets.
+pub(crate) struct Tunnel<'a> {
+    client: &'a Client,
+    server: &'a TcpStream,
+    pub(crate) up: Half,
+    pub(crate) down: Half,
+    silence: Duration,
+    open: [bool; 2],
+    last: Time,
+}
+
+impl<'a> Tunnel<'a> {
+    /// A tunnel that ends after `silence` in both directions.
+    pub(crate) fn new(client: &'a Client, server: &'a TcpStream, silence: Duration) -> Tunnel<'a> {
+        let half = || Half::new(Body::UntilClose, Framing::Keep);
+        let last = client.worker.now();
+        Tunnel { client, server, up: half(), down: half(), silence, open: [true; 2], last }
+    }
+
+    /// Carries bytes both ways until both ends are done, one fails, or both are silent for too long.
+    pub(crate) async fn run(&mut self) -> State {
+        poll_fn(|cx| {
+            let (client, worker) = (self.client, &self.client.worker);
+            if self.open[0] {
+                match self.up.pump(worker, &client.io, self.server, cx) {
+                    Ok(Stand::Done) => {
+                        self.open[0] = false;
+                        half_close(self.server);
+                    }
+                    Ok(_) => {}
+                    Err(Broken::Source) => return Poll::Ready(*b"CD"),
+                    Err(_) => return Poll::Ready(*b"SD"),
+                }
+            }
+            if self.open[1] {
+                match self.down.pump(worker, self.server, &client.io, cx) {
+                    Ok(Stand::Done) => {
+                        self.open[1] = false;
+                        half_close(&client.io);
+                    }
+                    Ok(_) => {}
+                    Err(Broken::Source) => return Poll::Ready(*b"SD"),
+                    Err(_) => return Poll::Ready(*b"CD"),
+                }
+            }
+            if self.open == [false; 2] {
+                return Poll::Ready(*b"--");
+            }
+            if self.up.has_read | self.up.has_written | self.down.has_read | self.down.has_written {
+                self.last = worker.now();
+                for half in [&mut self.up, &mut self.down] {
+                    half.has_read = false;
+                    half.has_written = false;
+                }
+            }
+            client.poll_deadline(self.last + self.silence, cx).map(|_| *b"sD")
+        })
+        .await
+    }
+}
+
+impl Drop for Tunnel<'_> {
+    fn drop(&mut self) {
+        recycle(&mut self.up, &self.client.worker);
+        recycle(&mut self.down, &self.client.worker);
+    }
+}
+
+fn half_close(io: &TcpStream) {
+    let _ = rustix::net::shutdown(io, rustix::net::Shutdown::Write);
+}
+
+/// What a TCP connection's access line needs.
+struct Account {
+    began: Time,
+    queue: i64,
+    connect: i64,
+    queued: u32,
+    retries: u32,
+    redispatched: bool,
+    state: State,
+    bytes: [u64; 2],
+}
+
+/// The life of a connection in TCP mode.
+pub(crate) async fn tcp(client: Client) {
+    let plan = client.front.plan();
+    let Some(backend) = plan.backend.clone() else { return };
+    let began = client.worker.now();
+    let mut account = Account {
+        began,
+        queue: -1,
+        connect: -1,
+        queued: 0,
+        retries: 0,
+        redispatched: false,
+        state: *b"SC",
+        bytes: [0; 2],
+    };
+    let lease = match Box::pin(open(&client, &backend, &mut account)).await {
+        Some((lease, server)) => {
+            account.connect = client.worker.now().since(began).as_millis() as i64 - account.queue;
+            lease.server().counters().sessions.add(1);
+            let mut tunnel = Tunnel::new(&client, &server, backend.plan.timeout.tunnel);
+            account.state = tunnel.run().await;
+            account.bytes = [tunnel.up.written, tunnel.down.written];
+            Some(lease)
+        }
+        None => None,
+    };
+    finish(&client, &backend, lease.as_ref(), &account);
+}
+
+/// A connection to a server of the backend, with its place.
+async fn open(
+    client: &Client,
+    backend: &std::rc::Rc<Backend>,
+    account: &mut Account,
+) -> Option<(Lease, TcpStream)> {
+    let mut tried = Tried::default();
+    loop {
+        let place = match backend.acquire(client, tried).await {
+            Ok(place) => place,
+            Err(NoPlace::Late { queued }) => {
+                account.queued = queued;
+                account.state = *b"sQ";
+                return None;
+            }
+            Err(NoPlace::NoServer) => return None,
+        };
+        account.queued = place.queued;
+        let now = client.worker.now();
+        account.queue = now.since(account.began).as_millis() as i64;
+        let server = place.lease.server().clone();
+        match upstream::connect(client, backend, &server).await {
+            Ok(io) => return Some((place.lease, io)),
+            Err(NoConnection::Late) => account.state = *b"sC",
+            Err(NoConnection::Failed(_) | NoConnection::Down) => account.state = *b"SC",
+        }
+        let counters = server.counters();
+        counters.connect_errors.add(1);
+        if account.retries >= u32::from(backend.plan.retries) {
+            return None;
+        }
+        account.retries += 1;
+        counters.retries.add(1);
+        let mut avoid = tried;
+        avoid.add(place.lease.index());
+        drop(place);
+        if backend.plan.redispatch && backend.has_server(avoid) {
+            tried = avoid;
+            account.redispatched = true;
+            counters.redispatches.add(1);
+        } else {
+            tokio::time::sleep(crate::limits::RETRY_PAUSE.min(backend.plan.timeout.connect)).await;
+        }
+    }
+}
+
+fn finish(client: &Client, backend: &Backend, lease: Option<&Lease>, account: &Account) {
+    let worker = &client.worker;
+    let [up, down] = account.bytes;
+    client.front.counters().bytes_in.add(up);
+    client.front.counters().bytes_out.add(down);
+    match lease {
+        Some(lease) => {
+            lease.server().counters().bytes_in.add(up);
+            lease.server().counters().bytes_out.add(down);
+        }
+        None => backend.shared.unserved[worker.index].add(1),
+    }
+    if !worker.log.borrow().is_on() {
+        return;
+    }
+    let sessions = Sessions {
+        process: worker.open_everywhere(),
+        frontend: client.front.shared.open.load(std::sync::atomic::Ordering::Relaxed),
+        backend: backend.active(),
+        server: lease.map_or(0, |l| l.server().shared.active.load(std::sync::atomic::Ordering::Relaxed)),
+    };
+    let total = worker.now().since(account.began).as_millis() as i64;
+    worker.log.borrow_mut().write(&Entry {
+        client: client.peer,
+        date_ms: worker.date_ms(account.began),
+        frontend: &client.front.shared.name,
+        backend: &backend.shared.name,
+        server: lease.map(|l| &*l.server().shared.name),
+        times: Times { request: 0, queue: account.queue, connect: account.connect, response: 0, total },
+        bytes: down,
+        state: account.state,
+        sessions,
+        retries: account.retries,
+        redispatched: account.redispatched,
+        server_queue: 0,
+        backend_queue: account.queued,
+        kind: Kind::Tcp,
+    });
+}

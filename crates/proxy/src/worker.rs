@@ -1,0 +1,434 @@
+//! A worker: one thread, one runtime, its own listeners, connections, pools, buffers and counters.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::SyncSender;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use relais_base::Time;
+use relais_config::plan::{self, Mode};
+use rustix::net::SocketFlags;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+
+use crate::access::{Log, Sink};
+use crate::buffer::Buffer;
+use crate::client::{self, Client};
+use crate::counters::{BackShared, FrontCounters, FrontShared, ServerShared};
+use crate::limits;
+use crate::splice::Pipe;
+use crate::timer::Timers;
+use crate::tunnel;
+use crate::upstream::{Backend, Server};
+
+/// A plan with everything that its names stand for.
+pub(crate) struct Setup {
+    pub(crate) fronts: Vec<(plan::Frontend, Arc<FrontShared>)>,
+    /// By `BackendId`.
+    pub(crate) backs: Vec<(plan::Backend, Arc<BackShared>, Vec<Arc<ServerShared>>)>,
+    /// Index into `fronts` of each address that is listened on.
+    pub(crate) listens: HashMap<SocketAddr, usize>,
+}
+
+/// From the process to a worker.
+pub(crate) enum Command {
+    /// Put this in force, with these new listeners; the answer says that it is.
+    Setup { setup: Arc<Setup>, listeners: Vec<(SocketAddr, OwnedFd)>, done: oneshot::Sender<()> },
+    /// The checks took the server of this id out.
+    Down(u32),
+    /// Answer `Connection: close` from now on.
+    Drain,
+    /// End now; the answer is the number of connections that were cut.
+    Stop(oneshot::Sender<u32>),
+}
+
+/// A frontend on this worker: connections hold it, plans replace what is in it.
+pub(crate) struct Front {
+    pub(crate) shared: Arc<FrontShared>,
+    worker: usize,
+    plan: RefCell<Rc<FrontPlan>>,
+}
+
+/// A frontend as one plan describes it.
+pub(crate) struct FrontPlan {
+    pub(crate) plan: plan::Frontend,
+    pub(crate) backend: Option<Rc<Backend>>,
+    /// The plan in force does not have it any more: its connections end with their next answer.
+    pub(crate) removed: bool,
+}
+
+impl Front {
+    /// What is in force now. A request holds on to what was in force when it began.
+    pub(crate) fn plan(&self) -> Rc<FrontPlan> {
+        self.plan.borrow().clone()
+    }
+
+    /// This worker's counters of it.
+    pub(crate) fn counters(&self) -> &FrontCounters {
+        &self.shared.workers[self.worker]
+    }
+}
+
+/// What all connections of a thread share.
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    origin: Instant,
+    /// Milliseconds from 1970 to `origin`, set right again every second.
+    wall_ms: Cell<u64>,
+    pub(crate) timers: RefCell<Timers>,
+    buffers: RefCell<Vec<Buffer>>,
+    pipes: RefCell<Vec<Pipe>>,
+    scratch: RefCell<Vec<Vec<u8>>>,
+    pub(crate) log: RefCell<Log>,
+    pub(crate) draining: Cell<bool>,
+    pub(crate) connections: Cell<u32>,
+    complaints: Cell<(u64, u32)>,
+    fronts: RefCell<HashMap<Arc<str>, Rc<Front>>>,
+    servers: RefCell<HashMap<u32, Rc<Server>>>,
+    listeners: RefCell<HashMap<SocketAddr, Rc<Listener>>>,
+}
+
+struct Listener {
+    socket: AsyncFd<OwnedFd>,
+    front: RefCell<Rc<Front>>,
+    removed: Cell<bool>,
+    changed: tokio::sync::Notify,
+}
+
+/// Runs a worker on this thread until it is told to stop.
+///
+/// # Errors
+/// If the runtime cannot be made.
+pub(crate) fn run(
+    index: usize,
+    sink: Arc<Sink>,
+    sender: SyncSender<Vec<u8>>,
+    commands: UnboundedReceiver<Command>,
+) -> io::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let worker = Rc::new(Worker {
+        index,
+        origin: Instant::now(),
+        wall_ms: Cell::new(0),
+        timers: RefCell::default(),
+        buffers: RefCell::default(),
+        pipes: RefCell::default(),
+        scratch: RefCell::default(),
+        log: RefCell::new(Log::new(sink, sender)),
+        draining: Cell::new(false),
+        connections: Cell::new(0),
+        complaints: Cell::default(),
+        fronts: RefCell::default(),
+        servers: RefCell::default(),
+        listeners: RefCell::default(),
+    });
+    runtime.block_on(worker.clone().obey(commands));
+    drop(runtime);
+    worker.log.borrow_mut().flush();
+    Ok(())
+}
+
+impl Worker {
+    /// Now, since the worker's start.
+    pub(crate) fn now(&self) -> Time {
+        Time::from_nanos(self.origin.elapsed().as_nanos() as u64)
+    }
+
+    /// Milliseconds since 1970 of a moment.
+    pub(crate) fn date_ms(&self, moment: Time) -> u64 {
+        self.wall_ms.get() + moment.as_millis()
+    }
+
+    fn set_wall_clock(&self) {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        self.wall_ms.set(wall.saturating_sub(self.now().as_millis()));
+    }
+
+    /// An empty buffer.
+    pub(crate) fn take_buffer(&self) -> Buffer {
+        self.buffers.borrow_mut().pop().unwrap_or_else(Buffer::new)
+    }
+
+    /// Takes a buffer back.
+    pub(crate) fn give_buffer(&self, mut buffer: Buffer) {
+        let mut free = self.buffers.borrow_mut();
+        if free.len() < limits::FREE_BUFFERS {
+            buffer.clear();
+            free.push(buffer);
+        }
+    }
+
+    /// An empty piece of memory in which a head is put together.
+    pub(crate) fn take_scratch(&self) -> Vec<u8> {
+        self.scratch.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes it back.
+    pub(crate) fn give_scratch(&self, mut scratch: Vec<u8>) {
+        let mut free = self.scratch.borrow_mut();
+        if free.len() < limits::FREE_BUFFERS {
+            scratch.clear();
+            free.push(scratch);
+        }
+    }
+
+    /// An empty pipe.
+    ///
+    /// # Errors
+    /// If the process is out of descriptors.
+    pub(crate) fn take_pipe(&self) -> io::Result<Pipe> {
+        match self.pipes.borrow_mut().pop() {
+            Some(pipe) => Ok(pipe),
+            None => Pipe::new(),
+        }
+    }
+
+    /// Takes an empty pipe back.
+    pub(crate) fn give_pipe(&self, pipe: Pipe) {
+        let mut free = self.pipes.borrow_mut();
+        if free.len() < limits::FREE_PIPES {
+            free.push(pipe);
+        }
+    }
+
+    /// Whether one more message about a bad request may be logged in this second.
+    pub(crate) fn may_complain(&self) -> bool {
+        let second = self.now().as_millis() / 1000;
+        let (last, count) = self.complaints.get();
+        let count = if last == second { count + 1 } else { 1 };
+        self.complaints.set((second, count));
+        count <= limits::COMPLAINTS_PER_SECOND
+    }
+
+    /// Connections open on all workers and frontends that this one knows.
+    pub(crate) fn open_everywhere(&self) -> u32 {
+        self.fronts.borrow().values().map(|f| f.shared.open.load(Relaxed)).sum()
+    }
+
+    async fn obey(self: Rc<Self>, mut commands: UnboundedReceiver<Command>) {
+        self.set_wall_clock();
+        tokio::task::spawn_local(self.clone().look_at_timers());
+        tokio::task::spawn_local(self.clone().flush_log());
+        tokio::task::spawn_local(self.clone().sweep());
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Setup { setup, listeners, done } => {
+                    self.set_up(&setup, listeners);
+                    let _ = done.send(());
+                }
+                Command::Down(server) => {
+                    let gone = self.servers.borrow().get(&server).cloned();
+                    if let Some(server) = gone {
+                        server.sweep(self.now());
+                    }
+                    self.timers.borrow().wake_waiting(server);
+                }
+                Command::Drain => self.draining.set(true),
+                Command::Stop(done) => {
+                    self.log.borrow_mut().flush();
+                    let _ = done.send(self.connections.get());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Puts a plan in force. Connections and what they are doing are left alone.
+    fn set_up(self: &Rc<Self>, setup: &Setup, new: Vec<(SocketAddr, OwnedFd)>) {
+        let backends = self.set_up_backends(setup);
+        let mut fronts = self.fronts.borrow_mut();
+        for front in fronts.values() {
+            if !setup.fronts.iter().any(|(plan, _)| plan.name == front.shared.name) {
+                let old = front.plan();
+                let plan = FrontPlan { plan: old.plan.clone(), backend: old.backend.clone(), removed: true };
+                *front.plan.borrow_mut() = Rc::new(plan);
+            }
+        }
+        for (plan, shared) in &setup.fronts {
+            let backend = plan.default_backend.map(|id| backends[usize::from(id.0)].clone());
+            let plan = Rc::new(FrontPlan { plan: plan.clone(), backend, removed: false });
+            match fronts.get(&shared.name) {
+                Some(front) => *front.plan.borrow_mut() = plan,
+                None => {
+                    let front =
+                        Front { shared: shared.clone(), worker: self.index, plan: RefCell::new(plan) };
+                    fronts.insert(shared.name.clone(), Rc::new(front));
+                }
+            }
+        }
+        let front_of = |address: &SocketAddr| {
+            let index = *setup.listens.get(address)?;
+            fronts.get(&setup.fronts[index].0.name).cloned()
+        };
+        let mut listeners = self.listeners.borrow_mut();
+        for (address, socket) in new {
+            match (self.listen(socket), front_of(&address)) {
+                (Ok(socket), Some(front)) => {
+                    let (removed, changed) = (Cell::new(false), tokio::sync::Notify::new());
+                    let listener = Rc::new(Listener { socket, front: RefCell::new(front), removed, changed });
+                    tokio::task::spawn_local(accept(self.clone(), listener.clone()));
+                    if let Some(old) = listeners.insert(address, listener) {
+                        old.remove();
+                    }
+                }
+                (Err(error), _) => tracing::error!("cannot watch the listener of {address}: {error}"),
+                (Ok(_), None) => {}
+            }
+        }
+        listeners.retain(|address, listener| match front_of(address) {
+            Some(front) => {
+                *listener.front.borrow_mut() = front;
+                true
+            }
+            None => {
+                listener.remove();
+                false
+            }
+        });
+    }
+
+    /// The backends of a plan; a server that is as it was keeps its connections.
+    fn set_up_backends(&self, setup: &Setup) -> Vec<Rc<Backend>> {
+        let mut known = self.servers.borrow_mut();
+        let mut now = HashMap::new();
+        let mut backends = Vec::new();
+        for (plan, shared, servers) in &setup.backs {
+            let mut ours = Vec::new();
+            for (plan, shared) in plan.servers.iter().zip(servers) {
+                let server = match known.get(&shared.id) {
+                    Some(server) if server.plan == *plan => server.clone(),
+                    _ => Rc::new(Server::new(plan.clone(), shared.clone(), self.index)),
+                };
+                now.insert(shared.id, server.clone());
+                ours.push(server);
+            }
+            backends.push(Rc::new(Backend::new(plan.clone(), shared.clone(), ours)));
+        }
+        *known = now;
+        backends
+    }
+
+    // Deprecated because a type could change its descriptor while it is watched; an `OwnedFd` cannot.
+    #[allow(deprecated)]
+    fn listen(&self, socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        // Accepted sockets inherit it: one system call less for each.
+        rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
+        AsyncFd::with_interest(socket, Interest::READABLE)
+    }
+
+    async fn look_at_timers(self: Rc<Self>) {
+        let mut sleep = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        poll_fn(|cx| {
+            loop {
+                let next = self.timers.borrow_mut().expire(self.now(), cx.waker());
+                let moment = self.origin + Duration::from_nanos(next.as_nanos().min(1 << 60));
+                sleep.as_mut().reset(moment.into());
+                if sleep.as_mut().poll(cx).is_pending() {
+                    return Poll::<()>::Pending;
+                }
+            }
+        })
+        .await;
+    }
+
+    async fn flush_log(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(limits::LOG_EVERY).await;
+            self.log.borrow_mut().flush();
+        }
+    }
+
+    async fn sweep(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(limits::SWEEP).await;
+            self.set_wall_clock();
+            let servers: Vec<_> = self.servers.borrow().values().cloned().collect();
+            servers.iter().for_each(|s| s.sweep(self.now()));
+        }
+    }
+}
+
+impl Listener {
+    fn remove(&self) {
+        self.removed.set(true);
+        self.changed.notify_one();
+    }
+}
+
+/// Accepts on one listener while its frontend has places. Once it is removed, what already waits in its
+/// queue is still taken.
+async fn accept(worker: Rc<Worker>, listener: Rc<Listener>) {
+    loop {
+        let mut ready = None;
+        if !listener.removed.get() {
+            tokio::select! {
+                result = listener.socket.readable() => match result {
+                    Ok(guard) => ready = Some(guard),
+                    Err(error) => return tracing::error!("a listener is lost: {error}"),
+                },
+                () = listener.changed.notified() => {}
+            }
+        }
+        let front = listener.front.borrow().clone();
+        poll_fn(|cx| if front.shared.enter(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let error: io::Error = match rustix::net::acceptfrom_with(&listener.socket, flags) {
+            Ok((socket, address)) => {
+                match greet(&worker, &front, socket, address) {
+                    Ok(()) => {}
+                    Err(error) => {
+                        front.shared.leave();
+                        tracing::warn!("a connection is lost: {error}");
+                    }
+                }
+                continue;
+            }
+            Err(error) => error.into(),
+        };
+        front.shared.leave();
+        match error.kind() {
+            io::ErrorKind::WouldBlock if listener.removed.get() => return,
+            io::ErrorKind::WouldBlock => {
+                if let Some(mut guard) = ready {
+                    guard.clear_ready();
+                }
+            }
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+            _ => {
+                if worker.may_complain() {
+                    tracing::warn!("cannot accept a connection: {error}");
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await; // out of descriptors: let some come back
+            }
+        }
+    }
+}
+
+fn greet(
+    worker: &Rc<Worker>,
+    front: &Rc<Front>,
+    socket: OwnedFd,
+    address: Option<rustix::net::SocketAddrAny>,
+) -> io::Result<()> {
+    let peer = address.and_then(|a| SocketAddr::try_from(a).ok()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let io = TcpStream::from_std(std::net::TcpStream::from(socket))?;
+    let client = Client::new(worker.clone(), front.clone(), io, peer);
+    match front.plan().plan.mode {
+        Mode::Http => drop(tokio::task::spawn_local(client::http(client))),
+        Mode::Tcp => drop(tokio::task::spawn_local(tunnel::tcp(client))),
+    }
+    Ok(())
+}
