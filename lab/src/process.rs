@@ -24,12 +24,17 @@ pub struct Identity {
 impl Identity {
     /// Of the process that has this pid now; `None` if none does, or only its remains wait for a parent.
     pub fn of(pid: u32) -> Option<Identity> {
+        Identity::and_state(pid)
+            .and_then(|(identity, state)| (!matches!(state, 'Z' | 'X')).then_some(identity))
+    }
+
+    fn and_state(pid: u32) -> Option<(Identity, char)> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold anything, even parentheses.
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let state = fields.next()?;
+        let state = fields.next()?.chars().next()?;
         let start = fields.nth(18)?.parse().ok()?;
-        (!matches!(state, "Z" | "X")).then_some(Identity { pid, start })
+        Some((Identity { pid, start }, state))
     }
 
     /// Whether it lives.
@@ -83,7 +88,9 @@ impl Running {
                 io::Error::new(error.kind(), format!("{program} cannot be started: {error}"))
             })
         })?;
-        let identity = Identity::of(child.id()).ok_or_else(|| io::Error::other("it died at once"))?;
+        // It may have died already, but nobody but us can take its remains away.
+        let identity =
+            Identity::and_state(child.id()).ok_or_else(|| io::Error::other("it has no /proc entry"))?.0;
         Ok(Running { identity, child })
     }
 

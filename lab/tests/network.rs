@@ -6,32 +6,17 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relais_lab::netns::{self, Netns};
 use relais_lab::network::{Link, Network};
 use relais_lab::process::Running;
 
+mod common;
+use common::{root, until};
+
 const HOSTS: [(&str, Ipv4Addr); 2] =
     [("one", Ipv4Addr::new(192, 168, 112, 1)), ("two", Ipv4Addr::new(192, 168, 112, 2))];
-
-/// Whether this test can run; without root it says that it does not, and in CI that is a failure.
-fn root(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root() && Netns::create().is_ok();
-    if !root {
-        eprintln!("SKIPPED: {test} needs root for network namespaces");
-        assert!(std::env::var_os("CI").is_none(), "CI must run {test}: it needs root");
-    }
-    root
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not within 10 s");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
 
 /// Whether `two` gets an answer from `server` on `one`.
 fn reaches(network: &Network, server: SocketAddr) -> bool {

@@ -1,0 +1,153 @@
+//! The lab as a whole: it says what is wrong, and it leaves nothing behind. Needs root.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use relais_lab::application::Application;
+use relais_lab::balancer::Stack;
+use relais_lab::commands::{self, DrillOptions};
+use relais_lab::drill::Drill;
+use relais_lab::netns::{self, Netns};
+use relais_lab::platform::{Lab, Settings};
+use serde_json::Value;
+
+mod common;
+use common::{root, until};
+
+/// Tells the process that is to be killed from the one that kills it.
+const MAKER: &str = "RELAIS_LAB_TEST_MAKER";
+
+/// A program in the place of Relais that runs and is never well.
+fn never_well(id: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("{id}.sh"));
+    std::fs::write(&path, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn id(test: &str) -> String {
+    format!("{test}-{}", std::process::id())
+}
+
+fn pins(id: &str) -> Vec<(PathBuf, Option<Netns>)> {
+    Netns::pinned(&format!("relais-lab-{id}-"))
+}
+
+fn assert_nothing_is_left(id: &str, inodes: &BTreeSet<u64>) {
+    assert!(pins(id).is_empty());
+    assert!(netns::processes_in(inodes).is_empty());
+    for dir in ["/run/relais-lab", "/tmp/relais-lab-0"] {
+        assert!(!PathBuf::from(dir).join(id).exists());
+    }
+}
+
+#[test]
+fn a_lab_whose_maker_is_killed_half_way_is_removed_whole() {
+    if let Ok(id) = std::env::var(MAKER) {
+        let relais = never_well(&id);
+        let settings = Settings { id, relais, application: Application::Embedded, ..Settings::new() };
+        let result = Lab::up(settings, &mut |_| ());
+        panic!("it can only end by being killed: {result:?}");
+    }
+    if !root("a_lab_whose_maker_is_killed_half_way_is_removed_whole") {
+        return;
+    }
+    let id = id("crash");
+    let mut maker = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_lab_whose_maker_is_killed_half_way_is_removed_whole", "--nocapture"])
+        .env(MAKER, &id)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let inodes =
+        || pins(&id).iter().filter_map(|(_, n)| n.as_ref()).map(Netns::inode).collect::<BTreeSet<_>>();
+    until("four application instances run", || netns::processes_in(&inodes()).len() == 4);
+    maker.kill().unwrap();
+    maker.wait().unwrap();
+    let inodes = inodes();
+    assert_eq!((inodes.len(), netns::processes_in(&inodes).len()), (6, 4), "they outlive their maker");
+
+    let again = Lab::up(Settings { id: id.clone(), ..Settings::new() }, &mut |_| ()).unwrap_err();
+    assert!(again.contains("is up already") && again.contains("relais lab down"), "{again}");
+    assert!(Lab::down(&id).unwrap());
+    assert_nothing_is_left(&id, &inodes);
+    assert!(!Lab::down(&id).unwrap(), "a second time there is nothing to do");
+    std::fs::remove_file(std::env::temp_dir().join(format!("{id}.sh"))).unwrap();
+}
+
+#[test]
+fn a_lab_that_cannot_get_well_says_why_and_leaves_nothing() {
+    if !root("a_lab_that_cannot_get_well_says_why_and_leaves_nothing") {
+        return;
+    }
+    let id = id("sick");
+    let relais = std::env::temp_dir().join(format!("{id}.sh"));
+    std::fs::write(&relais, "#!/bin/sh\necho the disk is on fire\n").unwrap();
+    std::fs::set_permissions(&relais, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let application = Application::Embedded;
+    let settings = Settings { id: id.clone(), relais: relais.clone(), application, ..Settings::new() };
+    let error = Lab::up(settings, &mut |_| ()).unwrap_err();
+    assert!(error.contains("tomcat1/app-1 died: the disk is on fire"), "{error}");
+    assert_nothing_is_left(&id, &BTreeSet::new());
+    std::fs::remove_file(relais).unwrap();
+}
+
+#[test]
+fn a_lab_of_a_wrong_name_or_that_is_not_there_is_refused() {
+    for wrong in ["", "a/b", "..", "a b", &"x".repeat(33)] {
+        assert!(Lab::down(wrong).unwrap_err().contains("cannot name a lab"), "{wrong}");
+    }
+    let error = Lab::attach("nobody-made-this").unwrap_err();
+    assert!(error.contains("relais lab up"), "{error}");
+}
+
+/// The peer is the oracle of the drill itself: its outages are known (three advertisements and the skew for a
+/// lost machine), whatever Relais does.
+#[test]
+fn the_drill_sees_what_haproxy_and_keepalived_are_known_to_do() {
+    let test = "the_drill_sees_what_haproxy_and_keepalived_are_known_to_do";
+    let has = |program: &str| PathBuf::from("/usr/sbin").join(program).exists();
+    if !root(test) {
+        return;
+    }
+    if !has("haproxy") || !has("keepalived") || Application::installed() != Application::Tomcat {
+        eprintln!("SKIPPED: {test} needs haproxy, keepalived and Tomcat");
+        assert!(std::env::var_os("CI").is_none(), "CI must run {test}");
+        return;
+    }
+    let settings = Settings { id: id("peer"), stack: Stack::Peer, ..Settings::new() };
+    let mut options =
+        DrillOptions { drill: Drill::BalancerMachine, times: 2, json: true, silent: false, settings };
+    let drill = |options: &DrillOptions| {
+        let mut out = Vec::new();
+        commands::drill(options, &mut out).unwrap();
+        let lines = String::from_utf8(out).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let lines = drill(&options);
+    assert_eq!(lines.len(), 3);
+    let total = &lines[2];
+    assert_eq!((total["name"].as_str(), total["runs"].as_u64()), (Some("balancer-machine"), Some(2)));
+    let outage = total["longest_outage_ms"].as_f64().unwrap();
+    assert!(
+        (90.0..=400.0).contains(&outage),
+        "three times 50 ms and the skew, less the moment of the break: {total}"
+    );
+    assert!(total["requests"].as_u64().unwrap() > 2000, "{total}");
+    for run in &lines[..2] {
+        assert_ne!(run["holder_before"], run["holders_after"][0], "{run}");
+        assert_eq!(run["recovered"], true);
+        assert!(run["holders_ms"]["neither"].as_f64().unwrap() >= 90.0, "{run}");
+    }
+
+    options.settings.failover = false;
+    options.times = 1;
+    let lines = drill(&options);
+    assert_eq!(lines[0]["recovered"], false);
+    assert!(lines[1]["longest_outage_ms"].as_f64().unwrap() > 5000.0);
+    assert!(lines[1]["failed"].as_u64().unwrap() > 0);
+}
