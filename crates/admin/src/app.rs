@@ -351,7 +351,8 @@ pub(crate) mod tests {
     async fn a_request_without_end_is_cut_off() {
         let running = start("endless").await;
         let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nx: {}", "x".repeat(64 * 1024));
-        assert_eq!(say(&running, &long).await, "");
+        let said = tokio::time::timeout(std::time::Duration::from_secs(5), say(&running, &long)).await;
+        assert_eq!(said.expect("it was heard to the end of its time"), "");
     }
 
     #[tokio::test(start_paused = true)]

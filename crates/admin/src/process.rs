@@ -56,3 +56,92 @@ fn serve_status(fd: Option<OwnedFd>, source: Arc<Source>) -> io::Result<()> {
     tokio::spawn(relais_ipc::status::serve(listener, move || source.node()));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use relais_ipc::status::{NodeStatus, fetch_async};
+    use std::net::SocketAddr;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A supervisor's end of a channel to a control process, and that process.
+    async fn start() -> (Channel, JoinHandle<io::Result<()>>) {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let process = tokio::spawn(run(Channel::new(theirs).unwrap()));
+        let hello = Order::Hello { node: "n1".into(), workers: 1, run_dir: "/nonexistent".into() };
+        ours.send(&hello, None).await.unwrap();
+        (ours, process)
+    }
+
+    async fn give_plan(channel: &Channel, socket: &TcpListener, generation: u64) {
+        let address = socket.local_addr().unwrap();
+        let listener = Order::Listener { frontend: "admin".into(), address, index: 0 };
+        channel.send(&listener, Some(socket.as_fd())).await.unwrap();
+        let text = relais_ipc::channel::text_to_fd("platform x").unwrap();
+        channel.send(&Order::Plan { generation, file: "x".into() }, Some(text.as_fd())).await.unwrap();
+        let (report, _) = channel.recv::<Report>().await.unwrap().unwrap();
+        assert_eq!(report, Report::Ready { generation });
+    }
+
+    fn socket() -> (TcpListener, SocketAddr) {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    /// The body of the answer; nothing if nobody answers.
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut answer = String::new();
+        let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else { return answer };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: n1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let _ = stream.read_to_string(&mut answer).await;
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn it_serves_where_the_latest_plan_says() {
+        let (channel, _process) = start().await;
+        let ((first, first_at), (second, second_at)) = (socket(), socket());
+        give_plan(&channel, &first, 1).await;
+        assert_eq!(ask(first_at, "/healthz").await, "ok\n");
+        give_plan(&channel, &second, 2).await;
+        assert_eq!(ask(second_at, "/healthz").await, "ok\n");
+        drop(first); // the last one open, if control has let go of it
+        assert_eq!(ask(first_at, "/healthz").await, "");
+        give_plan(&channel, &second, 3).await; // the same socket again, as on every reload
+        assert_eq!(ask(second_at, "/healthz").await, "ok\n");
+    }
+
+    #[tokio::test]
+    async fn the_node_is_as_the_supervisor_says() {
+        let (channel, _process) = start().await;
+        let path = std::env::temp_dir().join(format!("relais-control-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let status = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        channel.send(&Order::Status, Some(status.as_fd())).await.unwrap();
+        let node = NodeStatus { node: "n1".into(), generation: 7, ..NodeStatus::default() };
+        channel.send(&Order::Node(node.clone()), None).await.unwrap();
+        let (socket, address) = socket();
+        give_plan(&channel, &socket, 7).await;
+        let json: serde_json::Value = serde_json::from_str(&ask(address, "/status").await).unwrap();
+        assert_eq!(json["node"]["generation"], 7);
+        let document: NodeStatus = fetch_async(&path, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(document, node);
+        let _ = std::fs::remove_file(path);
+    }
+
+    #[tokio::test]
+    async fn it_ends_on_stop_and_with_its_supervisor() {
+        let soon = Duration::from_secs(5);
+        let (channel, process) = start().await;
+        channel.send(&Order::HandOver, None).await.unwrap(); // not for control: ignored
+        channel.send(&Order::Stop, None).await.unwrap();
+        assert!(tokio::time::timeout(soon, process).await.unwrap().unwrap().is_ok());
+        let (channel, process) = start().await;
+        drop(channel);
+        assert!(tokio::time::timeout(soon, process).await.unwrap().unwrap().is_ok());
+    }
+}
