@@ -20,10 +20,12 @@
 
 extern crate alloc;
 
+mod events;
 mod packet;
 mod router;
 mod timers;
 
+pub use events::{Config, Counters, Health, Input, Link, Output, State};
 pub use packet::{Advertisement, HEADER_LEN, MAX_ADDRESSES, PROTOCOL, Refused, encode, parse};
-pub use router::{Config, Counters, Health, Input, Link, Output, Router, State};
+pub use router::Router;
 pub use timers::{ANNOUNCE_EVERY, LEASE, REFRESH_EVERY, master_down_interval, skew_time};

@@ -14,141 +14,27 @@ use core::time::Duration;
 
 use relais_base::Time;
 
+use crate::events::{Config, Counters, Health, Input, Link, Output, State};
 use crate::packet::Advertisement;
 use crate::timers::{Announcements, LEASE, REFRESH_EVERY, master_down_interval, skew_time};
 
-/// How often a node that gives up says so: one lost packet must not cost a whole time-out.
-const FAREWELLS: u8 = 3;
+/// How often a node says that it holds the address no more: one lost packet must not cost a time-out.
+const LAST_WORDS: u8 = 3;
 /// How long after the kernel refused the address it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Most outputs that one input can cause; more would be a loop.
 const MAX_OUTPUTS: usize = 64;
 
-/// What the plan says of a virtual router on this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// VRID, 1 to 255.
-    pub vrid: u8,
-    /// This node's priority, 1 to 255; 255 owns the address.
-    pub priority: u8,
-    /// The virtual address.
-    pub address: Ipv4Addr,
-    /// How often a master advertises: 10 ms to 40.95 s, whole centiseconds.
-    pub interval: Duration,
-    /// Whether a live master of lower priority is displaced.
-    pub preempt: bool,
-    /// Frontends that must serve here for the address to be held here.
-    pub track: Vec<Arc<str>>,
-    /// How long a frontend may be [`Health::Healing`] before it counts as down.
-    pub grace: Duration,
-}
-
-/// Whether a tracked frontend serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It serves.
-    Up,
-    /// Its process died and the next is on its way; connections wait in the kernel.
-    Healing,
-    /// It does not serve.
-    Down,
-}
-
-/// The interface that carries the address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// It does not exist.
-    Missing,
-    /// It is off, or has no carrier.
-    Down,
-    /// It has no address of its own to advertise from.
-    NoAddress,
-    /// It works; advertisements leave with this source address, which also breaks ties.
-    Up(Ipv4Addr),
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Input<'a> {
-    /// A plan wants this router: at the process's start, or again after a hand-over.
-    Start {
-        /// How long ago a predecessor of this process that held the address died.
-        resume: Option<Duration>,
-    },
-    /// A new plan says this of it. VRID and address never change: that would be another router.
-    Reconfigure(Config),
-    /// Word of another router with the same VRID.
-    Advertisement(Ipv4Addr, &'a Advertisement),
-    /// Word of a frontend; of those not tracked it is ignored.
-    Tracked(&'a str, Health),
-    /// Word of the interface.
-    Link(Link),
-    /// Let another node take the address, then say [`Output::HandedOver`].
-    HandOver,
-    /// Let go of the address now: the process ends.
-    Stop,
-    /// Somebody else removed the address from the interface.
-    AddressVanished,
-    /// The kernel would not add the address, and why.
-    AddressRefused(&'a str),
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Put the address on the interface with a lease of [`LEASE`].
-    AddAddress,
-    /// Extend that lease to [`LEASE`] from now.
-    RefreshLease,
-    /// Take the address off the interface if it is there.
-    RemoveAddress,
-    /// Tell the link by gratuitous ARP that the address is here.
-    Announce,
-    /// Send this from this source address.
-    SendAdvertisement(Ipv4Addr, Advertisement),
-    /// The state changed, and why: the end of a sentence that begins "... because".
-    Changed(State, String),
-    /// What [`Input::HandOver`] asked for is done.
-    HandedOver,
-    /// Tell the operator.
-    Log(String),
-}
-
-/// What the outside sees of a router's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Not in the election.
-    Fault,
-    /// Listening to the master.
-    Backup,
-    /// Holding the address.
-    Master,
-}
-
-/// Counted since the router was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Times it became master.
-    pub became_master: u64,
-    /// Advertisements sent.
-    pub sent: u64,
-    /// Advertisements of others received.
-    pub received: u64,
-}
-
 #[derive(Clone, Debug)]
 enum Phase {
-    /// Until `resume_until` it may go on where its predecessor stopped; `farewells` are still to be said.
+    /// Until `resume_until` it may go on where its predecessor stopped.
     Fault {
         resume_until: Option<Time>,
-        farewells: u8,
-        farewell_at: Time,
     },
-    /// `released_by` gave the address up; `reprieved`: a late wake has been forgiven once already.
+    /// `released_by` gave the address up.
     Backup {
         down_at: Time,
         released_by: Option<Ipv4Addr>,
-        reprieved: bool,
     },
     Master {
         advertise_at: Time,
@@ -163,7 +49,14 @@ enum Phase {
     },
 }
 
-const FAULT: Phase = Phase::Fault { resume_until: None, farewells: 0, farewell_at: Time::MAX };
+const FAULT: Phase = Phase::Fault { resume_until: None };
+
+/// What is still to be said after letting go: so many advertisements of priority 0, the next one then.
+#[derive(Clone, Copy, Debug)]
+struct LastWords {
+    left: u8,
+    next: Time,
+}
 
 #[derive(Clone, Debug)]
 struct Tracked {
@@ -204,6 +97,7 @@ pub struct Router {
     departed: Option<(Ipv4Addr, Time)>,
     /// When we last advertised, and the interval that we promised: others count from there.
     promised: (Time, Duration),
+    last_words: Option<LastWords>,
     /// Oddities of others that were logged already.
     odd: Option<(Ipv4Addr, Duration, bool)>,
     counters: Counters,
@@ -233,6 +127,7 @@ impl Router {
             master: None,
             heard: now,
             departed: None,
+            last_words: None,
             odd: None,
             counters: Counters::default(),
             outputs: VecDeque::new(),
@@ -254,6 +149,7 @@ impl Router {
                     self.heard = self.now; // deaf until now: silence so far means nothing
                 }
                 self.link = link;
+                self.say_last_words(); // mute until now
             }
             Input::HandOver => self.hand_over(),
             Input::Stop => self.stop(),
@@ -268,12 +164,13 @@ impl Router {
     pub fn handle_timeout(&mut self, now: Time) {
         self.advance(now);
         self.reconsider();
+        self.say_last_words();
         match self.phase {
-            Phase::Fault { resume_until: Some(until), .. } if until <= self.now => {
+            Phase::Fault { resume_until: Some(until) } if until <= self.now => {
                 self.phase = FAULT;
                 self.outputs.push_back(Output::RemoveAddress);
             }
-            Phase::Fault { .. } => self.say_farewell(),
+            Phase::Fault { .. } => {}
             Phase::Backup { down_at, .. } if down_at <= self.now => self.master_is_down(),
             Phase::Backup { .. } => {}
             Phase::Master { .. } => self.keep_holding(),
@@ -284,10 +181,7 @@ impl Router {
     /// When to call [`Router::handle_timeout`] next; [`Time::MAX`] for never.
     pub fn poll_timeout(&self) -> Time {
         let own = match &self.phase {
-            Phase::Fault { resume_until, farewells, farewell_at } => {
-                let farewell = if *farewells > 0 { *farewell_at } else { Time::MAX };
-                resume_until.unwrap_or(Time::MAX).min(farewell)
-            }
+            Phase::Fault { resume_until } => resume_until.unwrap_or(Time::MAX),
             Phase::Backup { down_at, .. } => *down_at,
             Phase::Master { advertise_at, refresh_at, announcements } => {
                 (*advertise_at).min(*refresh_at).min(announcements.next())
@@ -299,7 +193,9 @@ impl Router {
         let healing = self.tracked.iter().filter(|t| t.health == Health::Healing && t.heal_until > self.now);
         let healing = healing.map(|t| t.heal_until).min().unwrap_or(Time::MAX);
         let retry = self.refused.as_ref().map_or(Time::MAX, |(_, until)| *until);
-        own.min(healing).min(retry)
+        let can_speak = matches!(self.link, Link::Up(_));
+        let words = self.last_words.filter(|_| can_speak).map_or(Time::MAX, |words| words.next);
+        own.min(healing).min(retry).min(words)
     }
 
     /// What to do now, in order; `None` when that is all.
@@ -314,7 +210,7 @@ impl Router {
     pub fn check_invariants(&self) {
         let source = matches!(self.link, Link::Up(_));
         match &self.phase {
-            Phase::Fault { farewells, .. } => assert!(*farewells <= FAREWELLS),
+            Phase::Fault { .. } => {}
             Phase::Backup { down_at, .. } => {
                 assert!(self.obstacle().is_none(), "in the election with an obstacle");
                 let longest = master_down_interval(1, self.master_interval.max(self.config.interval));
@@ -331,6 +227,7 @@ impl Router {
                 assert!(*give_up_at <= self.now + self.patience(), "it would never leave");
             }
         }
+        assert!(self.last_words.is_none() || self.state() != State::Master, "a holder says good-bye");
         assert!(REFRESH_EVERY * 3 < LEASE, "a lost refresh must not cost the lease");
     }
 
@@ -417,10 +314,15 @@ impl Router {
         self.phase = FAULT;
         match left {
             Some(left) => {
-                self.phase =
-                    Phase::Fault { resume_until: Some(self.now + left), farewells: 0, farewell_at: self.now };
+                self.phase = Phase::Fault { resume_until: Some(self.now + left) };
             }
-            None => self.outputs.push_back(Output::RemoveAddress),
+            None => {
+                self.outputs.push_back(Output::RemoveAddress);
+                if resume.is_some() {
+                    // Clients may still look for the address here: have its holder announce it again.
+                    self.last_words = Some(LastWords { left: LAST_WORDS, next: self.now });
+                }
+            }
         }
     }
 
@@ -512,9 +414,10 @@ impl Router {
         }
         self.note_oddities(source, advertisement);
         match self.phase {
-            Phase::Fault { resume_until, .. } => {
+            Phase::Fault { resume_until } => {
                 self.follow(source, advertisement);
                 self.phase = FAULT;
+                self.last_words = None;
                 if resume_until.is_some() {
                     self.outputs.push_back(Output::RemoveAddress); // a successor was quicker
                 }
@@ -524,7 +427,7 @@ impl Router {
                 if priority >= self.config.priority || !(self.config.preempt || owner) {
                     self.follow(source, advertisement);
                     let down_at = self.now + self.down_interval();
-                    self.phase = Phase::Backup { down_at, released_by: None, reprieved: false };
+                    self.phase = Phase::Backup { down_at, released_by: None };
                 } else {
                     self.master = Some((source, priority));
                     self.heard = self.now;
@@ -568,24 +471,29 @@ impl Router {
             return self.assert_mastership();
         }
         self.outputs.push_back(Output::RemoveAddress);
-        // The winner may not know of us. This last word makes it advertise and announce at once, now that
-        // we are silent; otherwise the link would keep our hardware address for the virtual one.
-        self.advertise(self.config.priority);
         self.follow(source, advertisement);
         let why = match advertisement.priority.cmp(&self.config.priority) {
             core::cmp::Ordering::Equal => "and the higher address",
             _ => "which is higher",
         };
-        let reason = format!("{source} holds it too with priority {}, {why}", advertisement.priority);
-        self.listen(reason);
+        self.listen(format!("{source} holds it too with priority {}, {why}", advertisement.priority));
+        // The winner may not know of us. These words make it advertise and announce at once, now that we are
+        // silent; otherwise the link would keep our hardware address for the virtual one. The first has our
+        // priority, for that is what keepalived announces upon.
+        self.advertise(self.config.priority);
+        self.last_words = Some(LastWords { left: LAST_WORDS - 1, next: self.now + self.config.interval });
     }
 
+    /// Not more often than a fraction of the interval, so that two that both insist make no storm.
     fn assert_mastership(&mut self) {
-        self.advertise(self.config.priority);
         let (now, interval) = (self.now, self.config.interval);
+        let may_advertise = now.since(self.promised.0) >= interval / 16;
         if let Phase::Master { advertise_at, announcements, .. } = &mut self.phase {
-            *advertise_at = now + interval;
             announcements.restart(now);
+            if may_advertise {
+                *advertise_at = now + interval;
+                self.advertise(self.config.priority);
+            }
         }
         self.announce_if_due();
     }
@@ -618,12 +526,13 @@ impl Router {
     // ---- time ------------------------------------------------------------------------------------------
 
     fn master_is_down(&mut self) {
-        let Phase::Backup { down_at, released_by, reprieved } = &mut self.phase else { return };
+        let Phase::Backup { down_at, released_by } = &mut self.phase else { return };
         let late = self.now.since(*down_at);
-        if late > self.master_interval && !*reprieved {
-            // We were not run when we should have: the master's packets may have been missed with the time.
+        if late >= self.master_interval * 3 {
+            // A suspended machine misses the master's packets with the time. One that is always this late could
+            // not be master either.
             let down_at = self.now + self.down_interval();
-            self.phase = Phase::Backup { down_at, released_by: None, reprieved: true };
+            self.phase = Phase::Backup { down_at, released_by: None };
             self.heard = self.now;
             return self.log(format!(
                 "this process was not run for {} ms; listening once more before taking the address",
@@ -683,16 +592,17 @@ impl Router {
         }
     }
 
-    fn say_farewell(&mut self) {
-        let (now, interval) = (self.now, self.config.interval);
-        if let Phase::Fault { farewells, farewell_at, .. } = &mut self.phase
-            && *farewells > 0
-            && *farewell_at <= now
-        {
-            *farewells -= 1;
-            *farewell_at = now + interval;
-            self.advertise(0);
+    fn say_last_words(&mut self) {
+        let can_speak = matches!(self.link, Link::Up(_));
+        let Some(words) = self.last_words.as_mut().filter(|words| can_speak && words.next <= self.now) else {
+            return;
+        };
+        words.left -= 1;
+        words.next = self.now + self.config.interval;
+        if words.left == 0 {
+            self.last_words = None;
         }
+        self.advertise(0);
     }
 
     // ---- transitions -------------------------------------------------------------------------------------
@@ -731,7 +641,7 @@ impl Router {
         }
         let obstacle = self.obstacle();
         match (&self.phase, obstacle) {
-            (Phase::Fault { resume_until, .. }, None) => match resume_until {
+            (Phase::Fault { resume_until }, None) => match resume_until {
                 Some(until) if *until > self.now => {
                     self.hold("its process was restarted within its time".into());
                 }
@@ -779,7 +689,7 @@ impl Router {
 
     fn listen(&mut self, reason: String) {
         let down_at = self.now + self.down_interval();
-        let phase = Phase::Backup { down_at, released_by: None, reprieved: false };
+        let phase = Phase::Backup { down_at, released_by: None };
         self.change(phase, reason);
     }
 
@@ -788,6 +698,7 @@ impl Router {
     fn hold(&mut self, reason: String) {
         let now = self.now;
         self.counters.became_master += 1;
+        self.last_words = None;
         self.promised = (now, self.config.interval);
         let announcements = Announcements::new(now);
         let phase = Phase::Master { advertise_at: now, refresh_at: now + REFRESH_EVERY, announcements };
@@ -799,12 +710,12 @@ impl Router {
 
     /// A master that cannot serve any more: nobody is helped by its keeping the address.
     fn give_up(&mut self, reason: String) {
-        let farewells = if matches!(self.link, Link::Up(_)) { FAREWELLS } else { 0 };
         self.outputs.push_back(Output::RemoveAddress);
         self.master = None;
         self.heard = self.now;
-        self.change(Phase::Fault { resume_until: None, farewells, farewell_at: self.now }, reason);
-        self.say_farewell();
+        self.change(FAULT, reason);
+        self.last_words = Some(LastWords { left: LAST_WORDS, next: self.now });
+        self.say_last_words();
     }
 
     fn fault(&mut self, reason: String) {
@@ -815,6 +726,10 @@ impl Router {
     }
 
     fn left(&mut self, reason: String) {
+        if matches!(self.phase, Phase::Leaving { .. }) {
+            // Whoever has the address by now announces it again, now that we are silent.
+            self.last_words = Some(LastWords { left: LAST_WORDS, next: self.now + self.config.interval });
+        }
         self.fault(reason);
         self.retired = Some("it was handed over; a new plan brings it back");
         self.outputs.push_back(Output::HandedOver);
