@@ -308,7 +308,7 @@ impl World {
         }
         // Where two masters met when the storm ended, the winner announces at once. Whom nobody met (it let
         // go while nobody heard it) only the slow schedule can replace in the client's memory.
-        let met = self.client.is_none_or(|told| self.masters_at_mend.contains(&told));
+        let met = self.client.is_some_and(|told| self.masters_at_mend.contains(&told));
         if self.client != Some(holder) && !met {
             self.run_until(self.now + self.bounds.announce_again)?;
             holder = self.check_settled()?;

@@ -1,7 +1,7 @@
 //! Machines in network namespaces on one switch, the vip process in them, and its supervisor's side.
 //! Every namespace is called `rlxvip-PID-N-NAME`, removed on drop, and after a crash by the next run.
 
-#![allow(dead_code, unreachable_pub)] // each test binary uses its part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test binary uses its part
 
 use std::cell::Cell;
 use std::os::fd::AsFd;
