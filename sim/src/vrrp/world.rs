@@ -328,8 +328,10 @@ impl World {
     /// The holder, which must be the only one and follow the rules.
     fn check_settled(&mut self) -> Result<usize, Box<Violation>> {
         let holders = |w: &World| (0..w.size()).filter(|i| w.nodes[*i].holds(w.now)).collect::<Vec<usize>>();
-        if !self.is_reliable() && holders(self).len() > 1 {
-            self.run_until(self.now + self.bounds.overlap)?; // a living master was just taken for dead
+        for _ in 0..8 {
+            if !self.is_reliable() && holders(self).len() > 1 {
+                self.run_until(self.now + self.bounds.overlap / 4)?; // a living master was just taken for dead
+            }
         }
         let holders = holders(self);
         let &[holder] = holders.as_slice() else {
