@@ -5,12 +5,17 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use relais_config::Plan;
+use relais_ipc::channel::fd_to_text;
 use relais_ipc::{Channel, Order, Report};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
 use crate::server;
 use crate::snapshot::Source;
+
+/// Longest plan, bytes: the supervisor reads no longer ones.
+const MAX_PLAN: u64 = 1024 * 1024;
 
 /// Obeys the orders on `channel` until `Stop`, or until the supervisor is gone.
 ///
@@ -26,25 +31,41 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
             Order::Status => serve_status(fd, source.clone())?,
             Order::Listener { .. } => offered = fd,
             Order::Node(node) => source.node_is(node),
-            Order::Plan { generation, .. } => {
-                // Nothing in the plan but the socket is ours; it came just before.
-                if let Some(socket) = offered.take() {
-                    let listener = TcpListener::from(socket);
-                    listener.set_nonblocking(true)?;
-                    let listener = tokio::net::TcpListener::from_std(listener)?;
-                    if let Some(previous) =
-                        accepting.replace(tokio::spawn(server::run(listener, source.clone())))
-                    {
-                        previous.abort(); // what it has accepted is answered all the same
+            Order::Plan { generation, file } => {
+                let report = match read_plan(&file, fd) {
+                    Err(why) => Report::Refused { generation, why },
+                    Ok(plan) => {
+                        source.plan_is(&plan);
+                        // The socket that it names came just before it.
+                        if let Some(socket) = offered.take() {
+                            let listener = tokio::net::TcpListener::from_std(unblocked(socket)?)?;
+                            let task = tokio::spawn(server::run(listener, source.clone()));
+                            if let Some(previous) = accepting.replace(task) {
+                                previous.abort(); // what it has accepted is answered all the same
+                            }
+                        }
+                        Report::Ready { generation }
                     }
-                }
-                channel.send(&Report::Ready { generation }, None).await?;
+                };
+                channel.send(&report, None).await?;
             }
             Order::Stop => break,
             other => debug!("an order that is not for control: {other:?}"),
         }
     }
     Ok(())
+}
+
+fn unblocked(socket: OwnedFd) -> io::Result<TcpListener> {
+    let listener = TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn read_plan(file: &str, fd: Option<OwnedFd>) -> Result<Plan, String> {
+    let fd = fd.ok_or("the plan came without its text")?;
+    let text = fd_to_text(fd, MAX_PLAN).map_err(|error| format!("the plan cannot be read: {error}"))?;
+    Ok(relais_config::parse(file, &text).map_err(|rejected| rejected.to_string())?.plan)
 }
 
 /// Answers on the process's own status socket: with the node, as this process was told of it.
@@ -75,14 +96,21 @@ mod tests {
         (ours, process)
     }
 
+    const PLAN: &str =
+        "platform x\nnode n1 { link \"192.0.2.1\"; }\nnode n2 { link \"192.0.2.2\"; link \"10.0.0.2\"; }\n";
+
     async fn give_plan(channel: &Channel, socket: &TcpListener, generation: u64) {
+        let report = offer_plan(channel, socket, generation, PLAN).await;
+        assert_eq!(report, Report::Ready { generation });
+    }
+
+    async fn offer_plan(channel: &Channel, socket: &TcpListener, generation: u64, text: &str) -> Report {
         let address = socket.local_addr().unwrap();
         let listener = Order::Listener { frontend: "admin".into(), address, index: 0 };
         channel.send(&listener, Some(socket.as_fd())).await.unwrap();
-        let text = relais_ipc::channel::text_to_fd("platform x").unwrap();
+        let text = relais_ipc::channel::text_to_fd(text).unwrap();
         channel.send(&Order::Plan { generation, file: "x".into() }, Some(text.as_fd())).await.unwrap();
-        let (report, _) = channel.recv::<Report>().await.unwrap().unwrap();
-        assert_eq!(report, Report::Ready { generation });
+        channel.recv::<Report>().await.unwrap().unwrap().0
     }
 
     fn socket() -> (TcpListener, SocketAddr) {
@@ -128,9 +156,24 @@ mod tests {
         give_plan(&channel, &socket, 7).await;
         let json: serde_json::Value = serde_json::from_str(&ask(address, "/status").await).unwrap();
         assert_eq!(json["node"]["generation"], 7);
+        let names = serde_json::json!({ "10.0.0.2": "n2", "192.0.2.1": "n1", "192.0.2.2": "n2" });
+        assert_eq!(json["names"], names);
         let document: NodeStatus = fetch_async(&path, Duration::from_secs(5)).await.unwrap();
         assert_eq!(document, node);
         let _ = std::fs::remove_file(path);
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_is_none_is_refused_and_the_old_one_served() {
+        let (channel, _process) = start().await;
+        let (socket, address) = socket();
+        give_plan(&channel, &socket, 1).await;
+        let Report::Refused { generation: 2, why } = offer_plan(&channel, &socket, 2, "platfrom x").await
+        else {
+            panic!("a broken plan was taken");
+        };
+        assert!(why.contains("platfrom"), "{why}");
+        assert_eq!(ask(address, "/healthz").await, "ok\n");
     }
 
     #[tokio::test]

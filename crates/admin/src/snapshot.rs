@@ -1,9 +1,12 @@
 //! What is known of the node at one moment: the supervisor's word, and the documents of the other processes.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use relais_config::plan::{Node, Plan};
 use relais_ipc::Role;
 use relais_ipc::status::{NodeStatus, ProcessStatus, ProxyStatus, VipsStatus, fetch_async};
 use serde::Serialize;
@@ -20,6 +23,7 @@ pub(crate) struct Source(Mutex<Known>);
 struct Known {
     run_dir: PathBuf,
     node: NodeStatus,
+    names: BTreeMap<IpAddr, String>,
 }
 
 /// The node at one moment. Serialized, it is the `/status` document.
@@ -31,6 +35,8 @@ pub(crate) struct Snapshot {
     pub(crate) attention: Vec<String>,
     /// The supervisor's word.
     pub(crate) node: NodeStatus,
+    /// Which node has which address, so that a holder can be named.
+    pub(crate) names: BTreeMap<IpAddr, String>,
     /// When each process that lives was started, seconds since 1970.
     pub(crate) started_s: Vec<(Role, u64)>,
     /// The data plane; `None` if it does not answer.
@@ -67,6 +73,13 @@ impl Source {
         self.known().node = node;
     }
 
+    /// The plan in force, of which only the nodes' addresses are of use here.
+    pub(crate) fn plan_is(&self, plan: &Plan) {
+        let links =
+            |node: &Node| node.links.iter().map(|link| (*link, node.name.to_string())).collect::<Vec<_>>();
+        self.known().names = plan.nodes.iter().flat_map(links).collect();
+    }
+
     /// The supervisor's last word.
     pub(crate) fn node(&self) -> NodeStatus {
         self.known().node.clone()
@@ -74,13 +87,14 @@ impl Source {
 
     /// Asks every process, at most for [`LIMIT`].
     pub(crate) async fn snapshot(&self) -> Snapshot {
-        let Known { run_dir, node } = self.known().clone();
+        let Known { run_dir, node, names } = self.known().clone();
         let (proxy, vips) = tokio::join!(ask(&run_dir, Role::Proxy, &node), ask(&run_dir, Role::Vip, &node));
         let missing = [proxy.as_ref().err(), vips.as_ref().err()].into_iter().flatten().cloned().collect();
         let started_s = node.processes.iter().filter_map(|p| Some((p.role, started_s(p)?))).collect();
         let mut snapshot = Snapshot {
             time_s: now_s(),
             attention: Vec::new(),
+            names,
             started_s,
             proxy: proxy.ok(),
             vips: vips.ok(),
@@ -104,11 +118,7 @@ impl Snapshot {
     }
 }
 
-async fn ask<T: DeserializeOwned>(
-    run_dir: &std::path::Path,
-    role: Role,
-    node: &NodeStatus,
-) -> Result<T, Missing> {
+async fn ask<T: DeserializeOwned>(run_dir: &Path, role: Role, node: &NodeStatus) -> Result<T, Missing> {
     let path = run_dir.join(format!("{}.sock", role.name()));
     fetch_async(&path, LIMIT).await.map_err(|error| {
         use std::io::ErrorKind::{ConnectionRefused, NotFound, TimedOut};
