@@ -108,13 +108,11 @@ pub(crate) async fn run(
         - account.times.request
         - account.times.queue.max(0)
         - account.times.connect.max(0);
-    account.status = response.status;
-    client.front.counters().responses.count(response.status);
-    server.counters().responses.count(response.status);
     if response.status == 101 {
+        exchange.count(account, &response);
         return Ok(exchange.switch(asked, account, &response, received).await);
     }
-    Ok(exchange.relay(asked, account, &response, received).await)
+    exchange.relay(asked, account, &response, received).await
 }
 
 impl Exchange<'_> {
@@ -256,14 +254,24 @@ impl Exchange<'_> {
         Ok(stand)
     }
 
+    /// Notes that there is a response.
+    fn count(&self, account: &mut Account, response: &Response) {
+        account.status = response.status;
+        self.client.front.counters().responses.count(response.status);
+        self.server.counters().responses.count(response.status);
+    }
+
     /// Brings a response to the client and settles everything.
+    ///
+    /// # Errors
+    /// If what is here of its body is already wrong.
     async fn relay(
         mut self,
         asked: &mut Asked<'_>,
         account: &mut Account,
         response: &Response,
         mut received: Buffer,
-    ) -> Leaves {
+    ) -> Result<Leaves, Failure> {
         let worker = &self.client.worker;
         let framing = if response.unchunk { Framing::Strip } else { Framing::Keep };
         let unframed = response.body == Body::UntilClose || response.unchunk;
@@ -275,13 +283,15 @@ impl Exchange<'_> {
 
         let mut down = Half::new(response.body, framing);
         let fed = received.len();
-        let state = match down.feed(received) {
-            Err(_) => *b"PD",
-            Ok(()) => {
-                self.send_response(&head, &mut down);
-                if down.is_done() { *b"--" } else { poll_fn(|cx| self.poll_relay(&mut down, cx)).await }
-            }
-        };
+        if let Err(Broken::Framing(reject)) = down.feed(received) {
+            worker.give_scratch(head);
+            recycle(&mut down, worker);
+            recycle(&mut self.up, worker);
+            return Err(Failure::Response(reject));
+        }
+        self.count(account, response);
+        self.send_response(&head, &mut down);
+        let state = if down.is_done() { *b"--" } else { poll_fn(|cx| self.poll_relay(&mut down, cx)).await };
         let head_bytes = head.len() as u64;
         worker.give_scratch(head);
         account.state = state;
@@ -311,7 +321,7 @@ impl Exchange<'_> {
             surplus.into_iter().for_each(|buffer| worker.give_buffer(buffer));
             // Who asked for the end, and sent all, sends no more; another may be sending this moment.
             let silent = whole && !asked.request.keep_alive;
-            return if state == *b"--" && !silent { Leaves::Linger } else { Leaves::Closed };
+            return Ok(if state == *b"--" && !silent { Leaves::Linger } else { Leaves::Closed });
         }
         if matches!(asked.rest, Rest::Nothing) {
             asked.buffer.consume(asked.request.length + asked.inline);
@@ -322,7 +332,7 @@ impl Exchange<'_> {
                 worker.give_buffer(next);
             }
         }
-        Leaves::Open
+        Ok(Leaves::Open)
     }
 
     /// Writes the head and what is here of the body, in one go if the socket takes it.
