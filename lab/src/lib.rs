@@ -4,6 +4,7 @@ pub mod app;
 pub mod application;
 pub mod balancer;
 pub mod commands;
+pub mod demo;
 pub mod drill;
 pub mod exchange;
 pub mod holders;

@@ -79,14 +79,30 @@ impl Running {
     /// # Errors
     /// If the program or the log cannot be opened.
     pub fn start(netns: &Netns, command: &mut Command, log: &Path) -> io::Result<Running> {
+        Running::prepare(command, log)?;
+        Running::spawned(netns.run(|| command.spawn()), command)
+    }
+
+    /// As [`Running::start`], where this process is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_here(command: &mut Command, log: &Path) -> io::Result<Running> {
+        Running::prepare(command, log)?;
+        Running::spawned(command.spawn(), command)
+    }
+
+    fn prepare(command: &mut Command, log: &Path) -> io::Result<()> {
         let log = fs::File::options().create(true).append(true).open(log)?;
         std::os::unix::process::CommandExt::process_group(command, 0);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = netns.run(|| {
-            command.spawn().map_err(|error| {
-                let program = command.get_program().to_string_lossy();
-                io::Error::new(error.kind(), format!("{program} cannot be started: {error}"))
-            })
+        Ok(())
+    }
+
+    fn spawned(child: io::Result<Child>, command: &Command) -> io::Result<Running> {
+        let child = child.map_err(|error| {
+            let program = command.get_program().to_string_lossy();
+            io::Error::new(error.kind(), format!("{program} cannot be started: {error}"))
         })?;
         // It may have died already, but nobody but us can take its remains away.
         let identity =

@@ -25,3 +25,16 @@ pub(crate) fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is one open descriptor from beginning to end, and the `AsyncFd` owns it.
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }
+
+/// Moves the calling process into new user, mount and network namespaces, and its future children into a new
+/// process namespace where `processes` says so.
+///
+/// # Errors
+/// `EINVAL` where the process has more than one thread, `EPERM` or `ENOSPC` where the kernel allows no user
+/// namespaces.
+pub(crate) fn new_user_namespace(processes: bool) -> io::Result<()> {
+    let mut flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS | UnshareFlags::NEWNET;
+    flags.set(UnshareFlags::NEWPID, processes);
+    // SAFETY: as above, no descriptor table is unshared; the kernel refuses a process with other threads.
+    unsafe { unshare_unsafe(flags) }.map_err(io::Error::from)
+}

@@ -6,6 +6,7 @@
 //! request harmless: whichever instance gets it, the same receipt comes back. A writer holds the file's
 //! lock; a line that its writer did not live to finish is cut off by the next one.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -76,6 +77,7 @@ pub(crate) struct Store {
     /// End of the last whole line that was read.
     end: u64,
     by_token: HashMap<String, u64>,
+    repeated: u64,
     recent: VecDeque<Record>,
 }
 
@@ -86,7 +88,7 @@ impl Store {
         let path = dir.join("enrolments.jsonl");
         let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         File::open(dir)?.sync_all()?; // the file's name must be as durable as what will be in it
-        Ok(Store { file, end: 0, by_token: HashMap::new(), recent: VecDeque::new() })
+        Ok(Store { file, end: 0, by_token: HashMap::new(), repeated: 0, recent: VecDeque::new() })
     }
 
     /// Enrols, or finds the enrolment with this token; returns its receipt and whether it is new, and
@@ -124,7 +126,9 @@ impl Store {
     pub(crate) fn refresh(&mut self) -> io::Result<()> {
         if self.file.metadata()?.len() < self.end {
             // another instance took a line back that could not be made durable
-            (self.end, self.by_token, self.recent) = (0, HashMap::new(), VecDeque::new());
+            (self.end, self.repeated) = (0, 0);
+            self.by_token.clear();
+            self.recent.clear();
         }
         self.file.seek(SeekFrom::Start(self.end))?;
         let mut fresh = Vec::new();
@@ -132,7 +136,10 @@ impl Store {
         for line in fresh.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n")) {
             let record: Record = serde_json::from_slice(line)?;
             self.end += line.len() as u64;
-            self.by_token.insert(record.enrolment.token.clone(), record.id);
+            match self.by_token.entry(record.enrolment.token.clone()) {
+                Entry::Vacant(vacant) => drop(vacant.insert(record.id)),
+                Entry::Occupied(_) => self.repeated += 1,
+            }
             self.recent.push_front(record);
             self.recent.truncate(RECENT);
         }
@@ -149,8 +156,12 @@ impl Store {
         self.recent.iter()
     }
 
+    /// Lines whose token an earlier line has already: there must be none.
+    pub(crate) fn repeated(&self) -> u64 {
+        self.repeated
+    }
+
     /// The receipt of the enrolment with this token.
-    #[cfg(test)]
     pub(crate) fn receipt(&self, token: &str) -> Option<u64> {
         self.by_token.get(token).copied()
     }
@@ -218,6 +229,18 @@ pub(crate) mod tests {
         let mut again = Store::open(&dir.0).unwrap();
         again.refresh().unwrap();
         assert_eq!((again.count(), again.receipt("token-b2")), (2, Some(2)));
+    }
+
+    #[test]
+    fn a_token_that_is_in_the_file_twice_is_counted() {
+        let dir = Scratch::new("twice");
+        let mut store = Store::open(&dir.0).unwrap();
+        store.add("one", student("token-a1")).unwrap();
+        let line = std::fs::read(dir.0.join("enrolments.jsonl")).unwrap();
+        assert_eq!(store.repeated(), 0);
+        store.file.write_all(&line).unwrap();
+        store.refresh().unwrap();
+        assert_eq!((store.repeated(), store.count()), (1, 1));
     }
 
     #[test]

@@ -1,0 +1,232 @@
+//! What a kill costs the client. Pure: probe results and clock readings in, rows out.
+//!
+//! The outage of a kill is the longest time without an answer that touches the time between the kill and the
+//! moment when the client has been answered steadily again. With a request every 5 ms, 5 to 10 ms is nothing.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+
+/// Time between two requests of the probe, milliseconds.
+const INTERVAL_MS: u64 = 5;
+/// Rows that are kept.
+const MAX_ROWS: usize = 100;
+/// Results that are kept for pages that open later: a minute of them.
+const MAX_SAMPLES: usize = 60_000 / INTERVAL_MS as usize;
+/// The client is served again when every request of this long was answered.
+const STEADY_MS: u64 = 1_000;
+/// No row is closed before this long: what a kill sets off may begin later.
+const SHORTEST_MS: u64 = 2_000;
+/// A gap below this is no outage: it is the probe's own rhythm, or a busy machine's.
+const NOTICED_MS: u64 = 30;
+
+/// One request of the probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sample {
+    /// When it was to be sent, milliseconds since the demo's start.
+    pub(crate) sent_ms: u64,
+    /// When its answer was whole, or it failed, microseconds after `sent_ms`.
+    pub(crate) took_us: u32,
+    /// Whether it was answered as it should.
+    pub(crate) answered: bool,
+}
+
+/// What one kill cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Row {
+    pub(crate) id: u64,
+    /// When it was done, milliseconds since the demo's start.
+    pub(crate) at_ms: u64,
+    /// What was done, in a few words.
+    pub(crate) what: String,
+    /// On which machine or instance.
+    pub(crate) target: String,
+    /// `kill` or `revive`.
+    pub(crate) kind: &'static str,
+    /// Longest time without an answer so far, milliseconds.
+    pub(crate) outage_ms: u64,
+    /// Requests that failed since.
+    pub(crate) failed: u64,
+    /// Who took over, or how it was healed.
+    pub(crate) then: String,
+    /// The figures are final.
+    pub(crate) done: bool,
+}
+
+/// The rows, and the results that they are made of.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    rows: VecDeque<Row>,
+    next_id: u64,
+    samples: VecDeque<Sample>,
+    /// Results that came before the first of `samples`.
+    forgotten: u64,
+    pub(crate) requests: u64,
+    pub(crate) failed: u64,
+    last_answer_ms: Option<u64>,
+    last_trouble_ms: u64,
+}
+
+impl Ledger {
+    /// A request ended at `now_ms`. Results come in the order in which they ended.
+    pub(crate) fn sample(&mut self, sample: Sample, now_ms: u64) {
+        self.requests += 1;
+        self.samples.push_back(sample);
+        if self.samples.len() > MAX_SAMPLES {
+            self.samples.pop_front();
+            self.forgotten += 1;
+        }
+        if !sample.answered {
+            self.failed += 1;
+            self.last_trouble_ms = now_ms;
+            self.open_rows().for_each(|row| row.failed += 1);
+            return;
+        }
+        self.measure(now_ms);
+        self.last_answer_ms = Some(now_ms);
+    }
+
+    /// The gap that lasts until now, for every open row.
+    fn measure(&mut self, now_ms: u64) {
+        let gap = self.last_answer_ms.map_or(0, |last| now_ms.saturating_sub(last));
+        if gap >= NOTICED_MS {
+            self.last_trouble_ms = now_ms;
+        }
+        self.open_rows().for_each(|row| row.outage_ms = row.outage_ms.max(gap));
+    }
+
+    fn open_rows(&mut self) -> impl Iterator<Item = &mut Row> {
+        self.rows.iter_mut().filter(|row| !row.done)
+    }
+
+    /// Something is done to the platform now; what was done before has had its time. Returns the row's id.
+    pub(crate) fn open(&mut self, now_ms: u64, kind: &'static str, what: &str, target: &str) -> u64 {
+        self.open_rows().for_each(|row| row.done = true);
+        self.next_id += 1;
+        self.rows.push_back(Row {
+            id: self.next_id,
+            at_ms: now_ms,
+            what: what.to_owned(),
+            target: target.to_owned(),
+            kind,
+            outage_ms: 0,
+            failed: 0,
+            then: String::new(),
+            done: false,
+        });
+        if self.rows.len() > MAX_ROWS {
+            self.rows.pop_front();
+        }
+        self.next_id
+    }
+
+    /// What came of it.
+    pub(crate) fn then(&mut self, id: u64, then: &str) {
+        if let Some(row) = self.rows.iter_mut().rev().find(|row| row.id == id && row.then != then) {
+            row.then = then.to_owned();
+        }
+    }
+
+    /// Takes back a row of something that could not be done after all.
+    pub(crate) fn forget(&mut self, id: u64) {
+        self.rows.retain(|row| row.id != id);
+    }
+
+    /// Time passes: gaps grow, and rows whose client is steadily answered again are closed and returned.
+    pub(crate) fn pass(&mut self, now_ms: u64) -> Vec<Row> {
+        self.measure(now_ms);
+        let steady = now_ms.saturating_sub(self.last_trouble_ms) >= STEADY_MS;
+        let over = |row: &Row| !row.done && steady && now_ms.saturating_sub(row.at_ms) >= SHORTEST_MS;
+        let mut closed = Vec::new();
+        for row in self.rows.iter_mut().filter(|row| over(row)) {
+            row.done = true;
+            closed.push(row.clone());
+        }
+        closed
+    }
+
+    /// The row whose figures still change.
+    pub(crate) fn open_row(&self) -> Option<&Row> {
+        self.rows.iter().rev().find(|row| !row.done)
+    }
+
+    /// Whether the client goes without an answer, or did a moment ago.
+    pub(crate) fn troubled(&self, now_ms: u64) -> bool {
+        self.last_trouble_ms > 0 && now_ms.saturating_sub(self.last_trouble_ms) < NOTICED_MS
+    }
+
+    /// The rows, oldest first.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter()
+    }
+
+    /// Results from the `after`-th on, and the number to ask for next.
+    pub(crate) fn since(&self, after: u64) -> (impl Iterator<Item = &Sample>, u64) {
+        let skip = after.saturating_sub(self.forgotten).min(self.samples.len() as u64);
+        (self.samples.iter().skip(skip as usize), self.forgotten + self.samples.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(ledger: &mut Ledger, from_ms: u64, to_ms: u64) {
+        for sent_ms in (from_ms..to_ms).step_by(5) {
+            ledger.sample(Sample { sent_ms, took_us: 1_000, answered: true }, sent_ms + 1);
+        }
+    }
+
+    #[test]
+    fn an_outage_is_the_longest_gap_between_two_answers_and_counts_what_failed() {
+        let mut ledger = Ledger::default();
+        answered(&mut ledger, 0, 1_000);
+        ledger.open(1_000, "kill", "link cut", "haproxy1");
+        ledger.sample(Sample { sent_ms: 1_000, took_us: 150_000, answered: false }, 1_150);
+        answered(&mut ledger, 1_200, 4_000);
+        let closed = ledger.pass(4_000);
+        assert_eq!((closed[0].outage_ms, closed[0].failed), (1_201 - 996, 1));
+        assert_eq!((ledger.requests, ledger.failed), (761, 1));
+    }
+
+    #[test]
+    fn a_row_stays_open_while_the_client_waits_and_its_outage_grows() {
+        let mut ledger = Ledger::default();
+        answered(&mut ledger, 0, 1_000);
+        ledger.open(1_000, "kill", "everything killed", "haproxy1");
+        assert_eq!(ledger.pass(9_000), []);
+        assert_eq!(ledger.open_row().unwrap().outage_ms, 9_000 - 996);
+        answered(&mut ledger, 9_000, 9_900);
+        assert_eq!(ledger.pass(9_900), [], "less than a second of answers");
+        answered(&mut ledger, 9_900, 10_100);
+        assert_eq!(ledger.pass(10_100).len(), 1);
+        assert!(ledger.open_row().is_none());
+    }
+
+    #[test]
+    fn a_gap_counts_for_the_row_it_touches_and_for_no_other() {
+        let mut ledger = Ledger::default();
+        answered(&mut ledger, 0, 1_000);
+        ledger.open(1_000, "kill", "worker killed", "haproxy1");
+        answered(&mut ledger, 1_100, 4_000);
+        ledger.open(4_000, "kill", "reload", "haproxy1");
+        answered(&mut ledger, 4_000, 7_000);
+        ledger.pass(7_000);
+        let outages: Vec<_> = ledger.rows().map(|row| (row.outage_ms, row.done)).collect();
+        assert_eq!(outages, [(105, true), (5, true)]);
+    }
+
+    #[test]
+    fn a_page_gets_each_result_once_and_the_oldest_are_forgotten() {
+        let mut ledger = Ledger::default();
+        answered(&mut ledger, 0, 100);
+        let (all, next) = ledger.since(0);
+        assert_eq!((all.count(), next), (20, 20));
+        answered(&mut ledger, 100, 110);
+        assert_eq!(ledger.since(20).0.map(|s| s.sent_ms).collect::<Vec<_>>(), [100, 105]);
+        answered(&mut ledger, 110, 110 + 60_000);
+        let (kept, next) = ledger.since(0);
+        assert_eq!((kept.count(), next), (MAX_SAMPLES, 12_022));
+        assert_eq!(ledger.since(99_999).0.count(), 0);
+    }
+}
