@@ -201,6 +201,22 @@ mod tests {
     }
 
     #[test]
+    fn keepalived_sends_the_same_bytes() {
+        // Captured from keepalived 2.2.7: vrrp_version 3, virtual_router_id 51, priority 100, advert_int
+        // 0.05, address 10.9.0.100, sent by 10.9.0.1.
+        let mut captured = [
+            0x45, 0xc0, 0x00, 0x20, 0x00, 0x35, 0x00, 0x00, 0xff, 0x70, 0xd0, 0x5c, 10, 9, 0, 1, 224, 0, 0,
+            18, //
+            0x31, 0x33, 0x64, 0x01, 0x00, 0x05, 0x75, 0xc0, 10, 9, 0, 100,
+        ];
+        assert_eq!(parse(&captured), Ok((SOURCE, sample())));
+        for filled_in_by_the_kernel in [4, 5, 10, 11] {
+            captured[filled_in_by_the_kernel] = 0;
+        }
+        assert_eq!(encode(SOURCE, &sample()), captured);
+    }
+
+    #[test]
     fn each_check_of_section_7_1_refuses() {
         assert!(parse(&encode(SOURCE, &sample())).is_ok());
         let mut far = encode(SOURCE, &sample());

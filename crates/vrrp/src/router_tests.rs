@@ -1,1 +1,381 @@
-//! x
+//! What a router decides, case by case. `sim` tries the combinations.
+
+use super::*;
+use alloc::vec::Vec;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+const LOWER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+const HIGHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 3);
+const INTERVAL: Duration = Duration::from_millis(100);
+
+fn config(priority: u8) -> Config {
+    let track = vec![Arc::from("web")];
+    let grace = Duration::from_millis(60);
+    Config { vrid: 51, priority, address: VIP, interval: INTERVAL, preempt: true, track, grace }
+}
+
+fn advertisement(priority: u8) -> Advertisement {
+    Advertisement { vrid: 51, priority, interval: INTERVAL, addresses: vec![VIP] }
+}
+
+/// A router and its clock, in milliseconds.
+struct Bench {
+    router: Router,
+    ms: u64,
+}
+
+impl Bench {
+    /// Started, linked, and told that its frontend is up.
+    fn new(config: Config) -> Bench {
+        let mut bench = Bench { router: Router::new(config, Time::ZERO), ms: 0 };
+        bench.tell(Input::Link(Link::Up(OWN)));
+        bench.tell(Input::Tracked("web", Health::Up));
+        bench.tell(Input::Start { resume: None });
+        bench
+    }
+
+    /// One that has become master and has nothing left to put out.
+    fn master(config: Config) -> Bench {
+        let mut bench = Bench::new(config);
+        bench.run(1000);
+        assert_eq!(bench.router.state(), State::Master);
+        bench
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        self.router.check_invariants();
+        core::iter::from_fn(|| self.router.poll_output()).collect()
+    }
+
+    fn tell(&mut self, input: Input<'_>) -> Vec<Output> {
+        self.router.handle(input, Time::from_millis(self.ms));
+        self.outputs()
+    }
+
+    fn hear(&mut self, source: Ipv4Addr, priority: u8) -> Vec<Output> {
+        self.tell(Input::Advertisement(source, &advertisement(priority)))
+    }
+
+    /// Lets time pass with a prompt driver.
+    fn run(&mut self, ms: u64) -> Vec<Output> {
+        let end = self.ms + ms;
+        let mut outputs = Vec::new();
+        while self.router.poll_timeout() <= Time::from_millis(end) {
+            let at = self.router.poll_timeout();
+            self.router.handle_timeout(at);
+            outputs.extend(self.outputs());
+            assert!(self.router.poll_timeout() > at, "a timer fires for ever");
+        }
+        self.ms = end;
+        outputs
+    }
+
+    /// Lets time pass without the driver being run, then runs it once.
+    fn sleep(&mut self, ms: u64) -> Vec<Output> {
+        self.ms += ms;
+        self.router.handle_timeout(Time::from_millis(self.ms));
+        self.outputs()
+    }
+}
+
+fn sent(outputs: &[Output]) -> Vec<u8> {
+    let priority = |output: &Output| match output {
+        Output::SendAdvertisement(_, advertisement) => Some(advertisement.priority),
+        _ => None,
+    };
+    outputs.iter().filter_map(priority).collect()
+}
+
+fn states(outputs: &[Output]) -> Vec<State> {
+    let state = |output: &Output| match output {
+        Output::Changed(state, _) => Some(*state),
+        _ => None,
+    };
+    outputs.iter().filter_map(state).collect()
+}
+
+#[test]
+fn a_master_puts_the_address_announces_and_then_advertises() {
+    let mut bench = Bench::new(config(100));
+    bench.run(360); // three intervals and a skew of 60.9 ms
+    let outputs = bench.run(2);
+    let order: Vec<&Output> = outputs.iter().filter(|o| !matches!(o, Output::Changed(..))).collect();
+    assert!(
+        matches!(order[..], [Output::AddAddress, Output::Announce, Output::SendAdvertisement(OWN, _)]),
+        "{order:?}"
+    );
+    assert_eq!(sent(&bench.run(300)), [100, 100, 100]);
+}
+
+#[test]
+fn an_owner_waits_for_nobody() {
+    let bench = Bench::new(config(255));
+    assert_eq!(bench.router.state(), State::Master);
+}
+
+#[test]
+fn a_start_removes_what_an_earlier_process_left() {
+    let mut router = Router::new(config(100), Time::ZERO);
+    router.handle(Input::Start { resume: None }, Time::ZERO);
+    assert_eq!(router.poll_output(), Some(Output::RemoveAddress));
+}
+
+#[test]
+fn a_backup_waits_with_the_intervals_of_the_master() {
+    let mut bench = Bench::new(config(100));
+    let slow = Advertisement { interval: INTERVAL * 10, ..advertisement(200) };
+    let outputs = bench.tell(Input::Advertisement(HIGHER, &slow));
+    assert!(matches!(&outputs[..], [Output::Log(why)] if why.contains("every 1000 ms")), "{outputs:?}");
+    assert_eq!(bench.router.holder(), Some(HIGHER));
+    assert!(states(&bench.run(3600)).is_empty());
+    assert_eq!(states(&bench.run(20)), [State::Master]); // 3 s and 609 ms
+    assert!(bench.router.reason().contains("stopped advertising for 3609 ms"), "{}", bench.router.reason());
+}
+
+#[test]
+fn a_farewell_is_answered_after_the_skew() {
+    let mut bench = Bench::new(config(100));
+    bench.hear(HIGHER, 200);
+    bench.run(10);
+    bench.hear(HIGHER, 0);
+    assert!(states(&bench.run(60)).is_empty());
+    assert_eq!(states(&bench.run(1)), [State::Master]);
+    assert_eq!(bench.router.reason(), "10.9.0.3 gave it up");
+}
+
+#[test]
+fn the_farewell_of_a_third_node_wakes_nobody() {
+    let mut bench = Bench::new(config(100));
+    bench.hear(LOWER, 150);
+    bench.hear(HIGHER, 0);
+    bench.run(90);
+    assert_eq!(bench.router.state(), State::Backup);
+}
+
+#[test]
+fn what_a_farewell_has_overtaken_is_ignored() {
+    let mut bench = Bench::new(config(100));
+    bench.hear(HIGHER, 200);
+    bench.hear(HIGHER, 0);
+    bench.run(61);
+    assert_eq!(bench.router.state(), State::Master);
+    assert!(bench.hear(HIGHER, 200).is_empty(), "an old packet unseats the new master");
+    bench.run(200);
+    assert_eq!(states(&bench.hear(HIGHER, 200)), [State::Backup]);
+}
+
+#[test]
+fn a_lower_master_is_displaced_only_with_preemption() {
+    let mut eager = Bench::new(config(100));
+    let mut patient = Bench::new(Config { preempt: false, ..config(100) });
+    for _ in 0..10 {
+        for bench in [&mut eager, &mut patient] {
+            bench.hear(LOWER, 50);
+            bench.run(50);
+        }
+    }
+    assert_eq!((eager.router.state(), patient.router.state()), (State::Master, State::Backup));
+    assert!(eager.router.reason().contains("100 is higher than 50 of 10.9.0.1"), "{}", eager.router.reason());
+}
+
+#[test]
+fn of_two_masters_the_higher_priority_and_then_the_higher_address_stays() {
+    for (source, priority, stays) in [
+        (LOWER, 99, true),
+        (HIGHER, 101, false),
+        (LOWER, 100, true),
+        (HIGHER, 100, false),
+        (LOWER, 101, false),
+    ] {
+        let mut bench = Bench::master(config(100));
+        let outputs = bench.hear(source, priority);
+        assert_eq!(bench.router.state() == State::Master, stays, "{source} {priority}");
+        assert_eq!(outputs.contains(&Output::RemoveAddress), !stays);
+        assert_eq!(outputs.contains(&Output::Announce), stays, "a winner announces at once");
+        assert_eq!(sent(&outputs), [100], "both speak: one insists, the other makes itself known");
+    }
+}
+
+#[test]
+fn a_loser_repeats_that_it_is_gone() {
+    let mut bench = Bench::master(config(100));
+    bench.hear(HIGHER, 200);
+    bench.hear(HIGHER, 200);
+    assert_eq!(sent(&bench.run(250)), [0, 0]);
+    assert_eq!(bench.router.state(), State::Backup);
+}
+
+#[test]
+fn a_hand_over_keeps_the_address_until_another_has_it() {
+    let mut bench = Bench::master(config(100));
+    let outputs = bench.tell(Input::HandOver);
+    assert_eq!(sent(&outputs), [0]);
+    assert!(!outputs.contains(&Output::RemoveAddress));
+    assert_eq!(sent(&bench.run(250)), [0, 0]);
+    bench.hear(HIGHER, 0); // a farewell takes nothing over
+    assert_eq!(bench.router.state(), State::Master);
+    let outputs = bench.hear(LOWER, 50);
+    assert!(outputs.starts_with(&[Output::RemoveAddress]) && outputs.contains(&Output::HandedOver));
+    assert_eq!(bench.router.reason(), "it was handed over to 10.9.0.1");
+    bench.run(2000);
+    assert_eq!(bench.router.state(), State::Fault, "it stays out until a plan brings it back");
+    bench.tell(Input::Start { resume: None });
+    assert_eq!(bench.router.state(), State::Backup);
+}
+
+#[test]
+fn a_hand_over_that_nobody_takes_ends() {
+    let mut bench = Bench::master(config(100));
+    bench.tell(Input::HandOver);
+    assert!(bench.run(1299).iter().all(|o| *o != Output::HandedOver));
+    let outputs = bench.run(2);
+    assert!(outputs.contains(&Output::RemoveAddress) && outputs.contains(&Output::HandedOver));
+}
+
+#[test]
+fn a_frontend_may_heal_for_as_long_as_the_grace() {
+    let mut bench = Bench::master(config(100));
+    bench.tell(Input::Tracked("web", Health::Healing));
+    assert!(states(&bench.run(59)).is_empty());
+    bench.tell(Input::Tracked("web", Health::Up));
+    assert!(states(&bench.run(100)).is_empty());
+
+    bench.tell(Input::Tracked("web", Health::Healing));
+    let outputs = bench.run(61);
+    assert_eq!(states(&outputs), [State::Fault]);
+    assert_eq!(sent(&outputs).last(), Some(&0));
+    assert!(outputs.contains(&Output::RemoveAddress));
+    assert_eq!(sent(&bench.run(250)), [0, 0], "a lost farewell must not cost a time-out");
+}
+
+#[test]
+fn a_frontend_that_never_came_up_is_not_waited_for() {
+    let mut bench = Bench { router: Router::new(config(100), Time::ZERO), ms: 0 };
+    bench.tell(Input::Link(Link::Up(OWN)));
+    bench.tell(Input::Start { resume: None });
+    bench.tell(Input::Tracked("web", Health::Healing));
+    bench.run(1000);
+    assert_eq!(
+        (bench.router.state(), bench.router.reason()),
+        (State::Fault, "frontend web has not come up yet")
+    );
+}
+
+#[test]
+fn a_carrier_lost_takes_the_address_along_and_its_return_is_told() {
+    let mut bench = Bench::master(config(100));
+    let outputs = bench.tell(Input::Link(Link::Down));
+    assert!(outputs.contains(&Output::RemoveAddress) && sent(&outputs).is_empty());
+    bench.run(1000);
+    let outputs = bench.tell(Input::Link(Link::Up(OWN)));
+    assert_eq!(sent(&outputs), [0], "whoever holds it by now announces it again");
+    assert!(states(&bench.run(300)).is_empty(), "it was deaf, and listens first");
+    assert_eq!(states(&bench.run(100)), [State::Master]);
+}
+
+#[test]
+fn a_successor_resumes_within_two_intervals_and_not_after() {
+    for (ago, resumes) in [(0, true), (199, true), (201, false), (u64::MAX, false)] {
+        let mut bench = Bench { router: Router::new(config(100), Time::ZERO), ms: 0 };
+        bench.tell(Input::Link(Link::Up(OWN)));
+        let mut outputs = bench.tell(Input::Start { resume: Some(Duration::from_millis(ago)) });
+        outputs.extend(bench.tell(Input::Tracked("web", Health::Up)));
+        assert_eq!(bench.router.state() == State::Master, resumes, "{ago}");
+        assert_eq!(outputs.contains(&Output::RemoveAddress), !resumes, "{ago}");
+    }
+}
+
+#[test]
+fn a_resumption_whose_frontend_is_late_is_given_up() {
+    let mut bench = Bench { router: Router::new(config(100), Time::ZERO), ms: 0 };
+    bench.tell(Input::Link(Link::Up(OWN)));
+    bench.tell(Input::Start { resume: Some(Duration::ZERO) });
+    assert!(!bench.run(199).contains(&Output::RemoveAddress));
+    assert!(bench.run(2).contains(&Output::RemoveAddress));
+    bench.tell(Input::Tracked("web", Health::Up));
+    assert_eq!(bench.router.state(), State::Backup);
+}
+
+#[test]
+fn a_master_that_slept_for_a_time_out_lets_go_and_listens() {
+    let mut bench = Bench::master(config(100));
+    let outputs = bench.sleep(450);
+    assert!(outputs.starts_with(&[Output::RemoveAddress]) && sent(&outputs).is_empty(), "{outputs:?}");
+    assert_eq!(bench.router.state(), State::Backup);
+    bench.run(400);
+    assert_eq!(bench.router.state(), State::Master);
+}
+
+#[test]
+fn a_backup_that_slept_for_a_time_out_listens_once_more() {
+    let mut bench = Bench::new(config(100));
+    bench.hear(HIGHER, 200);
+    let outputs = bench.sleep(360 + 310);
+    assert!(matches!(&outputs[..], [Output::Log(_)]), "{outputs:?}");
+    assert!(states(&bench.run(350)).is_empty());
+    assert_eq!(states(&bench.run(20)), [State::Master]);
+}
+
+#[test]
+fn an_address_that_somebody_removes_is_put_back() {
+    let mut bench = Bench::master(config(100));
+    let outputs = bench.tell(Input::AddressVanished);
+    assert!(outputs.ends_with(&[Output::AddAddress, Output::Announce]), "{outputs:?}");
+}
+
+#[test]
+fn an_address_that_the_kernel_refuses_is_left_to_others_for_a_second() {
+    let mut bench = Bench::master(config(100));
+    let outputs = bench.tell(Input::AddressRefused("no"));
+    assert_eq!((states(&outputs), sent(&outputs)), (vec![State::Fault], vec![0]));
+    assert!(states(&bench.run(990)).is_empty());
+    assert_eq!(states(&bench.run(400)), [State::Backup, State::Master]);
+}
+
+#[test]
+fn a_new_plan_changes_a_master_without_a_change_of_state() {
+    let mut bench = Bench::master(config(100));
+    let outputs = bench.tell(Input::Reconfigure(Config { interval: INTERVAL * 2, ..config(120) }));
+    assert!(outputs.is_empty());
+    assert_eq!(sent(&bench.run(0)), [120], "the others hear of the new interval at once");
+    assert!(states(&bench.run(3000)).is_empty());
+}
+
+#[test]
+fn another_address_under_the_same_vrid_is_said_once_and_accepted() {
+    let mut bench = Bench::new(config(100));
+    let other = Advertisement { addresses: vec![LOWER], ..advertisement(200) };
+    let first = bench.tell(Input::Advertisement(HIGHER, &other));
+    assert!(matches!(&first[..], [Output::Log(why)] if why.contains("the same file")), "{first:?}");
+    assert!(bench.tell(Input::Advertisement(HIGHER, &other)).is_empty());
+    assert_eq!(bench.router.holder(), Some(HIGHER));
+}
+
+#[test]
+#[should_panic(expected = "master, but mute")]
+fn a_master_that_would_be_mute_is_seen() {
+    let mut bench = Bench::master(config(100));
+    if let Phase::Master { advertise_at, .. } = &mut bench.router.phase {
+        *advertise_at += INTERVAL * 2;
+    }
+    bench.router.check_invariants();
+}
+
+#[test]
+#[should_panic(expected = "master with an obstacle")]
+fn a_master_without_a_link_is_seen() {
+    let mut bench = Bench::master(config(100));
+    bench.router.link = Link::Down;
+    bench.router.check_invariants();
+}
+
+#[test]
+#[should_panic(expected = "too long for a dead master")]
+fn a_backup_that_would_wait_for_ever_is_seen() {
+    let mut bench = Bench::new(config(100));
+    if let Phase::Backup { down_at, .. } = &mut bench.router.phase {
+        *down_at = Time::MAX;
+    }
+    bench.router.check_invariants();
+}

@@ -80,6 +80,22 @@ impl Lan {
         run(&format!("ip -n {}-switch link set port{i} {state}", self.prefix));
     }
 
+    /// Drops VRRP from machine `from` at machine `to` and back, or lets it pass again.
+    pub fn isolate(&self, from: usize, to: usize, isolated: bool) {
+        for (here, there) in [(from, to), (to, from)] {
+            let namespace = &self.machines[here];
+            let command = format!("ip netns exec {namespace} nft");
+            if isolated {
+                run(&format!("{command} add table ip cut"));
+                run(&format!("{command} add chain ip cut in {{ type filter hook input priority 0 ; }}"));
+                let source = format!("ip saddr 10.9.0.{}", there + 1);
+                run(&format!("{command} add rule ip cut in {source} ip protocol 112 drop"));
+            } else {
+                run(&format!("{command} delete table ip cut"));
+            }
+        }
+    }
+
     /// Whether the machine has the virtual address.
     pub fn holds(&self, i: usize) -> bool {
         run(&format!("ip -n {} -4 -o address show", self.machines[i])).contains(&format!("inet {VIP}/"))
