@@ -11,6 +11,7 @@
 //! Every process of a platform calls [`parse`] on the same text and works from the [`Plan`] it gets.
 
 pub mod diagnostic;
+mod explain;
 mod nearest;
 pub mod plan;
 mod resolve;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use explain::{directives, explain};
 pub use plan::Plan;
 
 /// A file that can be used.
@@ -137,6 +139,39 @@ pub fn parse(file: &str, text: &str) -> Result<Checked, Rejected> {
         Some(plan) if sound => Ok(Checked { plan, findings, files: resolved.files }),
         _ => Err(Rejected(findings)),
     }
+}
+
+/// `relais check FILE`: everything there is to say about the text, files missing on this machine
+/// included, and a last line with the verdict.
+pub fn check(file: &str, text: &str, colour: bool) -> Report {
+    let (findings, ok) = match parse(file, text) {
+        Ok(checked) => {
+            let mut findings = checked.findings;
+            for missing in checked.files.iter().filter(|missing| !missing.path.exists()) {
+                findings.diagnostics.push(missing.note());
+            }
+            (findings, true)
+        }
+        Err(Rejected(findings)) => (findings, false),
+    };
+    let mut findings = findings;
+    diagnostic::sort(&mut findings.diagnostics);
+    let counted = |severity, one: &str| {
+        let number = findings.diagnostics.iter().filter(|d| d.severity == severity).count();
+        match number {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            _ => Some(format!("{number} {one}s")),
+        }
+    };
+    let counts: Vec<String> =
+        [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")]
+            .into_iter()
+            .filter_map(|(severity, one)| counted(severity, one))
+            .collect();
+    let counts = if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) };
+    let verdict = if ok { "good" } else { "not usable" };
+    Report { text: format!("{}{file}: {verdict}{counts}\n", findings.render(colour)), ok }
 }
 
 #[cfg(test)]

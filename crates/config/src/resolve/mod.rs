@@ -34,6 +34,19 @@ pub(crate) struct NamedFile {
     pub(crate) needed: bool,
 }
 
+impl NamedFile {
+    /// What `check` says where the file is missing.
+    pub(crate) fn note(&self) -> Diagnostic {
+        let message = format!("{} is not on this machine", self.path.display());
+        let help = if self.needed {
+            "`relais run` needs it on the nodes that use it"
+        } else {
+            "the nodes that use it will need it"
+        };
+        Diagnostic::new(Severity::Note, self.span.clone(), message).help(help)
+    }
+}
+
 /// What the sections are resolved with.
 struct Context<'a> {
     names: &'a Names,

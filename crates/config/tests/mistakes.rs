@@ -1,0 +1,201 @@
+//! Mistakes that operators make in the reference file, and what they are told: `tests/mistakes/NAME.txt`.
+//!
+//! `UPDATE=1 cargo test -p relais-config` writes the expectations anew; read them as somebody would at
+//! three in the morning before they are committed.
+
+use std::path::PathBuf;
+
+/// Name, what stands in `examples/progres.kdl`, and what somebody wrote instead.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    // ---- words of KDL ----
+    ("time_without_quotes", "    advertise \"50ms\"\n    preempt", "    advertise 50ms\n    preempt"),
+    ("address_without_quotes", "link \"192.168.112.177\"", "link 192.168.112.177"),
+    ("path_without_quotes", "check http path=\"/healthz\" expect=200", "check http path=/healthz expect=200"),
+    ("pattern_without_quotes", "match path \"/manager/**\"", "match path /manager/**"),
+    ("url_without_quotes", "webhook \"https://127.0.0.1:9443/hook\"", "webhook https://127.0.0.1:9443/hook"),
+    ("ipv6_without_quotes", "bind \"*:80\"", "bind [::]:80"),
+    ("single_quotes", "grace \"1h\"", "grace '1h'"),
+    ("curly_quotes", "grace \"1h\"", "grace “1h”"),
+    ("no_closing_quote", "grace \"1h\"", "grace \"1h"),
+    (
+        "brace_never_closed",
+        "    size \"256MiB\"\n    grace \"1h\"\n}\n",
+        "    size \"256MiB\"\n    grace \"1h\"\n",
+    ),
+    ("brace_too_many", "    grace \"1h\"\n}\n", "    grace \"1h\"\n}\n}\n"),
+    ("brace_on_its_own_line", "cache pages {", "cache pages\n{"),
+    ("hash_comment", "    max-connections 20000\n", "    max-connections 20000 # enough for us\n"),
+    (
+        "commas",
+        "    on haproxy1 haproxy2\n    bind \"*:443\"",
+        "    on haproxy1, haproxy2\n    bind \"*:443\"",
+    ),
+    ("equals_after_directive", "    max-connections 20000\n", "    max-connections = 20000\n"),
+    ("no_value_after_equals", "retries 3", "servers tomcat=\n    retries 3"),
+    (
+        "two_directives_on_a_line",
+        "node haproxy2 { link \"192.168.112.178\"; link \"10.10.0.2\"; }",
+        "node haproxy2 { link \"192.168.112.178\" } node spare { link \"10.10.0.9\" }",
+    ),
+    ("backslash_in_quotes", "\"/srv/relais/progres.war\"", "\"C:\\progres.war\""),
+    ("true_is_a_keyword", "    redispatch\n", "    redispatch true\n"),
+    // ---- words of the table ----
+    ("unknown_section", "frontend plain {", "frontent plain {"),
+    ("unknown_directive", "    balance roundrobin\n", "    balanse roundrobin\n"),
+    (
+        "directive_of_another_section",
+        "    max-connections 20000\n",
+        "    max-connections 20000\n    retries 3\n",
+    ),
+    ("unknown_stranger", "    max-connections 20000\n", "    upstream app\n"),
+    ("unknown_property", "request=\"10s\" client", "requests=\"10s\" client"),
+    ("unknown_form", "check http path=\"/healthz\" every=\"1s\"", "check htp path=\"/healthz\" every=\"1s\""),
+    ("form_left_out", "check http path=\"/healthz\" every=\"1s\"", "check path=\"/healthz\" every=\"1s\""),
+    (
+        "haproxy_timeouts",
+        "    timeout connect=\"3s\" server=\"1m\" queue=\"10s\" check=\"5s\"",
+        "    timeout connect 3s",
+    ),
+    (
+        "haproxy_server",
+        "server tomcat1 \"192.168.112.177:8081\" max-connections=5000",
+        "server tomcat1 192.168.112.177:8081 check maxconn 5000",
+    ),
+    ("keepalived_priority", "node haproxy1 priority=101", "node haproxy1 101"),
+    ("argument_missing", "    retries 3\n", "    retries\n"),
+    ("required_property_missing", "node haproxy1 priority=101", "node haproxy1"),
+    ("required_directive_missing", "    router-id 51\n", ""),
+    ("block_where_none_is", "    retries 3\n", "    retries 3 { }\n"),
+    // ---- values ----
+    ("number_in_quotes", "    retries 3\n", "    retries \"3\"\n"),
+    ("number_out_of_range", "    router-id 51\n", "    router-id 256\n"),
+    ("time_without_unit", "every=\"1s\" fall=2", "every=1 fall=2"),
+    ("time_with_wrong_unit", "    advertise \"50ms\"\n    preempt", "    advertise \"1sec\"\n    preempt"),
+    ("time_too_long", "    advertise \"50ms\"\n    preempt", "    advertise \"1m\"\n    preempt"),
+    (
+        "time_not_in_centiseconds",
+        "    advertise \"50ms\"\n    preempt",
+        "    advertise \"55ms\"\n    preempt",
+    ),
+    ("size_with_wrong_unit", "size \"256MiB\"", "size \"256M\""),
+    ("wrong_word", "    preempt never", "    preempt nevr"),
+    ("no_prefix_length", "address \"192.168.112.180/24\"", "address \"192.168.112.180\""),
+    ("broadcast_address", "address \"192.168.112.180/24\"", "address \"192.168.112.255/24\""),
+    ("no_port", "server tomcat1 \"192.168.112.177:8081\"", "server tomcat1 \"192.168.112.177\""),
+    (
+        "host_name_as_address",
+        "server tomcat1 \"192.168.112.177:8081\"",
+        "server tomcat1 \"tomcat1.example:8081\"",
+    ),
+    ("ipv6_without_brackets", "bind \"*:80\"", "bind \"::1:80\""),
+    ("octet_too_large", "link \"192.168.112.177\"", "link \"192.168.112.277\""),
+    ("status_range_backwards", "expect=200", "expect=\"399-200\""),
+    ("relative_path", "\"/srv/relais/progres.war\"", "\"progres.war\""),
+    // ---- twice ----
+    ("property_twice", "request=\"10s\" client=\"1m\"", "request=\"10s\" client=\"1m\" request=\"5s\""),
+    ("directive_twice", "    retries 3\n", "    retries 3\n    retries 5\n"),
+    ("name_twice", "backend doctorat {", "backend app {"),
+    ("server_twice", "server tomcat2 \"192.168.112.174:8081\"", "server tomcat1 \"192.168.112.174:8081\""),
+    ("link_twice", "link \"192.168.112.174\"", "link \"192.168.112.177\""),
+    ("router_id_twice", "router-id 52", "router-id 51"),
+    ("priority_twice", "    node haproxy2 priority=100\n", "    node haproxy2 priority=101\n"),
+    ("vip_twice", "address \"192.168.112.181/24\"", "address \"192.168.112.180/24\""),
+    ("node_twice_in_vip", "    node haproxy2 priority=100\n", "    node haproxy1 priority=100\n"),
+    ("listener_twice", "    bind \"*:443\" {", "    bind \"*:80\"\n    bind \"*:443\" {"),
+    (
+        "listener_under_a_star",
+        "    bind \"*:443\" {",
+        "    bind \"192.168.112.176:80\"\n    bind \"*:443\" {",
+    ),
+    ("listener_on_the_dashboard", "    bind \"*:443\" {", "    bind \"*:8404\"\n    bind \"*:443\" {"),
+    ("listener_on_an_instance", "    bind \"127.0.0.1:3306\"", "    bind \"*:8082\""),
+    // ---- references and sense ----
+    ("no_such_backend", "    default-backend app\n", "    default-backend ap\n"),
+    ("no_such_node", "    on tomcat1 tomcat2\n    instances", "    on tomcat1 tomcat3\n    instances"),
+    ("no_such_secret", "secret=db-monitor", "secret=database"),
+    ("node_of_another_site", "    arbitrator gluster1", "    arbitrator cerist1"),
+    ("leads_nowhere", "    default-backend app\n", ""),
+    ("tcp_to_http", "    default-backend percona\n", "    default-backend app\n"),
+    (
+        "http_rules_in_tcp",
+        "    mode tcp\n    bind \"127.0.0.1:3306\"",
+        "    mode tcp\n    forwarded-for\n    bind \"127.0.0.1:3306\"",
+    ),
+    (
+        "tracked_frontend_elsewhere",
+        "    on haproxy1 haproxy2\n    bind \"*:443\"",
+        "    on haproxy1\n    bind \"*:443\"",
+    ),
+    ("vip_is_a_node", "address \"192.168.112.180/24\"", "address \"192.168.112.176/24\""),
+    ("bind_elsewhere", "    bind \"127.0.0.1:3306\"", "    bind \"192.168.112.176:3306\""),
+    (
+        "no_server",
+        "    server percona1 \"192.168.112.175:3306\"\n    server percona2 \"192.168.112.179:3306\"\n",
+        "",
+    ),
+    ("no_on", "    on tomcat1 tomcat2\n    instances", "    instances"),
+    ("rule_without_action", "        deny 429\n", ""),
+    ("secret_nowhere", "secret db-monitor credential=\"db-monitor\"", "secret db-monitor"),
+    ("ports_beyond_the_last", "first-port=8081", "first-port=65535"),
+    (
+        "server_of_no_node",
+        "server tomcat1 \"192.168.112.177:8081\"",
+        "server tomcat1 \"192.168.112.99:8081\"",
+    ),
+    // ---- several at once ----
+    (
+        "everything_in_one_run",
+        "    retries 3\n    redispatch\n    servers tomcat=app max-connections=5000 ",
+        "    retries 300\n    redispach\n    timeout queue=10s\n    servers tomcat=ap max-conections=5000 ",
+    ),
+];
+
+fn expectations() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/mistakes")
+}
+
+fn reference() -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/progres.kdl");
+    std::fs::read_to_string(path).expect("the reference file")
+}
+
+#[test]
+fn every_mistake_is_told_as_expected() {
+    let reference = reference();
+    let mut wrong = Vec::new();
+    for (name, right, mistake) in MISTAKES {
+        assert!(reference.contains(right), "{name}: the reference file has no {right:?}");
+        let text = reference.replacen(right, mistake, 1);
+        let told = match relais_config::parse("progres.kdl", &text) {
+            Ok(checked) => checked.render(false),
+            Err(rejected) => rejected.to_string(),
+        };
+        let told: String = told.lines().flat_map(|line| [line.trim_end(), "\n"]).collect();
+        let path = expectations().join(format!("{name}.txt"));
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &told).expect("the expectation can be written");
+        }
+        if std::fs::read_to_string(&path).unwrap_or_default() != told {
+            wrong.push(format!("{name}:\n{told}"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "told otherwise (UPDATE=1 writes the expectations anew):\n\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn every_expectation_belongs_to_a_mistake_and_says_where_and_what_to_do() {
+    for entry in std::fs::read_dir(expectations()).expect("the expectations") {
+        let path = entry.expect("an expectation").path();
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+        assert!(MISTAKES.iter().any(|(mistake, ..)| *mistake == name), "{name} belongs to no mistake");
+        let told = std::fs::read_to_string(&path).expect("text");
+        assert!(
+            told.contains("--> progres.kdl:") && told.contains('^') && told.contains("help: "),
+            "{name}:\n{told}"
+        );
+    }
+}
