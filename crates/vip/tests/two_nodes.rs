@@ -172,3 +172,53 @@ async fn without_privileges_a_plan_with_an_address_is_refused() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn a_new_plan_keeps_what_it_does_not_change_and_hands_over_what_it_drops() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b"]);
+    let a = Vip::with_plan(lan.machine(0), "a", &plan(101, 100, "")).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &plan(101, 100, "")).await;
+    b.await_state(VipState::Backup).await;
+
+    a.plan(2, &plan(120, 100, "preempt never")).await;
+    let mut changed = false;
+    let ready = |report: &Report| {
+        changed |= matches!(report, Report::Vip { .. });
+        *report == Report::Ready { generation: 2 }
+    };
+    a.await_report("Ready", ready).await;
+    assert!(!changed && lan.holds(0), "a change of priority is no change of state");
+
+    a.plan(3, &plan(99, 100, "").replace("vip public", "vip other").replace("router-id 51", "router-id 52"))
+        .await;
+    a.await_report("Ready", |report| *report == Report::Ready { generation: 3 }).await;
+    b.await_state(VipState::Master).await;
+    b.order(Order::Stop).await;
+    lan.await_holder(0, 3 * SECOND); // as the other router
+}
+
+#[tokio::test]
+async fn an_interface_that_comes_later_is_waited_for() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let lan = Lan::new(&["a"]);
+    run(&format!("ip -n {} link set eth0 down", lan.machine(0)));
+    run(&format!("ip -n {} link set eth0 name spare", lan.machine(0)));
+    let a = Vip::start(lan.machine(0), "a").await;
+    let status = a.status_socket().await;
+    a.plan(1, &plan(101, 100, "")).await;
+    let vips = status.until(|vip| vip.reason.contains("does not exist")).await;
+    assert_eq!((vips.state, vips.address.as_str(), vips.router_id), (VipState::Fault, "10.9.0.100/24", 51));
+
+    run(&format!("ip -n {} link set spare name eth0", lan.machine(0)));
+    run(&format!("ip -n {} link set eth0 up", lan.machine(0)));
+    a.await_state(VipState::Master).await;
+    let vips = status.until(|vip| vip.state == VipState::Master && vip.adverts_sent_total > 3).await;
+    assert_eq!(vips.master, Some([10, 9, 0, 1].into()));
+    assert_eq!((vips.became_master_total, vips.priority), (1, 101));
+}

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use relais_ipc::channel::text_to_fd;
+use relais_ipc::status::{VipStatus, VipsStatus, fetch_async};
 use relais_ipc::{Channel, FrontendState, Order, Report, VipState};
 
 pub const VIP: &str = "10.9.0.100";
@@ -217,6 +218,14 @@ impl Vip {
         self.channel.send(&order, None).await.unwrap();
     }
 
+    /// Gives it a socket to answer status requests on.
+    pub async fn status_socket(&self) -> Status {
+        let path = std::env::temp_dir().join(format!("{PREFIX}-{}.sock", self.child.id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        self.channel.send(&Order::Status, Some(listener.as_fd())).await.unwrap();
+        Status { path }
+    }
+
     pub async fn plan(&self, generation: u64, text: &str) {
         let fd = text_to_fd(text).unwrap();
         let order = Order::Plan { generation, file: "test.kdl".into() };
@@ -228,7 +237,7 @@ impl Vip {
     }
 
     /// Waits for a report that fits, passing over the others; how long that took.
-    pub async fn await_report(&self, what: &str, fits: impl Fn(&Report) -> bool) -> Duration {
+    pub async fn await_report(&self, what: &str, mut fits: impl FnMut(&Report) -> bool) -> Duration {
         let begin = Instant::now();
         let wait = async {
             while let Some((report, _)) = self.channel.recv::<Report>().await.unwrap() {
@@ -238,6 +247,7 @@ impl Vip {
                 if fits(&report) {
                     return;
                 }
+                assert!(!matches!(report, Report::Refused { .. }), "{report:?} instead of {what}");
             }
             panic!("the vip process ended before {what}");
         };
@@ -265,5 +275,30 @@ impl Drop for Vip {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Where a vip process answers status requests.
+pub struct Status {
+    path: std::path::PathBuf,
+}
+
+impl Status {
+    /// Asks until the first address's status fits.
+    pub async fn until(&self, fits: impl Fn(&VipStatus) -> bool) -> VipStatus {
+        let begin = Instant::now();
+        loop {
+            let vips: VipsStatus = fetch_async(&self.path, Duration::from_secs(1)).await.unwrap();
+            match vips.vips.into_iter().next() {
+                Some(vip) if fits(&vip) => return vip,
+                other => assert!(begin.elapsed() < Duration::from_secs(5), "the status stays {other:?}"),
+            }
+        }
+    }
+}
+
+impl Drop for Status {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
     }
 }
