@@ -359,3 +359,69 @@ fn civil(days: u64) -> (u64, usize, u64) {
     let year = year_of_era + era * 400 + u64::from(month < 2);
     (day, month as usize, year)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(kind: Kind<'_>) -> Entry<'_> {
+        Entry {
+            client: "[::ffff:10.0.1.2]:33317".parse().unwrap(),
+            date_ms: 1_233_922_454_655,
+            frontend: "http-in",
+            backend: "static",
+            server: Some("srv1"),
+            times: Times { request: 10, queue: 0, connect: 30, response: 69, total: 109 },
+            bytes: 2750,
+            state: *b"--",
+            sessions: Sessions { process: 1, frontend: 2, backend: 3, server: 4 },
+            retries: 5,
+            redispatched: true,
+            server_queue: 0,
+            backend_queue: 6,
+            kind,
+        }
+    }
+
+    fn line(entry: &Entry<'_>) -> String {
+        let mut out = Vec::new();
+        entry.format(&mut out, &mut DateCache::default());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_request_is_logged_as_haproxy_s_httplog() {
+        let kind = Kind::Http { status: 200, line: RequestLine::Good(b"GET /index.html HTTP/1.1") };
+        assert_eq!(
+            line(&entry(kind)),
+            "10.0.1.2:33317 [06/Feb/2009:12:14:14.655] http-in static/srv1 10/0/30/69/109 200 2750 - - ---- \
+             1/2/3/4/+5 0/6 \"GET /index.html HTTP/1.1\"\n"
+        );
+    }
+
+    #[test]
+    fn a_connection_is_logged_as_haproxy_s_tcplog() {
+        assert_eq!(
+            line(&entry(Kind::Tcp)),
+            "10.0.1.2:33317 [06/Feb/2009:12:14:14.655] http-in static/srv1 0/30/109 2750 -- 1/2/3/4/+5 0/6\n"
+        );
+    }
+
+    #[test]
+    fn what_a_client_sends_cannot_forge_a_line() {
+        let kind = Kind::Http { status: 200, line: RequestLine::Good(b"GET /\"\n#\xff HTTP/1.1") };
+        assert!(line(&entry(kind)).ends_with("\"GET /#22#0A#23#FF HTTP/1.1\"\n"));
+        let bad = Entry { server: None, ..entry(Kind::Http { status: 400, line: RequestLine::Bad }) };
+        assert!(line(&bad).contains(" static/<NOSRV> ") && line(&bad).ends_with(" \"<BADREQ>\"\n"));
+    }
+
+    #[test]
+    fn days_become_dates() {
+        assert_eq!(civil(0), (1, 0, 1970));
+        assert_eq!(civil(11_016), (29, 1, 2000));
+        assert_eq!(civil(11_017), (1, 2, 2000));
+        assert_eq!(civil(20_779), (22, 10, 2026));
+        assert_eq!(civil(47_540), (28, 1, 2100));
+        assert_eq!(civil(47_541), (1, 2, 2100));
+    }
+}

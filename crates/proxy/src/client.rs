@@ -28,6 +28,7 @@ pub(crate) struct Client {
 impl Client {
     /// Takes over an accepted connection, whose place at the frontend is already taken.
     pub(crate) fn new(worker: Rc<Worker>, front: Rc<Front>, io: TcpStream, peer: SocketAddr) -> Client {
+        worker.tick();
         let slot = worker.timers.borrow_mut().insert();
         worker.connections.set(worker.connections.get() + 1);
         front.counters().connections.add(1);
@@ -40,11 +41,21 @@ impl Client {
         deadline: Time,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Result<T, Late> {
-        poll_fn(|cx| {
+        self.drive(|cx| {
             if let Poll::Ready(done) = poll(cx) {
                 return Poll::Ready(Ok(done));
             }
             self.poll_deadline(deadline, cx).map(Err)
+        })
+        .await
+    }
+
+    /// What `poll` is ready with. Every wait of a connection ends in here, and so the worker's clock is set
+    /// whenever one goes on: [`Worker::now`] needs no look at a clock of its own.
+    pub(crate) async fn drive<T>(&self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+        poll_fn(|cx| {
+            self.worker.tick();
+            poll(cx)
         })
         .await
     }
@@ -95,5 +106,20 @@ pub(crate) async fn http(client: Client) {
             return;
         }
         wait = client.front.plan().plan.timeout.keep_alive;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<F, A>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_a_future_of_at_most_384_bytes() {
+        let size = size_of_future(http);
+        assert!(size <= 384, "{size} bytes");
     }
 }

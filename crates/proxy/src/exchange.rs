@@ -3,7 +3,6 @@
 //! Both directions run at the same time, so an early response reaches a client that is still sending, and
 //! each waits for the slower of its two ends.
 
-use std::future::poll_fn;
 use std::io::{self, IoSlice, Write};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -123,7 +122,8 @@ impl Exchange<'_> {
         request_head(&mut head, asked, self.server);
         let bytes = asked.buffer.bytes();
         let body = &bytes[asked.request.length..asked.request.length + asked.inline];
-        let sent = match self.io.try_write_vectored(&[IoSlice::new(&head), IoSlice::new(body)]) {
+        let all = head.len() + body.len();
+        let sent = match write_both(&self.io, &mut head, body) {
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
@@ -131,7 +131,6 @@ impl Exchange<'_> {
                 return Err(Failure::Unsent);
             }
         };
-        let all = head.len() + body.len();
         self.server.counters().bytes_in.add(all as u64);
         self.up = match &asked.rest {
             Rest::Nothing => Half::new(Body::None, Framing::Keep),
@@ -151,7 +150,7 @@ impl Exchange<'_> {
             }
         };
         if sent < all {
-            head.extend_from_slice(body);
+            head.extend_from_slice(&body[head.len() + body.len() - all..]);
             self.up.owe_head(head[sent..].to_vec());
         }
         worker.give_scratch(head);
@@ -171,8 +170,9 @@ impl Exchange<'_> {
             upgrade: asked.request.upgrade.is_some(),
             minor: asked.request.minor,
         };
+        let client = self.client;
         for _ in 0..limits::INTERIM {
-            let response = poll_fn(|cx| self.poll_response(question, received, repeatable, cx)).await?;
+            let response = client.drive(|cx| self.poll_response(question, received, repeatable, cx)).await?;
             if !response.is_interim() {
                 return Ok(response);
             }
@@ -272,7 +272,8 @@ impl Exchange<'_> {
         response: &Response,
         mut received: Buffer,
     ) -> Result<Leaves, Failure> {
-        let worker = &self.client.worker;
+        let client = self.client;
+        let worker = &client.worker;
         let framing = if response.unchunk { Framing::Strip } else { Framing::Keep };
         let unframed = response.body == Body::UntilClose || response.unchunk;
         let keep = session::may_keep(asked) && self.up.is_done() && !unframed;
@@ -290,9 +291,10 @@ impl Exchange<'_> {
             return Err(Failure::Response(reject));
         }
         self.count(account, response);
-        self.send_response(&head, &mut down);
-        let state = if down.is_done() { *b"--" } else { poll_fn(|cx| self.poll_relay(&mut down, cx)).await };
         let head_bytes = head.len() as u64;
+        self.send_response(&mut head, &mut down);
+        let state =
+            if down.is_done() { *b"--" } else { client.drive(|cx| self.poll_relay(&mut down, cx)).await };
         worker.give_scratch(head);
         account.state = state;
         account.written += head_bytes + down.written;
@@ -336,12 +338,14 @@ impl Exchange<'_> {
     }
 
     /// Writes the head and what is here of the body, in one go if the socket takes it.
-    fn send_response(&self, head: &[u8], down: &mut Half) {
-        let client = &self.client.io;
-        match client.try_write_vectored(&[IoSlice::new(head), IoSlice::new(down.ready())]) {
-            Ok(n) if n >= head.len() => down.wrote(n - head.len()),
-            Ok(n) => down.owe_head(head[n..].to_vec()),
-            Err(_) => down.owe_head(head.to_vec()), // a lasting error comes again
+    fn send_response(&self, head: &mut Vec<u8>, down: &mut Half) {
+        let length = head.len();
+        // A lasting error comes again with the next write.
+        let n = write_both(&self.client.io, head, down.ready()).unwrap_or(0);
+        if n >= length {
+            down.wrote(n - length);
+        } else {
+            down.owe_head(head[n..length].to_vec());
         }
     }
 
@@ -416,6 +420,17 @@ impl Exchange<'_> {
         );
         recycle(&mut self.up, worker);
         Leaves::Closed
+    }
+}
+
+/// Writes a head and the beginning of a body with one system call. A short body is copied behind the head
+/// (which then is longer by it): that costs less than a list of two.
+fn write_both(io: &TcpStream, head: &mut Vec<u8>, body: &[u8]) -> io::Result<usize> {
+    if body.len() <= limits::COALESCE_BYTES {
+        head.extend_from_slice(body);
+        io.try_write(head)
+    } else {
+        io.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)])
     }
 }
 

@@ -35,6 +35,7 @@ mod worker;
 /// The proxy process: obeys the channel on its standard input until the end.
 pub fn main() -> ExitCode {
     relais_ipc::journal::init("proxy");
+    raise_descriptor_limit();
     finish(serve(Channel::from_stdin))
 }
 
@@ -47,6 +48,15 @@ fn serve(channel: impl FnOnce() -> std::io::Result<Channel>) -> std::io::Result<
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async { process::run(channel()?).await })
+}
+
+/// A connection is two descriptors; the limit that a login shell sets is for login shells.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!("the limit of open descriptors stays at {:?}: {error}", limit.current);
+    }
 }
 
 fn finish(result: std::io::Result<()>) -> ExitCode {

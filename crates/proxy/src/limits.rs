@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Size of a buffer: the longest head, and how much of a body is held in one direction.
 pub(crate) const BUFFER_BYTES: usize = relais_http::limits::HEAD_BYTES;
+/// A body of at most so many bytes is copied behind its head, so that both are one plain write.
+pub(crate) const COALESCE_BYTES: usize = 4096;
 /// Free buffers that a worker keeps; more go back to the allocator.
 pub(crate) const FREE_BUFFERS: usize = 256;
 /// Free pipes that a worker keeps for splicing.

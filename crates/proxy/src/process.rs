@@ -39,6 +39,15 @@ struct View {
     workers: Cell<u16>,
 }
 
+/// Says that a worker has ended, by a panic too.
+struct LastWords(usize, UnboundedSender<usize>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        let _ = self.1.send(self.0);
+    }
+}
+
 /// The proxy process.
 struct Process {
     channel: Channel,
@@ -53,6 +62,8 @@ struct Process {
     view: Rc<View>,
     checks: Checks,
     log: Option<Running>,
+    /// Workers that end without being told tell it here.
+    ended: (UnboundedSender<usize>, UnboundedReceiver<usize>),
     log_file: Option<File>,
     /// When a drain ends at the latest.
     deadline: Option<Instant>,
@@ -76,6 +87,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         view: Rc::default(),
         checks: Checks::new(changes),
         log: None,
+        ended: unbounded_channel(),
         log_file: None,
         deadline: None,
         orphan: false,
@@ -100,6 +112,10 @@ impl Process {
                     }
                 },
                 Some(change) = changed.recv() => self.publish(&change).await?,
+                Some(index) = self.ended.1.recv() => {
+                    // Its connections are lost; the supervisor's next proxy serves what waits in its queues.
+                    return Err(io::Error::other(format!("worker {index} ended unexpectedly")));
+                }
                 () = tokio::time::sleep(Duration::from_millis(10)), if draining => {
                     if let Some(unfinished) = self.drained() {
                         self.report(&Report::Drained { unfinished }).await?;
@@ -160,7 +176,9 @@ impl Process {
         for index in 0..usize::from(count) {
             let (commands, inbox) = unbounded_channel();
             let (sink, sender) = (log.sink.clone(), log.sender.clone());
+            let last_words = LastWords(index, self.ended.0.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let _last_words = last_words;
                 if let Err(error) = worker::run(index, sink, sender, inbox) {
                     tracing::error!("worker {index} cannot run: {error}");
                 }

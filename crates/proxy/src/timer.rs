@@ -119,3 +119,103 @@ impl Timers {
         self.sleeps_until
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    struct Bench {
+        timers: Timers,
+        count: Arc<Count>,
+        waker: Waker,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let count = Arc::new(Count::default());
+            Bench { timers: Timers::default(), waker: count.clone().into(), count }
+        }
+
+        fn set(&mut self, id: SlotId, ms: u64) {
+            self.timers.set(id, Time::from_millis(ms), &self.waker);
+        }
+
+        /// How many were woken by now, and when to look again.
+        fn at(&mut self, ms: u64) -> (u32, Time) {
+            let next = self.timers.expire(Time::from_millis(ms), Waker::noop());
+            (self.count.0.swap(0, Ordering::SeqCst), next)
+        }
+    }
+
+    #[test]
+    fn a_deadline_wakes_once_and_not_before() {
+        let mut bench = Bench::new();
+        let id = bench.timers.insert();
+        bench.set(id, 10);
+        assert_eq!(bench.at(9), (0, Time::from_millis(10)));
+        assert_eq!(bench.at(10), (1, Time::MAX));
+        assert_eq!(bench.at(20), (0, Time::MAX));
+    }
+
+    #[test]
+    fn putting_a_deadline_off_costs_no_heap_operation_and_still_wakes_in_time() {
+        let mut bench = Bench::new();
+        let id = bench.timers.insert();
+        for ms in 10..1000 {
+            bench.set(id, ms);
+        }
+        assert_eq!(bench.timers.heap.len(), 1);
+        assert_eq!(bench.at(10), (0, Time::from_millis(999)));
+        assert_eq!(bench.at(999).0, 1);
+    }
+
+    #[test]
+    fn an_earlier_deadline_wakes_at_its_own_time() {
+        let mut bench = Bench::new();
+        let id = bench.timers.insert();
+        bench.set(id, 100);
+        bench.set(id, 10);
+        assert_eq!(bench.at(10).0, 1);
+        assert_eq!(bench.at(200), (0, Time::MAX));
+    }
+
+    #[test]
+    fn a_slot_that_is_given_back_wakes_nobody() {
+        let mut bench = Bench::new();
+        let id = bench.timers.insert();
+        bench.set(id, 10);
+        bench.timers.remove(id);
+        let next = bench.timers.insert();
+        assert_eq!(next, id, "the place is used again");
+        bench.set(next, 50);
+        assert_eq!(bench.at(10), (0, Time::from_millis(50)));
+        assert_eq!(bench.at(50).0, 1);
+    }
+
+    #[test]
+    fn only_those_who_wait_for_a_server_hear_of_it() {
+        let mut bench = Bench::new();
+        let (one, two) = (bench.timers.insert(), bench.timers.insert());
+        bench.set(one, 10);
+        bench.set(two, 10);
+        bench.timers.wait_for(one, 7);
+        bench.timers.wait_for(two, 8);
+        bench.timers.wake_waiting(7);
+        assert_eq!(bench.count.0.swap(0, Ordering::SeqCst), 1);
+        bench.timers.wake_waiting(9);
+        assert_eq!(bench.count.0.swap(0, Ordering::SeqCst), 0);
+    }
+}

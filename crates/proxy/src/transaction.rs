@@ -160,8 +160,10 @@ impl Attempts {
             return Ok(());
         }
         self.tried = Tried::default();
+        // A server that the checks have taken out gives way to others at once.
+        let pause = lease.server().shared.is_up();
         drop(lease);
-        if !matches!(failure, Failure::Down) {
+        if pause {
             let pause = asked.client.worker.now() + limits::RETRY_PAUSE.min(backend.plan.timeout.connect);
             let _ = asked.client.until(pause, |_| std::task::Poll::<()>::Pending).await;
         }

@@ -3,7 +3,6 @@
 //! Two directions that know nothing of each other but their common silence; the end of one is passed on as
 //! a half-close, and the other goes on.
 
-use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -40,43 +39,45 @@ impl<'a> Tunnel<'a> {
 
     /// Carries bytes both ways until both ends are done, one fails, or both are silent for too long.
     pub(crate) async fn run(&mut self) -> State {
-        poll_fn(|cx| {
-            let (client, worker) = (self.client, &self.client.worker);
-            if self.open[0] {
-                match self.up.pump(worker, &client.io, self.server, cx) {
-                    Ok(Stand::Done) => {
-                        self.open[0] = false;
-                        half_close(self.server);
+        let client = self.client;
+        let worker = &client.worker;
+        client
+            .drive(|cx| {
+                if self.open[0] {
+                    match self.up.pump(worker, &client.io, self.server, cx) {
+                        Ok(Stand::Done) => {
+                            self.open[0] = false;
+                            half_close(self.server);
+                        }
+                        Ok(_) => {}
+                        Err(Broken::Source) => return Poll::Ready(*b"CD"),
+                        Err(_) => return Poll::Ready(*b"SD"),
                     }
-                    Ok(_) => {}
-                    Err(Broken::Source) => return Poll::Ready(*b"CD"),
-                    Err(_) => return Poll::Ready(*b"SD"),
                 }
-            }
-            if self.open[1] {
-                match self.down.pump(worker, self.server, &client.io, cx) {
-                    Ok(Stand::Done) => {
-                        self.open[1] = false;
-                        half_close(&client.io);
+                if self.open[1] {
+                    match self.down.pump(worker, self.server, &client.io, cx) {
+                        Ok(Stand::Done) => {
+                            self.open[1] = false;
+                            half_close(&client.io);
+                        }
+                        Ok(_) => {}
+                        Err(Broken::Source) => return Poll::Ready(*b"SD"),
+                        Err(_) => return Poll::Ready(*b"CD"),
                     }
-                    Ok(_) => {}
-                    Err(Broken::Source) => return Poll::Ready(*b"SD"),
-                    Err(_) => return Poll::Ready(*b"CD"),
                 }
-            }
-            if self.open == [false; 2] {
-                return Poll::Ready(*b"--");
-            }
-            if self.up.has_read | self.up.has_written | self.down.has_read | self.down.has_written {
-                self.last = worker.now();
-                for half in [&mut self.up, &mut self.down] {
-                    half.has_read = false;
-                    half.has_written = false;
+                if self.open == [false; 2] {
+                    return Poll::Ready(*b"--");
                 }
-            }
-            client.poll_deadline(self.last + self.silence, cx).map(|_| *b"sD")
-        })
-        .await
+                if self.up.has_read | self.up.has_written | self.down.has_read | self.down.has_written {
+                    self.last = worker.now();
+                    for half in [&mut self.up, &mut self.down] {
+                        half.has_read = false;
+                        half.has_written = false;
+                    }
+                }
+                client.poll_deadline(self.last + self.silence, cx).map(|_| *b"sD")
+            })
+            .await
     }
 }
 
@@ -173,7 +174,8 @@ async fn open(
             account.redispatched = true;
             counters.redispatches.add(1);
         } else {
-            tokio::time::sleep(crate::limits::RETRY_PAUSE.min(backend.plan.timeout.connect)).await;
+            let pause = client.worker.now() + crate::limits::RETRY_PAUSE.min(backend.plan.timeout.connect);
+            let _ = client.until(pause, |_| Poll::<()>::Pending).await;
         }
     }
 }

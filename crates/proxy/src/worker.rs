@@ -84,6 +84,7 @@ impl Front {
 pub(crate) struct Worker {
     pub(crate) index: usize,
     origin: Instant,
+    now: Cell<Time>,
     /// Milliseconds from 1970 to `origin`, set right again every second.
     wall_ms: Cell<u64>,
     pub(crate) timers: RefCell<Timers>,
@@ -121,6 +122,7 @@ pub(crate) fn run(
     let worker = Rc::new(Worker {
         index,
         origin: Instant::now(),
+        now: Cell::default(),
         wall_ms: Cell::new(0),
         timers: RefCell::default(),
         buffers: RefCell::default(),
@@ -141,9 +143,14 @@ pub(crate) fn run(
 }
 
 impl Worker {
-    /// Now, since the worker's start.
+    /// Now, since the worker's start; as of the last [`Worker::tick`].
     pub(crate) fn now(&self) -> Time {
-        Time::from_nanos(self.origin.elapsed().as_nanos() as u64)
+        self.now.get()
+    }
+
+    /// Looks at the clock. Called whenever a task goes on after waiting.
+    pub(crate) fn tick(&self) {
+        self.now.set(Time::from_nanos(self.origin.elapsed().as_nanos() as u64));
     }
 
     /// Milliseconds since 1970 of a moment.
@@ -152,6 +159,7 @@ impl Worker {
     }
 
     fn set_wall_clock(&self) {
+        self.tick();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         self.wall_ms.set(wall.saturating_sub(self.now().as_millis()));
     }
@@ -223,6 +231,7 @@ impl Worker {
         tokio::task::spawn_local(self.clone().flush_log());
         tokio::task::spawn_local(self.clone().sweep());
         while let Some(command) = commands.recv().await {
+            self.tick();
             match command {
                 Command::Setup { setup, listeners, done } => {
                     self.set_up(&setup, listeners);
@@ -333,6 +342,7 @@ impl Worker {
         let mut sleep = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         poll_fn(|cx| {
             loop {
+                self.tick();
                 let next = self.timers.borrow_mut().expire(self.now(), cx.waker());
                 let moment = self.origin + Duration::from_nanos(next.as_nanos().min(1 << 60));
                 sleep.as_mut().reset(moment.into());

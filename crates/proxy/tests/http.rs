@@ -1,5 +1,7 @@
 //! HTTP/1 through the proxy, one behaviour a test.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;
@@ -397,7 +399,7 @@ fn what_a_broken_server_says_never_reaches_a_client() {
         client.send(get("/"));
         assert!(client.message().0.starts_with("HTTP/1.1 502"));
         let line = proxy.lines(2).remove(0);
-        assert!(line.contains(&format!(" 502 ")) && line.contains(state), "{line}");
+        assert!(line.contains(" 502 ") && line.contains(state), "{line}");
         assert_eq!(proxy.status().backends[0].servers[0].response_errors_total, 2);
     }
 }

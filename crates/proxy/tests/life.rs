@@ -1,5 +1,7 @@
 //! Plans that change, drains, the death of the supervisor, checks, the status and the log.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::process::ExitCode;

@@ -1,5 +1,7 @@
 //! Time-outs, retries and queues, one behaviour a test.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::net::TcpListener;

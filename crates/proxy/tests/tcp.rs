@@ -1,5 +1,7 @@
 //! TCP mode, one behaviour a test.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! The HTTP/1 torture suite, where it is at hand: `h1-torture.py` and `h1-torture.jsonl` in the directory
 //! that `RELAIS_SUITES` names, or in `../shared/suites` beside the workspace or `../../shared/suites`.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::path::PathBuf;

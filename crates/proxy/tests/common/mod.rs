@@ -1,5 +1,5 @@
 //! A proxy in a thread with a channel to order it about, and small servers and clients around it.
-#![allow(dead_code, missing_docs, clippy::unwrap_used)] // each test file uses its part
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)] // each test file uses its part
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
