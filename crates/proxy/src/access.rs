@@ -7,10 +7,13 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+
+use tokio::sync::Notify;
 
 use crate::counters::lock;
 use crate::limits;
@@ -86,20 +89,29 @@ pub(crate) struct Log {
     sink: Arc<Sink>,
     sender: SyncSender<Vec<u8>>,
     block: Vec<u8>,
+    begun: Rc<Notify>,
     date: DateCache,
 }
 
 impl Log {
     pub(crate) fn new(sink: Arc<Sink>, sender: SyncSender<Vec<u8>>) -> Log {
-        Log { sink, sender, block: Vec::new(), date: DateCache::default() }
+        Log { sink, sender, block: Vec::new(), begun: Rc::default(), date: DateCache::default() }
     }
 
     pub(crate) fn is_on(&self) -> bool {
         self.sink.is_on()
     }
 
+    /// Hears of the first line of each block.
+    pub(crate) fn begun(&self) -> Rc<Notify> {
+        self.begun.clone()
+    }
+
     /// Writes one line.
     pub(crate) fn write(&mut self, entry: &Entry<'_>) {
+        if self.block.is_empty() {
+            self.begun.notify_one();
+        }
         if self.block.capacity() == 0 {
             self.block.reserve_exact(limits::LOG_BYTES + limits::LOG_LINE_BYTES);
         }

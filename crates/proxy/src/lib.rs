@@ -36,7 +36,10 @@ mod worker;
 pub fn main() -> ExitCode {
     relais_ipc::journal::init("proxy");
     raise_descriptor_limit();
-    finish(serve(Channel::from_stdin))
+    finish(serve(|| {
+        ignore_signals()?;
+        Channel::from_stdin()
+    }))
 }
 
 /// As [`main`], with the channel behind `socket`: for those who run a proxy in a thread.
@@ -48,6 +51,16 @@ fn serve(channel: impl FnOnce() -> std::io::Result<Channel>) -> std::io::Result<
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async { process::run(channel()?).await })
+}
+
+/// A service manager or a terminal may signal every process at once; the end of this one is for the supervisor
+/// to say, which drains it first, or for the end of its channel.
+fn ignore_signals() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        drop(signal(kind)?); // once asked for, a signal never again has its default effect
+    }
+    Ok(())
 }
 
 /// A connection is two descriptors; the limit that a login shell sets is for login shells.

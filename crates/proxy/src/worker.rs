@@ -356,6 +356,8 @@ impl Worker {
 
     async fn flush_log(self: Rc<Self>) {
         loop {
+            let begun = self.log.borrow().begun();
+            begun.notified().await;
             tokio::time::sleep(limits::LOG_EVERY).await;
             self.log.borrow_mut().flush();
         }
