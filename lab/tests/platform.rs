@@ -8,12 +8,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use relais_lab::application::Application;
-use relais_lab::balancer::Stack;
-use relais_lab::commands::{self, DrillOptions};
-use relais_lab::drill::Drill;
 use relais_lab::netns::{self, Netns};
 use relais_lab::platform::{Lab, Settings};
-use serde_json::Value;
 
 mod common;
 use common::{root, until};
@@ -103,51 +99,4 @@ fn a_lab_of_a_wrong_name_or_that_is_not_there_is_refused() {
     }
     let error = Lab::attach("nobody-made-this").unwrap_err();
     assert!(error.contains("relais lab up"), "{error}");
-}
-
-/// The peer is the oracle of the drill itself: its outages are known (three advertisements and the skew for a
-/// lost machine), whatever Relais does.
-#[test]
-fn the_drill_sees_what_haproxy_and_keepalived_are_known_to_do() {
-    let test = "the_drill_sees_what_haproxy_and_keepalived_are_known_to_do";
-    let has = |program: &str| PathBuf::from("/usr/sbin").join(program).exists();
-    if !root(test) {
-        return;
-    }
-    if !has("haproxy") || !has("keepalived") || Application::installed() != Application::Tomcat {
-        eprintln!("SKIPPED: {test} needs haproxy, keepalived and Tomcat");
-        assert!(std::env::var_os("CI").is_none(), "CI must run {test}");
-        return;
-    }
-    let settings = Settings { id: id("peer"), stack: Stack::Peer, ..Settings::new() };
-    let mut options =
-        DrillOptions { drill: Drill::BalancerMachine, times: 2, json: true, silent: false, settings };
-    let drill = |options: &DrillOptions| {
-        let mut out = Vec::new();
-        commands::drill(options, &mut out).unwrap();
-        let lines = String::from_utf8(out).unwrap();
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
-    };
-    let lines = drill(&options);
-    assert_eq!(lines.len(), 3);
-    let total = &lines[2];
-    assert_eq!((total["name"].as_str(), total["runs"].as_u64()), (Some("balancer-machine"), Some(2)));
-    let outage = total["longest_outage_ms"].as_f64().unwrap();
-    assert!(
-        (90.0..=400.0).contains(&outage),
-        "three times 50 ms and the skew, less the moment of the break: {total}"
-    );
-    assert!(total["requests"].as_u64().unwrap() > 2000, "{total}");
-    for run in &lines[..2] {
-        assert_ne!(run["holder_before"], run["holders_after"][0], "{run}");
-        assert_eq!(run["recovered"], true);
-        assert!(run["holders_ms"]["neither"].as_f64().unwrap() >= 90.0, "{run}");
-    }
-
-    options.settings.failover = false;
-    options.times = 1;
-    let lines = drill(&options);
-    assert_eq!(lines[0]["recovered"], false);
-    assert!(lines[1]["longest_outage_ms"].as_f64().unwrap() > 5000.0);
-    assert!(lines[1]["failed"].as_u64().unwrap() > 0);
 }
