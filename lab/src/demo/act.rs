@@ -187,7 +187,7 @@ pub(crate) async fn obey(
                 for balancer in &view.balancers {
                     platform.expect_orphans(balancer.processes.iter().skip(1).filter_map(|process| process.pid));
                 }
-                let closed = look_back(state, view, pending.as_ref());
+                let closed = look_back(state, view, &mut pending);
                 closed.iter().for_each(|row| say(&line(row)));
                 if !greeted && (state.lock().view.holder.is_some() || state.now_ms() > GREET_AFTER_MS) {
                     greeted = true;
@@ -199,9 +199,17 @@ pub(crate) async fn obey(
 }
 
 /// Puts a new view in place and brings the rows up to date; the rows that were closed.
-fn look_back(state: &State, view: View, pending: Option<&Pending>) -> Vec<Row> {
+fn look_back(state: &State, view: View, pending: &mut Option<Pending>) -> Vec<Row> {
     let now_ms = state.now_ms();
     let mut changing = state.lock();
+    if changing.ledger.open_row().is_none()
+        && let Some((target, action, what)) = died(&changing.view, &view)
+    {
+        // Some time between the last look and this one.
+        let since_ms = now_ms.saturating_sub(2 * LOOK_EVERY.as_millis() as u64);
+        let row = changing.ledger.discover(since_ms, &what, &target);
+        *pending = Some(Pending { row, target, action, before: changing.view.clone() });
+    }
     if let Some(pending) = pending
         && changing.ledger.open_row().is_some_and(|row| row.id == pending.row)
     {
@@ -209,6 +217,32 @@ fn look_back(state: &State, view: View, pending: Option<&Pending>) -> Vec<Row> {
     }
     changing.view = view;
     changing.ledger.pass(now_ms)
+}
+
+/// Who died between two looks though nobody did anything here: where, as what act, and in words.
+fn died(before: &View, now: &View) -> Option<(String, Action, String)> {
+    for old in before.balancers.iter().filter(|old| !old.stopping) {
+        let new = now.balancer(&old.name)?;
+        for process in old.processes.iter().filter(|process| process.pid.is_some()) {
+            let same = new.processes.iter().find(|other| other.role == process.role);
+            let action = match process.role.as_str() {
+                "proxy" => Action::KillWorker,
+                "vip" => Action::KillVip,
+                "control" => Action::KillControl,
+                _ => Action::KillSupervisor,
+            };
+            // A supervisor that does not answer just now says nothing about its children.
+            if same.is_some_and(|same| same.pid != process.pid) {
+                let what = format!("{} killed from outside", process.role);
+                return Some((old.name.clone(), action, what));
+            }
+        }
+    }
+    let instances =
+        |view: &View| view.servers.iter().flat_map(|server| server.instances.clone()).collect::<Vec<_>>();
+    let gone =
+        instances(before).into_iter().zip(instances(now)).find(|(old, new)| old.running && !new.running);
+    gone.map(|(old, _)| (old.name, Action::Kill, "instance killed from outside".to_owned()))
 }
 
 /// Does an act; its row is open from the moment before it.
@@ -364,10 +398,10 @@ fn typed(line: &str) -> Result<Option<Act>, String> {
 
 /// A closed row for the terminal.
 fn line(row: &Row) -> String {
-    let Row { what, target, outage_ms, failed, then, .. } = row;
+    let Row { what, target, outage_ms, slowest_ms, failed, then, .. } = row;
     let then = if then.is_empty() { String::new() } else { format!("; {then}") };
     format!(
-        "  {target}: {what}: longest time without an answer {outage_ms} ms, {failed} failed requests{then}"
+        "  {target}: {what}: {outage_ms} ms without an answer, slowest answer {slowest_ms} ms, {failed} failed{then}"
     )
 }
 
@@ -399,6 +433,7 @@ fn greet(platform: &Platform, state: &State) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::watch::{InstanceView, ProcessView, ServerView};
 
     #[test]
     fn what_is_typed_is_an_action_and_the_holder_unless_somebody_is_named() {
@@ -442,5 +477,40 @@ mod tests {
             then(&pending(Action::Kill, "tomcat1-1"), &view("haproxy1")),
             "the other instances answer"
         );
+    }
+
+    #[test]
+    fn a_death_that_nobody_asked_for_is_noticed_and_a_planned_one_is_not() {
+        let process = |role: &str, pid| ProcessView { role: role.into(), pid, ..Default::default() };
+        let view = |stopping, supervisor, proxy, running| View {
+            balancers: vec![BalancerView {
+                name: "haproxy1".into(),
+                stopping,
+                processes: vec![process("supervisor", supervisor), process("proxy", proxy)],
+                ..Default::default()
+            }],
+            servers: vec![ServerView {
+                instances: vec![InstanceView { name: "tomcat1-1".into(), running, ..Default::default() }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let well = view(false, Some(1), Some(2), true);
+        let action =
+            |before: &View, now: &View| died(before, now).map(|(target, action, _)| (target, action));
+        assert_eq!(died(&well, &well), None);
+        assert_eq!(
+            action(&well, &view(false, Some(1), Some(3), true)),
+            Some(("haproxy1".into(), Action::KillWorker))
+        );
+        assert_eq!(
+            action(&well, &view(false, None, Some(2), true)),
+            Some(("haproxy1".into(), Action::KillSupervisor))
+        );
+        assert_eq!(
+            action(&well, &view(false, Some(1), Some(2), false)),
+            Some(("tomcat1-1".into(), Action::Kill))
+        );
+        assert_eq!(died(&view(true, Some(1), Some(2), true), &view(false, None, None, true)), None);
     }
 }

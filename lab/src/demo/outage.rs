@@ -20,6 +20,9 @@ const SHORTEST_MS: u64 = 2_000;
 /// A gap below this is no outage: it is the probe's own rhythm, or a busy machine's.
 const NOTICED_MS: u64 = 30;
 
+/// An answer that took this long is trouble too, though no outage.
+const SLOW_MS: u64 = 500;
+
 /// One request of the probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
@@ -45,6 +48,8 @@ pub(crate) struct Row {
     pub(crate) kind: &'static str,
     /// Longest time without an answer so far, milliseconds.
     pub(crate) outage_ms: u64,
+    /// The slowest answer so far, milliseconds.
+    pub(crate) slowest_ms: u64,
     /// Requests that failed since.
     pub(crate) failed: u64,
     /// Who took over, or how it was healed.
@@ -83,6 +88,11 @@ impl Ledger {
             return;
         }
         self.measure(now_ms);
+        let slow_ms = u64::from(sample.took_us) / 1000;
+        self.open_rows().for_each(|row| row.slowest_ms = row.slowest_ms.max(slow_ms));
+        if slow_ms >= SLOW_MS {
+            self.last_trouble_ms = now_ms;
+        }
         self.last_answer_ms = Some(now_ms);
     }
 
@@ -110,6 +120,7 @@ impl Ledger {
             target: target.to_owned(),
             kind,
             outage_ms: 0,
+            slowest_ms: 0,
             failed: 0,
             then: String::new(),
             done: false,
@@ -118,6 +129,23 @@ impl Ledger {
             self.rows.pop_front();
         }
         self.next_id
+    }
+
+    /// Something was done to the platform by somebody else, after `since_ms` and before now: as [`Ledger::open`],
+    /// with what it has cost already.
+    pub(crate) fn discover(&mut self, since_ms: u64, what: &str, target: &str) -> u64 {
+        let id = self.open(since_ms, "kill", what, target);
+        let ended = |sample: &&Sample| sample.sent_ms + u64::from(sample.took_us) / 1000;
+        let recent = self.samples.iter().rev().take(MAX_SAMPLES / 10);
+        let (mut answers, failures): (Vec<_>, Vec<_>) = recent.partition(|sample| sample.answered);
+        answers.sort_by_key(ended);
+        let gaps = answers.windows(2).filter(|pair| ended(&pair[1]) >= since_ms);
+        let longest = gaps.map(|pair| ended(&pair[1]) - ended(&pair[0])).max().unwrap_or_default();
+        let failed = failures.iter().filter(|failure| ended(failure) >= since_ms).count() as u64;
+        for row in self.open_rows() {
+            (row.outage_ms, row.failed) = (longest, failed);
+        }
+        id
     }
 
     /// What came of it.
@@ -183,10 +211,14 @@ mod tests {
         answered(&mut ledger, 0, 1_000);
         ledger.open(1_000, "kill", "link cut", "haproxy1");
         ledger.sample(Sample { sent_ms: 1_000, took_us: 150_000, answered: false }, 1_150);
-        answered(&mut ledger, 1_200, 4_000);
+        answered(&mut ledger, 1_200, 2_005);
+        ledger.sample(Sample { sent_ms: 1_005, took_us: 1_000_000, answered: true }, 2_005);
+        answered(&mut ledger, 2_005, 3_000);
+        assert_eq!(ledger.pass(3_000), [], "a second after an answer that took a second");
+        answered(&mut ledger, 3_000, 4_000);
         let closed = ledger.pass(4_000);
-        assert_eq!((closed[0].outage_ms, closed[0].failed), (1_201 - 996, 1));
-        assert_eq!((ledger.requests, ledger.failed), (761, 1));
+        assert_eq!((closed[0].outage_ms, closed[0].slowest_ms, closed[0].failed), (1_201 - 996, 1_000, 1));
+        assert_eq!((ledger.requests, ledger.failed), (762, 1));
     }
 
     #[test]
@@ -214,6 +246,19 @@ mod tests {
         ledger.pass(7_000);
         let outages: Vec<_> = ledger.rows().map(|row| (row.outage_ms, row.done)).collect();
         assert_eq!(outages, [(105, true), (5, true)]);
+    }
+
+    #[test]
+    fn what_somebody_else_did_costs_what_it_cost_before_it_was_seen() {
+        let mut ledger = Ledger::default();
+        answered(&mut ledger, 0, 1_000);
+        ledger.sample(Sample { sent_ms: 1_000, took_us: 20_000, answered: false }, 1_020);
+        answered(&mut ledger, 1_050, 1_090);
+        ledger.discover(990, "proxy killed from outside", "haproxy1");
+        let row = ledger.open_row().unwrap();
+        assert_eq!((row.at_ms, row.outage_ms, row.failed), (990, 1_051 - 996, 1));
+        answered(&mut ledger, 1_200, 1_300);
+        assert_eq!(ledger.open_row().unwrap().outage_ms, 1_201 - 1_086);
     }
 
     #[test]

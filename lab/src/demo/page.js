@@ -237,6 +237,8 @@ function drawWires() {
 /** Height of a latency: a logarithm from 0.2 ms at the bottom to 5 s at the top. */
 const height = (us) => Math.min(1, Math.max(.03, Math.log(us / 200) / Math.log(5_000_000 / 200)));
 
+const SCALE = [[1_000, "1 ms"], [10_000, "10 ms"], [100_000, "100 ms"], [1_000_000, "1 s"]];
+
 function drawStrip() {
   const canvas = $("strip");
   const ratio = devicePixelRatio || 1;
@@ -246,7 +248,7 @@ function drawStrip() {
   const pen = canvas.getContext("2d");
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
-  const [go, slow, bad, line, soft] = ["--go", "--slow", "--bad", "--line", "--soft"].map(colour);
+  const [go, slow, bad, line, soft, card] = ["--go", "--slow", "--bad", "--line", "--soft", "--card"].map(colour);
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, tall);
   pen.font = "11px system-ui, sans-serif";
@@ -254,11 +256,9 @@ function drawStrip() {
   const [top, bottom] = [14, tall - 16];
   const y = (us) => bottom - height(us) * (bottom - top);
   pen.lineWidth = 1;
-  for (const [us, name] of [[1_000, "1 ms"], [10_000, "10 ms"], [100_000, "100 ms"], [1_000_000, "1 s"]]) {
+  for (const [us] of SCALE) {
     pen.strokeStyle = line;
     pen.beginPath(); pen.moveTo(0, y(us) + .5); pen.lineTo(width, y(us) + .5); pen.stroke();
-    pen.fillStyle = soft;
-    pen.fillText(name, 0, y(us) - 2);
   }
   // A little behind, so that the last second's answers are there when their column comes in.
   const now = performance.now() - clock - 400;
@@ -275,6 +275,14 @@ function drawStrip() {
     pen.fillStyle = failed ? bad : took > SLOW_US ? slow : go;
     const from = failed ? top : y(took);
     pen.fillRect(at, from, 1, bottom - from);
+  }
+  // With a halo, since the answers are behind.
+  pen.lineWidth = 3;
+  pen.strokeStyle = card;
+  pen.fillStyle = soft;
+  for (const [us, name] of SCALE) {
+    pen.strokeText(name, 0, y(us) - 2);
+    pen.fillText(name, 0, y(us) - 2);
   }
   let right = width;
   for (const row of [...state.rows].reverse()) {
@@ -311,13 +319,14 @@ function drawRows() {
   }));
   for (const row of rows.filter((one) => one.done && !announced.has(one.id))) {
     announced.add(row.id);
-    put($("live"), `${row.target}: ${row.what}. ${verdict(row)} ${row.then}`);
+    put($("live"), `${row.what}. ${sentence(row)}`);
   }
 }
 
 const verdict = (row) => noticed(row)
-  ? `${span(row.outage_ms)} without an answer, ${plural(row.failed, "failed request")}.`
-  : "No client noticed.";
+  ? `${span(row.outage_ms)} without an answer, ${plural(row.failed, "failed request")}`
+  : "no client noticed";
+const sentence = (row) => `${row.target}: ${[verdict(row), row.then].filter(Boolean).join("; ")}.`;
 
 function rowElement(row, key) {
   const cost = row.failed > 0 || row.outage_ms >= 1000 ? "bad" : row.outage_ms >= 300 ? "slow" : "";
@@ -331,7 +340,8 @@ function rowElement(row, key) {
     make("span", { class: "when" }, `${minutes}:${seconds}`),
     make("span", { class: "what" }, make("b", {}, row.target), ` ${row.what}`, make("span", { class: "then" }, then)),
     make("span", { class: `cost ${cost}` }, make("b", {}, span(row.outage_ms)), make("span", { class: "bar" }, bar)),
-    make("span", { class: `failed ${row.failed ? "bad" : ""}` }, row.failed ? `${number.format(row.failed)} failed` : "0 failed"));
+    make("span", { class: `failed ${row.failed ? "bad" : ""}` }, `${number.format(row.failed)} failed`,
+      make("small", {}, `slowest ${span(row.slowest_ms)}`)));
 }
 
 function drawEnrolments() {
@@ -395,9 +405,16 @@ async function closed(id) {
   return null;
 }
 
+/** Waits until what was killed or stopped is dead, or cut off: a planned stop lets its clients finish. */
+async function stopped(target) {
+  const alive = () => state.balancers.some((one) => one.name === target && one.running && one.linked);
+  for (let looks = 0; tour.running && alive() && looks < 150; looks += 1) {
+    await new Promise((resolve) => { setTimeout(resolve, 100); });
+  }
+}
+
 async function takeTour() {
   tour.running = true;
-  document.body.classList.add("touring");
   $("tour-card").hidden = false;
   $("tour-next").hidden = false;
   put($("tour-stop"), "End the tour");
@@ -415,9 +432,10 @@ async function takeTour() {
     const done = await act(step.target, step.action);
     const row = done && await closed(done.row);
     if (!tour.running) return;
-    put($("tour-result"), row ? `${row.target}: ${verdict(row)} ${row.then}${row.then ? "." : ""}` : "");
+    put($("tour-result"), row ? sentence(row) : "");
     await pause(5000);
     if (done && step.revive) {
+      await stopped(done.target);
       const revived = tour.running && await act(done.target, step.revive);
       if (revived) await closed(revived.row);
     }
@@ -430,12 +448,12 @@ async function takeTour() {
   put($("tour-result"), "");
   $("tour-next").hidden = true;
   put($("tour-stop"), "Close");
+  $("tour-stop").focus({ preventScroll: true });
 }
 
 function endTour() {
   tour.running = false;
   tour.skip?.();
-  document.body.classList.remove("touring");
   $("tour-card").hidden = true;
   $("tour").focus();
 }
