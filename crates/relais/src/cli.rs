@@ -1,6 +1,8 @@
 //! The command line (design §2). Every command ends with 0 when it did what was asked, 1 when it could
 //! not, 2 when the command line itself was wrong.
 
+mod demo;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +61,8 @@ enum Command {
     },
     #[command(flatten)]
     Lab(commands::lab::Command),
+    /// Run the whole platform on this machine, to watch and to break: no root, nothing to install
+    Demo(demo::Demo),
     /// One of the processes that `relais run` starts
     #[command(hide = true)]
     #[command(subcommand)]
@@ -92,6 +96,10 @@ enum Child {
         #[arg(long, value_name = "DIR")]
         store: PathBuf,
     },
+    /// The controller of `relais demo`
+    Demo(demo::Inside),
+    /// What takes it into namespaces
+    DemoDoor(demo::Inside),
 }
 
 impl Cli {
@@ -106,6 +114,7 @@ impl Cli {
             Command::Apply { file, run_dir } => commands::apply(&file, &run_dir.run_dir),
             Command::Status { json, run_dir } => commands::status::run(&run_dir.run_dir, json),
             Command::Lab(command) => command.run(),
+            Command::Demo(demo) => demo.run(),
             Command::Child(role) => child(role),
         }
     }
@@ -123,5 +132,7 @@ fn child(child: Child) -> ExitCode {
         Child::App { listen, name, store } => {
             relais_lab::app::main(relais_lab::app::Args { listen, name, store })
         }
+        Child::Demo(inside) => relais_lab::demo::controller(inside.into()),
+        Child::DemoDoor(inside) => relais_lab::demo::door(inside.into()),
     }
 }
