@@ -1,17 +1,106 @@
-//! `relais demo`, `relais lab` and `relais drill`: the whole platform on this one machine.
+//! `relais lab` and `relais drill`: the command line of [`relais_lab::commands`].
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand};
+use relais_lab::application::Application;
+use relais_lab::balancer::Stack;
+use relais_lab::commands::{self, DrillOptions};
+use relais_lab::drill::Drill;
+use relais_lab::platform::Settings;
+
+use super::fail;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// x
-    Lab,
+    /// The whole platform in network namespaces of this machine (as root)
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Break one thing in a lab, repair it, and say what a client saw
+    Drill {
+        /// What to break
+        #[arg(value_parser = PossibleValuesParser::new(Drill::ALL.map(Drill::name)))]
+        name: String,
+        /// How often
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        times: u32,
+        /// One JSON object a run, and a last one for all of them
+        #[arg(long)]
+        json: bool,
+        /// A machine goes deaf instead of losing its carrier
+        #[arg(long)]
+        silent: bool,
+        /// With nobody to take over: the drill must then see an outage, or it could not see any
+        #[arg(long)]
+        no_failover: bool,
+        #[command(flatten)]
+        with: With,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lab {
+    /// Make it; it stays until `relais lab down`
+    Up {
+        #[command(flatten)]
+        with: With,
+    },
+    /// Say what is up in it and who holds the address
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove all of it, also after a crash
+    Down,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct With {
+    /// HAProxy + keepalived instead of Relais
+    #[arg(long)]
+    peer: bool,
+    /// The embedded application even where Tomcat is installed
+    #[arg(long)]
+    embedded: bool,
+    /// VRRP advertisement interval, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(10..=40_950))]
+    advertise: u64,
+}
+
+impl With {
+    fn settings(self, failover: bool) -> Settings {
+        let defaults = Settings::new();
+        Settings {
+            stack: if self.peer { Stack::Peer } else { Stack::Relais },
+            application: if self.embedded { Application::Embedded } else { defaults.application },
+            failover,
+            advertise_ms: self.advertise,
+            ..defaults
+        }
+    }
 }
 
 impl Command {
     pub(crate) fn run(self) -> ExitCode {
-        ExitCode::SUCCESS
+        let out = &mut std::io::stdout().lock();
+        let id = Settings::new().id;
+        let done = match self {
+            Command::Lab(Lab::Up { with }) => commands::up(with.settings(true), out),
+            Command::Lab(Lab::Status { json }) => commands::status(&id, json, out),
+            Command::Lab(Lab::Down) => commands::down(&id, out),
+            Command::Drill { name, times, json, silent, no_failover, with } => {
+                // The command line has checked the name against this very list.
+                let drill = Drill::ALL.into_iter().find(|drill| drill.name() == name);
+                let drill = drill.unwrap_or(Drill::BalancerMachine);
+                let settings = with.settings(!no_failover);
+                commands::drill(&DrillOptions { drill, times, json, silent, settings }, out)
+            }
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => fail(&why.to_string()),
+        }
     }
 }

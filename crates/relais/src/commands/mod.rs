@@ -3,7 +3,7 @@
 pub(crate) mod lab;
 pub(crate) mod status;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,7 +24,8 @@ pub(crate) fn check(file: &Path) -> ExitCode {
         Ok(text) => text,
         Err(why) => return fail(&why),
     };
-    let report = relais_config::check(&file.display().to_string(), &text);
+    let colour = io::stdout().is_terminal();
+    let report = relais_config::check(&file.display().to_string(), &text, colour);
     print(&report.text);
     if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -52,6 +53,7 @@ pub(crate) fn apply(file: &Path, run_dir: &Path) -> ExitCode {
             print(&format!("{shown} is in force (generation {generation})\n"));
             ExitCode::SUCCESS
         }
+        Ok(Answer::Refused { why }) if why.contains('\n') => fail(&format!("nothing was changed:\n{why}")),
         Ok(Answer::Refused { why }) => fail(&format!("nothing was changed: {why}")),
         Ok(other) => fail(&format!("the node answered something else: {other:?}")),
         Err(why) => fail(&why),

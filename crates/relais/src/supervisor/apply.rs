@@ -141,6 +141,7 @@ async fn refuse(asked_by: Option<Channel>, why: &str) {
             warn!("a plan was refused and nothing was changed: {first}");
             answer(&channel, &Answer::Refused { why: why.to_owned() }).await;
         }
+        None if why.contains('\n') => error!("nothing was changed:\n{why}"),
         None => error!("nothing was changed: {why}"),
     }
 }

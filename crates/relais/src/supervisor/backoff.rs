@@ -5,7 +5,7 @@ use std::time::Duration;
 use relais_base::Time;
 
 /// A child that lived this long is healthy; its next death is a first one again.
-const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+const HEALTHY_AFTER: Duration = Duration::from_secs(3);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
@@ -19,7 +19,7 @@ impl Backoff {
     /// How long to wait before the next start, for a child that was started at `born` and died at `died`.
     ///
     /// The first death is healed at once, since that is what keeps an outage short. A child that dies
-    /// again within 10 s waits 100 ms, then twice as long each time, up to 5 s.
+    /// again within 3 s waits 100 ms, then twice as long each time, up to 5 s.
     pub(crate) fn delay(&mut self, born: Time, died: Time) -> Duration {
         if died.since(born) >= HEALTHY_AFTER {
             self.quick_deaths = 0;
