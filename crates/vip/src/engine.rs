@@ -18,6 +18,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::netlink::{Interface, Netlink, News};
+use crate::relay;
 use crate::sys;
 use crate::wire::Wire;
 
@@ -162,7 +163,7 @@ impl Engine {
             self.read_news();
             self.read_commands();
             self.run_timers();
-            self.vips.retain(|vip| !vip.dropped || vip.leaving);
+            self.forget_dropped();
             self.report_hand_over();
             self.publish();
         }
@@ -371,19 +372,23 @@ impl Engine {
     /// Puts a plan in force: what stays keeps its state, what goes is handed over, what comes begins.
     fn apply(&mut self, specs: Vec<Spec>, resumes: &[(String, Time)]) {
         for v in 0..self.vips.len() {
-            let old = &self.vips[v].spec;
+            let Vip { spec: old, dropped, .. } = &self.vips[v];
             let stays = specs.iter().any(|new| new.name == old.name && is_same_router(new, old));
             let replaced = specs.iter().any(|new| {
                 new.interface == old.interface
                     && (new.config.vrid == old.config.vrid || new.config.address == old.config.address)
             });
-            if !stays {
+            if replaced && (!stays || *dropped) {
                 self.vips[v].dropped = true;
-                self.vips[v].leaving = !replaced;
-                self.handle(v, if replaced { Input::Stop } else { Input::HandOver });
+                self.handle(v, Input::Stop);
+                self.vips[v].leaving = false;
+            } else if !stays && !*dropped {
+                self.vips[v].dropped = true;
+                self.vips[v].leaving = true;
+                self.handle(v, Input::HandOver);
             }
         }
-        self.vips.retain(|vip| !vip.dropped || vip.leaving);
+        self.forget_dropped();
         for spec in specs {
             let p = self.port(&spec.interface);
             let kept = |vip: &Vip| !vip.dropped && vip.spec.name == spec.name;
@@ -401,6 +406,12 @@ impl Engine {
         }
         self.handing_over = false;
         (0..self.ports.len()).for_each(|p| self.look_at(p)); // what is virtual may have changed
+    }
+
+    /// Dropped routers go when they have left, and what they relay has ended.
+    fn forget_dropped(&mut self) {
+        let done = |vip: &Vip| vip.dropped && !vip.leaving && vip.router.poll_timeout() == Time::MAX;
+        self.vips.retain(|vip| !done(vip));
     }
 
     /// Tells a router all that is known, and starts it.
@@ -453,6 +464,9 @@ impl Engine {
             match output {
                 Output::AddAddress | Output::RefreshLease => self.put_address(v, p),
                 Output::RemoveAddress => self.remove_address(v, p),
+                Output::LetGo => self.let_go(v, p),
+                Output::SendOnTo(old) => self.send_on(v, p, old),
+                Output::EndRelay => self.end_relay(v),
                 Output::Announce => {
                     let address = self.vips[v].router.config().address;
                     let port = &self.ports[p];
@@ -507,6 +521,44 @@ impl Engine {
                 "vip {name}: {address} could not be removed ({e}); the kernel will do it within {} s",
                 relais_vrrp::LEASE.as_secs() + 1
             )));
+        }
+    }
+
+    // ---- relay: a failure here costs the open connections, nothing else ---------------------------------------
+
+    fn let_go(&mut self, v: usize, p: usize) {
+        let address = self.vips[v].router.config().address;
+        let Link::Up(own) = self.link_of(p) else { return };
+        let done =
+            relay::mute(address, own).and_then(|()| self.netlink.accept_without_address(address, true));
+        if let Err(e) = done {
+            self.end_relay(v);
+            self.no_relay(v, &e);
+        }
+    }
+
+    fn send_on(&mut self, v: usize, p: usize, old: Ipv4Addr) {
+        let address = self.vips[v].router.config().address;
+        let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
+        if let Err(e) = relay::send_on(address, old, index) {
+            self.no_relay(v, &e);
+        }
+    }
+
+    fn no_relay(&self, v: usize, e: &std::io::Error) {
+        let name = &self.vips[v].spec.name;
+        self.tell(Event::Warn(format!(
+            "vip {name}: connections that are open do not survive this move, for the kernel has no nftables for \
+             it ({e}); load nf_tables and nft_dup_ipv4"
+        )));
+    }
+
+    fn end_relay(&mut self, v: usize) {
+        let address = self.vips[v].router.config().address;
+        let _ = relay::end(address); // where there is no nftables there is nothing to take away
+        if let Err(e) = self.netlink.accept_without_address(address, false) {
+            let name = &self.vips[v].spec.name;
+            self.tell(Event::Warn(format!("vip {name}: the local route for {address} stays ({e})")));
         }
     }
 

@@ -30,7 +30,9 @@ use crate::netlink::Netlink;
 
 mod engine;
 mod netlink;
+mod nft;
 mod privileges;
+mod relay;
 #[allow(unsafe_code)]
 mod sys;
 mod wire;
@@ -38,6 +40,8 @@ mod wire;
 /// How long a frontend whose process died may take to come back before the address goes elsewhere.
 /// A worker starts in some 10 ms; a connection made meanwhile waits in the kernel's queue.
 const HEALING_GRACE: Duration = Duration::from_millis(60);
+/// How long after the drain a relay is kept up: the cut connections' last segments.
+const AFTER_DRAIN: Duration = Duration::from_secs(1);
 /// Longest plan text, bytes.
 const MAX_PLAN: u64 = 16 * 1024 * 1024;
 /// Stack of the real-time thread, bytes: it is locked in memory as a whole.
@@ -224,6 +228,7 @@ fn wanted(plan: &Plan, node: &str) -> Result<(Vec<Ipv4Addr>, Vec<Spec>), String>
             preempt: vip.preempt == Preempt::Always,
             track: vip.track.iter().map(|id| plan.frontends[usize::from(id.0)].name.clone()).collect(),
             grace: HEALING_GRACE,
+            drain: plan.drain + AFTER_DRAIN,
         },
     });
     Ok((links.collect(), specs.collect()))

@@ -17,12 +17,18 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Route;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 /// Multicast groups of `rtnetlink(7)`: link changes and IPv4 address changes.
 const GROUPS: u32 = 0x1 | 0x10;
+/// Routing table `local`, and the number that marks routes as ours (`rtnetlink(7)`: above 4, free to use).
+const LOCAL_TABLE: u8 = 255;
+const OUR_PROTOCOL: u8 = 112;
 /// The kernel never puts more than this into one datagram.
 const BUFFER: usize = 32 * 1024;
 /// Most datagrams that one answer or one burst of news may consist of.
@@ -159,6 +165,32 @@ impl Netlink {
         let message = address_message(index, address, 32);
         match self.ask(Route::DelAddress(message), NLM_F_ACK, |_| ()) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Makes packets to `address` be taken for ours without its being on any interface, or ends that; whether
+    /// there was something to end.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn accept_without_address(&mut self, address: Ipv4Addr, accept: bool) -> io::Result<bool> {
+        let Some(loopback) = self.interface("lo")? else { return Ok(false) };
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = 32;
+        message.header.table = LOCAL_TABLE;
+        message.header.protocol = RouteProtocol::Other(OUR_PROTOCOL);
+        message.header.scope = RouteScope::Host;
+        message.header.kind = RouteType::Local;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+        message.attributes.push(RouteAttribute::Oif(loopback.index));
+        if accept {
+            let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+            return self.ask(Route::NewRoute(message), flags, |_| ()).map(|()| true);
+        }
+        match self.ask(Route::DelRoute(message), NLM_F_ACK, |_| ()) {
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(false),
             other => other.map(|()| true),
         }
     }

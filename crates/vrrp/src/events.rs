@@ -25,6 +25,8 @@ pub struct Config {
     pub track: Vec<Arc<str>>,
     /// How long a frontend may be [`Health::Healing`] before it counts as down.
     pub grace: Duration,
+    /// How long after a hand-over connections made before it go on through the old holder; zero: not at all.
+    pub drain: Duration,
 }
 
 /// Whether a tracked frontend serves.
@@ -86,6 +88,14 @@ pub enum Output {
     RefreshLease,
     /// Take the address off the interface if it is there.
     RemoveAddress,
+    /// Comes before `RemoveAddress`: connections that are open go on. Answer no ARP for the address, but
+    /// accept what its new holder sends on.
+    LetGo,
+    /// Comes before `AddAddress`: this node let go of the address, so send on to it what belongs to connections
+    /// that did not begin here.
+    SendOnTo(Ipv4Addr),
+    /// Undo `LetGo` and `SendOnTo`, also an earlier process's.
+    EndRelay,
     /// Tell the link by gratuitous ARP that the address is here.
     Announce,
     /// Send this from this source address.

@@ -98,6 +98,8 @@ pub struct Router {
     /// When we last advertised, and the interval that we promised: others count from there.
     promised: (Time, Duration),
     last_words: Option<LastWords>,
+    /// Until when connections older than a hand-over are relayed, on either side of it.
+    relay_until: Option<Time>,
     /// Oddities of others that were logged already.
     odd: Option<(Ipv4Addr, Duration, bool)>,
     counters: Counters,
@@ -128,6 +130,7 @@ impl Router {
             heard: now,
             departed: None,
             last_words: None,
+            relay_until: None,
             odd: None,
             counters: Counters::default(),
             outputs: VecDeque::new(),
@@ -165,6 +168,9 @@ impl Router {
         self.advance(now);
         self.reconsider();
         self.say_last_words();
+        if self.relay_until.is_some_and(|until| until <= self.now) {
+            self.end_relay();
+        }
         match self.phase {
             Phase::Fault { resume_until: Some(until) } if until <= self.now => {
                 self.phase = FAULT;
@@ -195,7 +201,8 @@ impl Router {
         let retry = self.refused.as_ref().map_or(Time::MAX, |(_, until)| *until);
         let can_speak = matches!(self.link, Link::Up(_));
         let words = self.last_words.filter(|_| can_speak).map_or(Time::MAX, |words| words.next);
-        own.min(healing).min(retry).min(words)
+        let relay = self.relay_until.unwrap_or(Time::MAX);
+        own.min(healing).min(retry).min(words).min(relay)
     }
 
     /// What to do now, in order; `None` when that is all.
@@ -305,6 +312,7 @@ impl Router {
             self.left("a new plan came while it was handed over".into());
         }
         self.retired = None;
+        self.end_relay();
         if !matches!(self.phase, Phase::Fault { .. }) {
             return;
         }
@@ -377,9 +385,11 @@ impl Router {
     }
 
     fn stop(&mut self) {
+        self.end_relay();
         if self.state() == State::Master {
             self.advertise(0);
         }
+        self.last_words = None;
         self.retired = Some("its process is stopping");
         self.fault("its process is stopping".into());
     }
@@ -436,6 +446,7 @@ impl Router {
             Phase::Master { .. } => self.contested(source, advertisement),
             Phase::Leaving { .. } => {
                 self.follow(source, advertisement);
+                self.begin_relay(Output::LetGo);
                 self.left(format!("it was handed over to {source}"));
             }
         }
@@ -539,8 +550,12 @@ impl Router {
                 late.as_millis()
             ));
         }
+        let released_by = *released_by;
+        if let Some(old) = released_by {
+            self.begin_relay(Output::SendOnTo(old));
+        }
         let silence = self.now.since(self.heard);
-        let reason = match (*released_by, self.master) {
+        let reason = match (released_by, self.master) {
             (Some(who), _) => format!("{who} gave it up"),
             (None, Some((who, _))) if silence >= self.master_interval * 3 => {
                 format!("{who} stopped advertising for {} ms", silence.as_millis())
@@ -735,8 +750,26 @@ impl Router {
         self.outputs.push_back(Output::HandedOver);
     }
 
+    fn begin_relay(&mut self, output: Output) {
+        if self.relay_until.is_some() {
+            self.end_relay();
+        }
+        if !self.config.drain.is_zero() {
+            self.relay_until = Some(self.now + self.config.drain);
+            self.outputs.push_back(output);
+        }
+    }
+
+    fn end_relay(&mut self) {
+        self.relay_until = None;
+        self.outputs.push_back(Output::EndRelay);
+    }
+
     fn change(&mut self, phase: Phase, reason: String) {
         let before = self.state();
+        if matches!(self.phase, Phase::Master { .. }) && self.relay_until.is_some() {
+            self.end_relay(); // it is no longer ours to relay
+        }
         self.phase = phase;
         self.reason = reason;
         if self.state() != before {

@@ -12,7 +12,16 @@ const INTERVAL: Duration = Duration::from_millis(100);
 fn config(priority: u8) -> Config {
     let track = vec![Arc::from("web")];
     let grace = Duration::from_millis(60);
-    Config { vrid: 51, priority, address: VIP, interval: INTERVAL, preempt: true, track, grace }
+    Config {
+        vrid: 51,
+        priority,
+        address: VIP,
+        interval: INTERVAL,
+        preempt: true,
+        track,
+        grace,
+        drain: Duration::ZERO,
+    }
 }
 
 fn advertisement(priority: u8) -> Advertisement {
@@ -118,6 +127,7 @@ fn an_owner_waits_for_nobody() {
 fn a_start_removes_what_an_earlier_process_left() {
     let mut router = Router::new(config(100), Time::ZERO);
     router.handle(Input::Start { resume: None }, Time::ZERO);
+    assert_eq!(router.poll_output(), Some(Output::EndRelay));
     assert_eq!(router.poll_output(), Some(Output::RemoveAddress));
 }
 
@@ -222,6 +232,27 @@ fn a_hand_over_keeps_the_address_until_another_has_it() {
     assert_eq!(bench.router.state(), State::Fault, "it stays out until a plan brings it back");
     bench.tell(Input::Start { resume: None });
     assert_eq!(bench.router.state(), State::Backup);
+}
+
+#[test]
+fn connections_of_before_a_hand_over_are_relayed_while_the_old_holder_drains() {
+    let draining = |priority| Config { drain: Duration::from_secs(5), ..config(priority) };
+    let mut old = Bench::master(draining(100));
+    old.tell(Input::HandOver);
+    let outputs = old.hear(LOWER, 50);
+    assert!(outputs.starts_with(&[Output::LetGo, Output::RemoveAddress]), "{outputs:?}");
+    assert!(!old.run(4990).contains(&Output::EndRelay));
+    assert!(old.run(20).contains(&Output::EndRelay));
+
+    let mut new = Bench::new(draining(50));
+    new.hear(HIGHER, 100);
+    new.hear(HIGHER, 0);
+    let outputs = new.run(100);
+    let position = |wanted: Output| outputs.iter().position(|output| *output == wanted).unwrap();
+    assert!(position(Output::SendOnTo(HIGHER)) < position(Output::AddAddress));
+    assert!(new.hear(HIGHER, 100).is_empty(), "overtaken");
+    new.run(500);
+    assert!(new.hear(HIGHER, 100).contains(&Output::EndRelay), "no longer the holder");
 }
 
 #[test]

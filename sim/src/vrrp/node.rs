@@ -208,6 +208,8 @@ impl Node {
                 }
                 Output::RemoveAddress if self.mutant == Mutant::ForgetsToRemove => {}
                 Output::RemoveAddress => self.lease_until = Time::ZERO,
+                // For connections of before; no part in who holds the address.
+                Output::LetGo | Output::SendOnTo(_) | Output::EndRelay => {}
                 Output::Announce if self.mutant == Mutant::AnnouncesNothing => {}
                 Output::Announce => self.effects.push(Effect::Announce),
                 Output::SendAdvertisement(source, advertisement) => {

@@ -73,6 +73,7 @@ impl World {
                     preempt,
                     track: Vec::new(),
                     grace: Duration::from_millis(60),
+                    drain: Duration::from_secs(1),
                 };
                 Node::new(i, config, mutant, Time::ZERO)
             })

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use relais_ipc::channel::text_to_fd;
 use relais_ipc::status::{VipStatus, VipsStatus, fetch_async};
 use relais_ipc::{Channel, FrontendState, Order, Report, VipState};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub const VIP: &str = "10.9.0.100";
 const PREFIX: &str = "rlxvip";
@@ -114,6 +115,16 @@ impl Lan {
         }
     }
 
+    /// Runs `f` on machine `i`: sockets that it makes stay there.
+    pub fn inside<T: Send>(&self, i: usize, f: impl FnOnce() -> T + Send) -> T {
+        let namespace = std::fs::File::open(format!("/run/netns/{}", self.machine(i))).unwrap();
+        let enter = move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            f()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join().unwrap())
+    }
+
     /// Has machine `i` send something to the virtual address, so that it must know where that is.
     pub fn visit(&self, i: usize) {
         let script = format!("echo >/dev/udp/{VIP}/9");
@@ -159,6 +170,7 @@ fn remove_leftovers() {
 pub fn plan(a: u8, b: u8, more: &str) -> String {
     format!(
         r#"platform test {{
+    drain "2s"
 }}
 node a {{ link "10.9.0.1"; }}
 node b {{ link "10.9.0.2"; }}

@@ -1,0 +1,127 @@
+//! A planned move of the address: connections that are open go on at the old holder, new ones begin at the new.
+
+#![allow(clippy::unwrap_used)] // helpers are not tests to clippy
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use common::{Lan, VIP, Vip, plan, ready, run};
+use relais_ipc::{Order, Report, VipState};
+
+const SECOND: Duration = Duration::from_secs(1);
+const CLIENT: usize = 2;
+
+/// Says something on one end, and hears it on the other.
+fn say(from: &mut TcpStream, to: &mut TcpStream, what: &[u8]) {
+    to.set_read_timeout(Some(SECOND)).unwrap();
+    from.write_all(what).unwrap();
+    let mut heard = vec![0; what.len()];
+    to.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, what);
+}
+
+/// A connection from the client, and the end that `server` got; `None` if it did not get it.
+fn connect(lan: &Lan, server: &TcpListener) -> (TcpStream, Option<TcpStream>) {
+    let port = server.local_addr().unwrap().port();
+    let vip: Ipv4Addr = VIP.parse().unwrap();
+    let client = lan.inside(CLIENT, || TcpStream::connect((vip, port)).unwrap());
+    server.set_nonblocking(true).unwrap();
+    let accepted = server.accept().ok().map(|(stream, _)| stream);
+    if let Some(stream) = &accepted {
+        stream.set_nonblocking(false).unwrap();
+    }
+    (client, accepted)
+}
+
+fn tables(lan: &Lan, i: usize) -> String {
+    run(&format!("ip netns exec {} nft list tables", lan.machine(i)))
+}
+
+fn await_no_tables(lan: &Lan, i: usize, limit: Duration) {
+    let begin = Instant::now();
+    while !tables(lan, i).is_empty() {
+        assert!(begin.elapsed() < limit, "machine {i} keeps {}", tables(lan, i));
+    }
+}
+
+#[tokio::test]
+async fn open_connections_go_on_at_the_old_holder() {
+    if !ready(&["ip", "bash", "nft"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b", "client"]);
+    let text = plan(101, 100, "");
+    let a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    b.await_state(VipState::Backup).await;
+    let at_a = lan.inside(0, || TcpListener::bind("0.0.0.0:0").unwrap());
+    let address = at_a.local_addr().unwrap();
+    let at_b = lan.inside(1, || TcpListener::bind(address).unwrap());
+    let (mut client, server) = connect(&lan, &at_a);
+    let mut server = server.unwrap();
+    say(&mut client, &mut server, b"before");
+
+    a.order(Order::HandOver).await;
+    a.await_report("HandedOver", |report| *report == Report::HandedOver).await;
+    lan.await_holder(1, SECOND);
+    lan.await_neighbour(CLIENT, 1, SECOND);
+    say(&mut client, &mut server, b"after, from the client");
+    say(&mut server, &mut client, b"after, from the server");
+    // The old holder must ask for the client's hardware address without claiming the virtual one.
+    run(&format!("ip -n {} neighbour flush all", lan.machine(0)));
+    say(&mut server, &mut client, &[7; 100_000]);
+    lan.await_neighbour(CLIENT, 1, Duration::from_millis(100));
+
+    for _ in 0..5 {
+        // Nor may it answer when the client asks for the virtual one.
+        run(&format!("ip -n {} neighbour flush all", lan.machine(CLIENT)));
+        say(&mut client, &mut server, b"who has it?");
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(50) {
+            let neighbour = run(&format!("ip -n {} neighbour show {VIP}", lan.machine(CLIENT)));
+            assert!(!neighbour.contains(&lan.mac(0)), "the old holder answers");
+        }
+    }
+
+    let (mut second, server_b) = connect(&lan, &at_b);
+    let mut server_b = server_b.expect("a new connection goes to the new holder");
+    say(&mut second, &mut server_b, b"new");
+    say(&mut client, &mut server, b"and still the old one");
+
+    a.order(Order::Stop).await;
+    await_no_tables(&lan, 0, SECOND);
+    let routes = run(&format!("ip -n {} route show table local", lan.machine(0)));
+    assert!(!routes.contains(VIP), "{routes}");
+    say(&mut second, &mut server_b, b"new, once more");
+    await_no_tables(&lan, 1, 4 * SECOND); // drain and a second
+    say(&mut second, &mut server_b, b"new, after the relay");
+    assert_eq!(connect(&lan, &at_b).1.map(drop), Some(()));
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_of_a_relay_is_removed_by_the_next() {
+    if !ready(&["ip", "nft"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b"]);
+    let text = plan(101, 100, "");
+    let mut a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    a.await_state(VipState::Master).await;
+    let mut b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    b.await_state(VipState::Backup).await;
+    a.order(Order::HandOver).await;
+    a.await_report("HandedOver", |report| *report == Report::HandedOver).await;
+    assert!(tables(&lan, 0).contains("relais_mute") && tables(&lan, 1).contains("relais_relay"));
+    a.kill();
+    b.kill();
+
+    let _a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    let _b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    assert_eq!((tables(&lan, 0), tables(&lan, 1)), (String::new(), String::new()));
+    let routes = run(&format!("ip -n {} route show table local proto 112", lan.machine(0)));
+    assert_eq!(routes, "");
+}
