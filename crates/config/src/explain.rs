@@ -33,6 +33,9 @@ pub fn explain(word: &str) -> Result<String, String> {
         }
         out.push('\n');
     }
+    if let Some(ours) = table::foreign(last) {
+        let _ = writeln!(out, "`{last}` is `{ours}` here: `relais explain {ours}` says more.\n");
+    }
     if out.is_empty() {
         let names =
             table::all().flat_map(|row| row.properties.iter().map(|field| field.name).chain([row.name]));
@@ -161,7 +164,7 @@ fn explain_row(out: &mut String, row: &Directive) {
         let _ = writeln!(out, "    its block may have: {}", words.join(", "));
     }
     let _ = match row.effect {
-        Effect::Test(_) => writeln!(out, "    This build acts on it.\n"),
+        Effect::Tests(_) => writeln!(out, "    This build acts on it.\n"),
         Effect::Later(what) => {
             writeln!(out, "    This build checks it and does not act on it yet. Later it will {what}.\n")
         }

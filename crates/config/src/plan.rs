@@ -311,6 +311,16 @@ impl Plan {
         ids.zip(&self.frontends).filter(move |(_, f)| f.nodes.contains(&node))
     }
 
+    /// What a frontend listens on at `node`: its listeners without TLS, which this build does not speak,
+    /// and without those on an address that is another node's own.
+    pub fn binds_on<'a>(&'a self, node: NodeId, frontend: &'a Frontend) -> impl Iterator<Item = &'a Bind> {
+        let others = move |ip| {
+            let owner = self.nodes.iter().position(|n| n.links.contains(&ip));
+            owner.is_some_and(|owner| owner != usize::from(node.0))
+        };
+        frontend.binds.iter().filter(move |bind| !bind.tls && !others(bind.address.ip()))
+    }
+
     /// The virtual addresses that `node` may hold, with its priority for each.
     pub fn vips_on(&self, node: NodeId) -> impl Iterator<Item = (VipId, &Vip, u8)> {
         (0u16..).map(VipId).zip(&self.vips).filter_map(move |(id, vip)| {

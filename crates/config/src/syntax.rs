@@ -133,6 +133,8 @@ struct Scanner<'a> {
     /// Whether the word before is the directive's name.
     name_only: bool,
     blocks: Vec<usize>,
+    /// The text being read has an escape that means nothing.
+    bad_escape: bool,
     /// A `{` that seems to lack its `}`, and where that shows.
     suspect: Option<(usize, usize)>,
     slashdashes: usize,
@@ -150,6 +152,7 @@ impl<'a> Scanner<'a> {
             before: Before::Nothing,
             name_only: false,
             blocks: Vec::new(),
+            bad_escape: false,
             suspect: None,
             slashdashes: 0,
             repaired: text.as_bytes().to_vec(),
@@ -231,7 +234,7 @@ impl<'a> Scanner<'a> {
                 format!("`{name}=` has no value"),
                 format!("write {name}=VALUE, or leave it out"),
             );
-            self.blank(span);
+            self.stand_in(span, &format!("{name}="));
         }
         self.before = Before::Nothing;
         self.slashdashes = 0;
@@ -389,6 +392,9 @@ impl<'a> Scanner<'a> {
                 c => self.at += c.len_utf8(),
             }
         }
+        if std::mem::take(&mut self.bad_escape) {
+            self.meant.push((start..self.at, self.text[start + quotes..self.at].to_owned()));
+        }
         self.at += quotes;
         self.end_value(start);
     }
@@ -442,6 +448,7 @@ impl<'a> Scanner<'a> {
                 "a backslash itself is written \\\\",
             );
             self.repaired[at..end].fill(b'x');
+            self.bad_escape = true;
         }
     }
 
@@ -492,7 +499,11 @@ impl<'a> Scanner<'a> {
     fn bare(&mut self) {
         let start = self.at;
         let as_name = matches!(self.before, Before::Nothing | Before::Block);
-        let as_property = matches!(self.before, Before::Equals(_));
+        let property = match &self.before {
+            Before::Equals(name) => &self.text[name.clone()],
+            _ => "",
+        };
+        let as_property = !property.is_empty();
         let length = bare_length(self.rest(), as_property);
         let word = &self.rest()[..length];
         let span = start..start + length;
@@ -506,18 +517,18 @@ impl<'a> Scanner<'a> {
         }
         self.begin_value(start);
         self.at += length;
-        self.judge(word, span.clone(), as_name, as_property);
+        self.judge(word, span.clone(), as_name, property);
         self.before = if as_property { Before::Value } else { Before::Word(span) };
         self.name_only = as_name;
     }
 
-    fn judge(&mut self, word: &str, span: Span, as_name: bool, as_property: bool) {
+    fn judge(&mut self, word: &str, span: Span, as_name: bool, property: &str) {
         let quote = |c: char| matches!(c, '\'' | '“' | '”' | '„' | '‘' | '’' | '«' | '»' | '`');
         let plain = word.trim_matches(quote);
         if word.starts_with(quote) || (plain != word && !as_name) {
             self.error(
                 span.clone(),
-                format!("{} is not in quotes that count", shorten(word)),
+                format!("{} is in quotes that do not count", shorten(word)),
                 format!("use \" on both sides: \"{plain}\""),
             );
             return self.stand_in(span, plain);
@@ -529,7 +540,7 @@ impl<'a> Scanner<'a> {
             self.error(
                 span.end - 1..span.end,
                 "no comma between values",
-                format!("values stand with a space between them: write {before}"),
+                "values stand with a space between them",
             );
             return self.stand_in(span, before);
         }
@@ -543,12 +554,8 @@ impl<'a> Scanner<'a> {
                 "a line begins with the name of a directive",
             );
         } else if !is_keyword(word) && !is_long_number(word) {
-            let before = if as_property { "after the `=`: " } else { "" };
-            self.error(
-                span.clone(),
-                format!("`{}` needs quotes", shorten(word)),
-                format!("write {before}\"{}\"", shorten(word)),
-            );
+            let word = shorten(word);
+            self.error(span.clone(), format!("`{word}` needs quotes"), format!("write {property}\"{word}\""));
         }
         self.stand_in(span, word);
     }

@@ -175,7 +175,7 @@ pub(crate) fn walk(
     section: Section,
 ) -> (Vec<Item>, Vec<Diagnostic>) {
     let mut walk = Walk { source, diagnostics: Vec::new() };
-    let items = walk.block(document, section, 0..source.text.len().min(1), "");
+    let items = walk.block(document, section, source.span(0, 1), "");
     (items, walk.diagnostics)
 }
 
@@ -329,26 +329,30 @@ impl Walk<'_> {
                 continue;
             }
             seen.push((name, name_span.clone()));
-            self.value(item, field, entry);
-        }
-        for field in row.properties {
-            let missing = field.need == Need::Required && !seen.iter().any(|(name, _)| *name == field.name);
-            if missing && !entries.iter().any(|entry| entry.name.is_none() && entry.raw.text() == field.name)
-            {
-                self.error(
-                    Diagnostic::error(
-                        item.span.clone(),
-                        format!("`{}` has no `{}=`: {}", row.title(), field.name, field.doc),
-                    )
-                    .help(format!("write for example: {}", row.example)),
-                );
+            if !entry.void {
+                self.value(item, field, entry);
             }
+        }
+        let spoken_of: Vec<String> = unnamed(row, entries).map(|entry| entry.raw.text()).collect();
+        let mut missing = missing_properties(row, entries);
+        // A single word that is left over is taken for the value of the only one that is missing.
+        let explained = spoken_of.len() == 1 && missing.clone().count() == 1;
+        if let Some(field) =
+            missing.find(|field| !explained && !spoken_of.iter().any(|word| word == field.name))
+        {
+            self.error(
+                Diagnostic::error(
+                    item.span.clone(),
+                    format!("`{}` has no `{}=`: {}", row.title(), field.name, field.doc),
+                )
+                .help(format!("write for example: {}", row.example)),
+            );
         }
     }
 
     fn arguments(&mut self, item: &mut Item, entries: &[Entry]) {
         let row = item.row;
-        let mut words = entries.iter().filter(|entry| entry.name.is_none()).peekable();
+        let mut words = entries.iter().filter(|entry| entry.name.is_none() && !entry.void).peekable();
         for field in row.arguments {
             match field.need {
                 Need::OneOrMore => {
@@ -366,35 +370,50 @@ impl Walk<'_> {
                 },
             }
         }
-        while let Some(entry) = words.next() {
+        let left: Vec<&Entry> = words.collect();
+        self.left_over(item, entries, &left);
+    }
+
+    /// Words after the last argument: values that lack the name of their property, or too many.
+    fn left_over(&mut self, item: &Item, entries: &[Entry], left: &[&Entry]) {
+        let row = item.row;
+        let Some((first, rest)) = left.split_first() else { return };
+        let word = first.raw.text();
+        if let Some(field) = row.properties.iter().find(|field| field.name == word) {
             // `timeout connect 3s`, as HAProxy has it.
-            let word = entry.raw.text();
-            let property = row.properties.iter().find(|field| field.name == word);
-            let diagnostic = match property {
-                Some(field) => {
-                    let value = words
-                        .next()
-                        .map_or(field.kind.sample().trim_matches('"').to_owned(), |next| next.raw.text());
-                    let value = if value.parse::<i128>().is_ok() { value } else { format!("\"{value}\"") };
-                    Diagnostic::error(entry.span.clone(), format!("`{word}` takes its value after a `=`"))
-                        .help(format!("write {word}={value}"))
-                }
-                None => {
-                    let takes = match row.arguments.len() {
-                        0 if row.properties.is_empty() => "stands alone".into(),
-                        0 => format!("takes {}", properties_of(row)),
-                        1 => "takes one value".into(),
-                        n => format!("takes {n} values"),
-                    };
-                    Diagnostic::error(
-                        entry.span.clone(),
-                        format!("`{word}` is one word too many: `{}` {takes}", row.title()),
-                    )
-                    .help(format!("write for example: {}", row.example))
-                }
-            };
-            self.error(diagnostic);
+            let value =
+                rest.first().map_or_else(|| field.kind.sample().to_owned(), |next| as_value(&next.raw));
+            self.error(
+                Diagnostic::error(first.span.clone(), format!("`{word}` takes its value after a `=`"))
+                    .help(format!("write {word}={value}")),
+            );
+            return self.left_over(item, entries, rest.get(1..).unwrap_or_default());
         }
+        let mut missing = missing_properties(row, entries);
+        if let (Some(field), None, []) = (missing.next(), missing.next(), rest) {
+            self.error(
+                Diagnostic::error(
+                    first.span.clone(),
+                    format!("`{}` lacks its name: `{}=`", shorten(&word), field.name),
+                )
+                .help(format!("write {}={}", field.name, as_value(&first.raw))),
+            );
+            return;
+        }
+        let span = first.span.start..rest.last().unwrap_or(first).span.end;
+        let words = self.source.text[span.clone()].to_owned();
+        let takes = takes(row);
+        let help = match left.iter().find_map(|entry| Some((entry, known_as(row, &entry.raw.text())?))) {
+            Some((entry, field)) => format!(
+                "`{}` is `{}=` here; write for example: {}",
+                entry.raw.text(),
+                field.name,
+                row.example
+            ),
+            None => format!("write for example: {}", row.example),
+        };
+        let message = format!("`{}` is too much: `{}` {takes}", shorten(&words), row.title());
+        self.error(Diagnostic::error(span, message).help(help));
     }
 
     fn no_argument(&mut self, item: &Item, field: &Field) {
@@ -431,6 +450,8 @@ struct Entry {
     name: Option<(String, Span)>,
     raw: Raw,
     span: Span,
+    /// A property without a value, which has been reported.
+    void: bool,
 }
 
 impl Entry {
@@ -452,19 +473,79 @@ impl Entry {
                 KdlValue::Bool(_) | KdlValue::Null => Raw::Keyword(source.text[span.clone()].to_owned()),
             },
         };
+        if let (None, Raw::Text(text)) = (entry.name(), &raw)
+            && let (Some(name), Some(_)) = (text.strip_suffix('='), source.meant(&span))
+        {
+            return Self {
+                name: Some((name.trim_end().to_owned(), span.clone())),
+                raw: raw.clone(),
+                span,
+                void: true,
+            };
+        }
         let name = entry.name().map(|name| {
             let span = source.span(name.span().offset(), name.span().len());
             (source.meant(&span).unwrap_or_else(|| name.value().to_owned()), span)
         });
-        Self { name, raw, span }
+        Self { name, raw, span, void: false }
     }
+}
+
+/// The properties that a directive has to have and that `entries` do not give.
+fn missing_properties<'a>(
+    row: &'static Directive,
+    entries: &'a [Entry],
+) -> impl Iterator<Item = &'static Field> + Clone + 'a {
+    let given = |field: &Field| {
+        entries.iter().any(|entry| entry.name.as_ref().is_some_and(|(name, _)| name == field.name))
+    };
+    row.properties.iter().filter(move |field| field.need == Need::Required && !given(field))
+}
+
+/// The words that no argument takes.
+fn unnamed<'a>(row: &Directive, entries: &'a [Entry]) -> impl Iterator<Item = &'a Entry> {
+    let all = row.arguments.iter().any(|field| field.need == Need::OneOrMore);
+    let taken = if all { usize::MAX } else { row.arguments.len() };
+    entries.iter().filter(|entry| entry.name.is_none() && !entry.void).skip(taken)
+}
+
+/// A value as it is written after `=`.
+fn as_value(raw: &Raw) -> String {
+    match raw {
+        Raw::Text(text) if !text.starts_with(|c: char| c.is_ascii_alphabetic()) => format!("\"{text}\""),
+        other => other.text(),
+    }
+}
+
+/// What a directive takes, in a sentence after its name.
+fn takes(row: &Directive) -> String {
+    match row.arguments.len() {
+        0 if row.properties.is_empty() => "stands alone".into(),
+        0 => format!("takes {}", properties_of(row)),
+        1 => "takes one value".into(),
+        n => format!("takes {n} values"),
+    }
+}
+
+/// The property that other programs call `word`.
+fn known_as(row: &Directive, word: &str) -> Option<&'static Field> {
+    let own = table::foreign(word)?;
+    row.properties.iter().find(|field| field.name == own)
 }
 
 fn unknown(name: &str, section: Section, span: Span) -> Diagnostic {
     let message = format!("there is no `{}` {}", shorten(name), section.place());
     let candidates = table::inside(section).map(|row| row.name);
-    let elsewhere = table::all().find(|row| row.name == name);
+    let foreign = table::foreign(name);
+    let word = foreign.unwrap_or(name);
+    // Best the one that may stand here, else the section of that name, else any.
+    let elsewhere = table::all()
+        .filter(|row| row.name == word || row.title() == word)
+        .min_by_key(|row| (!row.inside.contains(&section), !row.inside.contains(&Section::File)));
     let help = match (nearest(name, candidates), elsewhere) {
+        (_, Some(row)) if foreign.is_some() => {
+            format!("here it is `{}`, {}: {}", row.title(), places(row), row.example)
+        }
         (_, Some(row)) => format!("`{name}` stands {}: {}", places(row), row.example),
         (Some(near), None) => format!("did you mean `{near}`?"),
         (None, None) => {
@@ -488,7 +569,9 @@ pub(crate) fn places(row: &Directive) -> String {
 
 fn unknown_property(row: &Directive, name: &str, span: Span) -> Diagnostic {
     let message = format!("`{}` has no `{}=`", row.title(), shorten(name));
-    let help = match nearest(name, row.properties.iter().map(|field| field.name)) {
+    let own = known_as(row, name).map(|field| field.name);
+    let help = match own.or_else(|| nearest(name, row.properties.iter().map(|field| field.name))) {
+        Some(own) if table::foreign(name).is_some() => format!("here it is `{own}=`"),
         Some(near) => format!("did you mean `{near}=`?"),
         None if row.properties.is_empty() => {
             format!("it has no properties; write for example: {}", row.example)

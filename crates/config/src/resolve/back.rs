@@ -1,10 +1,11 @@
 //! `backend`: who answers, tiers expanded.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Context, each, front::mode};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::plan::{Backend, BackendTimeouts, Balance, Check, CheckKind, Mode, Node, NodeId, Server, Tomcat};
 use crate::table::Kind;
 use crate::walk::Item;
@@ -94,6 +95,7 @@ fn servers(
     tomcats: &[Option<Tomcat>],
 ) -> Option<Vec<Server>> {
     let mut servers = Vec::new();
+    let mut tiers = Vec::new();
     let mut whole = true;
     for child in &item.children {
         match child.row.name {
@@ -102,7 +104,10 @@ fn servers(
                 None => whole = false,
             },
             "servers" => match tier(cx, child, nodes, tomcats) {
-                Some(tier) => servers.extend(tier),
+                Some(tier) => {
+                    servers.extend(tier.clone());
+                    tiers.push((child.span_of("tomcat"), tier));
+                }
                 None => whole = false,
             },
             _ => {}
@@ -123,44 +128,33 @@ fn servers(
             .help("spread them over several backends"),
         );
     }
-    check_twins(cx, item, &servers);
+    check_twins(cx, item, &tiers);
     whole.then_some(servers)
 }
 
-/// A server's name may also come from a tier; what logs say must stay clear.
-fn check_twins(cx: &mut Context, item: &Item, servers: &[Server]) {
-    for child in item.each("server") {
-        let name = child.name();
-        let expanded = servers.iter().filter(|server| server.name == name).count()
-            > item.each("server").filter(|c| c.name() == name).count();
-        if expanded {
+/// Servers made of a tier have names too; what logs say must stay clear.
+fn check_twins(cx: &mut Context, item: &Item, tiers: &[(Span, Vec<Server>)]) {
+    let named = item.each("server").map(|child| (child.name(), child.name_span()));
+    let mut seen: BTreeMap<Arc<str>, Span> = named.collect();
+    for (span, servers) in tiers {
+        if let Some((name, before)) = servers.iter().find_map(|server| seen.get_key_value(&server.name)) {
             cx.error(
                 Diagnostic::error(
-                    child.name_span(),
-                    format!("`servers` already makes a server named `{name}` in backend `{}`", item.name()),
+                    span.clone(),
+                    format!("this makes a second server named `{name}` in backend `{}`", item.name()),
                 )
-                .help("give this one another name"),
+                .related(before.clone(), "the other is here")
+                .help("keep one of them, or give each a backend of its own"),
             );
         }
-    }
-    let mut tiers: Vec<&Item> = Vec::new();
-    for child in item.each("servers") {
-        let tier = child.get::<Arc<str>>("tomcat");
-        if let Some(before) = tiers.iter().find(|other| other.get::<Arc<str>>("tomcat") == tier) {
-            cx.error(
-                Diagnostic::error(child.span_of("tomcat"), "the same tier is given twice in one backend")
-                    .related(before.span_of("tomcat"), "first given here")
-                    .help("keep one of them"),
-            );
-        }
-        tiers.push(child);
+        seen.extend(servers.iter().map(|server| (server.name.clone(), span.clone())));
     }
 }
 
 fn server(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Server> {
     let address: SocketAddr = item.get("address")?;
     let node = owner(nodes, address.ip());
-    if node.is_none() && !address.ip().is_loopback() {
+    if node.is_none() && cx.links_known && !address.ip().is_loopback() {
         cx.warn(
             item.span_of("address"),
             format!("{} is no node's address", address.ip()),
@@ -189,6 +183,9 @@ fn tier(
     tomcats: &[Option<Tomcat>],
 ) -> Option<Vec<Server>> {
     let tomcat = tomcats.get(cx.names.tomcat(&item.get::<Arc<str>>("tomcat")?)?)?.as_ref()?;
+    if tomcat.nodes.is_empty() {
+        return None; // Its `on` is missing or wrong, which has been reported.
+    }
     let weight = item.get("weight")?;
     let max_connections = item.get("max-connections");
     let mut servers = Vec::new();

@@ -51,6 +51,8 @@ impl NamedFile {
 struct Context<'a> {
     names: &'a Names,
     diagnostics: &'a mut Vec<Diagnostic>,
+    /// Whether every link of every node could be read: only then is an address nobody's.
+    links_known: bool,
 }
 
 impl Context<'_> {
@@ -107,7 +109,7 @@ pub(crate) struct Resolved {
 pub(crate) fn resolve(items: &[Item], diagnostics: &mut Vec<Diagnostic>) -> Resolved {
     let names = Names::collect(items, diagnostics);
     names.check_references(items, diagnostics);
-    let mut cx = Context { names: &names, diagnostics };
+    let mut cx = Context { names: &names, diagnostics, links_known: true };
     let plan = plan(&mut cx, items);
     let mut files = Vec::new();
     for item in items {
@@ -164,7 +166,10 @@ fn nodes(cx: &mut Context, items: &[Item]) -> Vec<Option<Node>> {
     for (index, item) in each(items, "node").chain(site_nodes).enumerate() {
         let mut links = Vec::new();
         for link in item.each("link") {
-            let Some(address) = link.get::<std::net::IpAddr>("address") else { continue };
+            let Some(address) = link.get::<std::net::IpAddr>("address") else {
+                cx.links_known = false;
+                continue;
+            };
             let span = link.span_of("address");
             if address.is_unspecified() || address.is_multicast() {
                 cx.error(

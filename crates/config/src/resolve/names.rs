@@ -12,7 +12,16 @@ use crate::walk::{FromValue, Item, shorten};
 /// Every name that is unique in the whole file, by kind, with its place in the order of the file.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    by_kind: BTreeMap<Kind, BTreeMap<Arc<str>, (usize, Span)>>,
+    by_kind: BTreeMap<Kind, Declared>,
+}
+
+/// The names of one kind.
+#[derive(Debug, Default)]
+struct Declared {
+    by_name: BTreeMap<Arc<str>, (usize, Span)>,
+    /// How many the file declares, also those whose name is no name or is given twice: the place of the
+    /// next one, the same as in the plan's list.
+    count: usize,
 }
 
 impl Names {
@@ -25,14 +34,15 @@ impl Names {
     }
 
     fn block(&mut self, items: &[Item], diagnostics: &mut Vec<Diagnostic>) {
-        let mut local: BTreeMap<Kind, BTreeMap<Arc<str>, (usize, Span)>> = BTreeMap::new();
+        let mut local: BTreeMap<Kind, Declared> = BTreeMap::new();
         for item in items {
-            for given in item.values() {
-                let Type::Name(kind) = given.field.kind else { continue };
-                let Some(name) = Arc::<str>::from_value(&given.value) else { continue };
-                let names =
-                    if kind.is_local() { &mut local } else { &mut self.by_kind }.entry(kind).or_default();
-                declare(names, kind, name, given.span.clone(), diagnostics);
+            let kind = item.row.arguments.iter().find_map(|field| match field.kind {
+                Type::Name(kind) => Some(kind),
+                _ => None,
+            });
+            if let Some(kind) = kind {
+                let names = if kind.is_local() { &mut local } else { &mut self.by_kind };
+                names.entry(kind).or_default().declare(kind, item, diagnostics);
             }
             self.block(&item.children, diagnostics);
         }
@@ -40,7 +50,7 @@ impl Names {
 
     /// A node of another site may not have the name of one of this site.
     fn check_sites(&self, diagnostics: &mut Vec<Diagnostic>) {
-        for (name, (_, span)) in self.by_kind.get(&Kind::SiteNode).into_iter().flatten() {
+        for (name, (_, span)) in self.of_kind(Kind::SiteNode) {
             if let Some((_, before)) = self.find(Kind::Node, name) {
                 diagnostics.push(
                     Diagnostic::error(span.clone(), format!("there are two nodes named `{name}`"))
@@ -52,7 +62,11 @@ impl Names {
     }
 
     fn find(&self, kind: Kind, name: &str) -> Option<&(usize, Span)> {
-        self.by_kind.get(&kind)?.get(name)
+        self.by_kind.get(&kind)?.by_name.get(name)
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Arc<str>, &(usize, Span))> {
+        self.by_kind.get(&kind).into_iter().flat_map(|declared| &declared.by_name)
     }
 
     fn index(&self, kind: Kind, name: &str) -> Option<u16> {
@@ -92,8 +106,7 @@ impl Names {
 
     fn missing(&self, kind: Kind, name: &str, span: Span) -> Diagnostic {
         let word = kind.name();
-        let names: Vec<&str> =
-            self.by_kind.get(&kind).into_iter().flatten().map(|(name, _)| &**name).collect();
+        let names: Vec<&str> = self.of_kind(kind).map(|(name, _)| &**name).collect();
         let elsewhere = kind == Kind::Node && self.find(Kind::SiteNode, name).is_some();
         let help = if elsewhere {
             format!("`{name}` is a node of another site; only nodes of this site can be named here")
@@ -110,27 +123,31 @@ impl Names {
     }
 }
 
-fn declare(
-    names: &mut BTreeMap<Arc<str>, (usize, Span)>,
-    kind: Kind,
-    name: Arc<str>,
-    span: Span,
-    diagnostics: &mut Vec<Diagnostic>,
-) {
-    if let Some((_, before)) = names.get(&name) {
-        diagnostics.push(
-            Diagnostic::error(span, format!("there are two {}s named `{name}`", kind.name()))
-                .related(before.clone(), "the first is here")
-                .help("give one of them another name"),
-        );
-        return;
-    }
-    if names.len() == kind.most() {
-        diagnostics.push(
-            Diagnostic::error(span.clone(), format!("there are more than {} {}s", kind.most(), kind.name()))
+impl Declared {
+    fn declare(&mut self, kind: Kind, item: &Item, diagnostics: &mut Vec<Diagnostic>) {
+        let (name, span, index) = (item.name(), item.name_span(), self.count);
+        self.count += 1;
+        if self.count == kind.most() + 1 {
+            diagnostics.push(
+                Diagnostic::error(
+                    span.clone(),
+                    format!("there are more than {} {}s", kind.most(), kind.name()),
+                )
                 .help("a platform of this size is better described in several files"),
-        );
+            );
+        }
+        if name.is_empty() {
+            return; // Reported.
+        }
+        match self.by_name.get(&name) {
+            Some((_, before)) => diagnostics.push(
+                Diagnostic::error(span, format!("there are two {}s named `{name}`", kind.name()))
+                    .related(before.clone(), "the first is here")
+                    .help("give one of them another name"),
+            ),
+            None => {
+                self.by_name.insert(name, (index, span));
+            }
+        }
     }
-    let index = names.len();
-    names.insert(name, (index, span));
 }

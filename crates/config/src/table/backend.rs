@@ -23,7 +23,7 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::Many,
         doc: "Who answers: servers, and how they are chosen and watched. It needs a `server` or `servers`.",
         example: "backend app { check http path=\"/healthz\"; server tomcat1 \"192.168.112.177:8081\"; }",
-        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        effect: Effect::Tests(&["a_request_is_forwarded_and_both_connections_are_kept"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -37,7 +37,7 @@ pub(super) const ROWS: &[Directive] = &[
         )],
         doc: "Who gets the next request (`mode tcp`: connection).",
         example: "balance roundrobin",
-        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        effect: Effect::Tests(&["weights_share_requests_out"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -76,7 +76,11 @@ pub(super) const ROWS: &[Directive] = &[
         ],
         doc: "A server is well while it answers `GET path` with an expected status. Without any `check`, servers are taken for well.",
         example: "check http path=\"/healthz\" expect=200 every=\"1s\" fall=2 rise=2",
-        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        effect: Effect::Tests(&[
+            "checks_take_servers_out_and_bring_them_back",
+            "a_status_out_of_the_range_is_a_failure_that_says_both",
+            "the_host_is_the_one_given_or_the_servers_address",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -86,7 +90,7 @@ pub(super) const ROWS: &[Directive] = &[
         properties: &[EVERY, FALL, RISE],
         doc: "A server is well while a connection to it can be made.",
         example: "check tcp every=\"1s\"",
-        effect: Effect::Test("a_tcp_frontend_leads_to_its_tcp_backend"),
+        effect: Effect::Tests(&["a_tcp_check_ends_with_a_reset"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -137,7 +141,13 @@ pub(super) const ROWS: &[Directive] = &[
         ],
         doc: "Time-outs towards the servers.",
         example: "timeout connect=\"3s\" server=\"1m\" queue=\"10s\" check=\"5s\"",
-        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        effect: Effect::Tests(&[
+            "a_server_that_does_not_take_connections_is_waited_for_no_longer_than_connect_allows",
+            "a_server_that_falls_silent_in_its_response_ends_the_response",
+            "who_waits_too_long_for_a_place_gets_a_503",
+            "a_silent_tunnel_ends",
+            "a_check_that_takes_too_long_has_failed",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -147,7 +157,7 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "How often a request may be tried again: when its connection failed before it was sent, or when it is idempotent and \
               its response has not begun. Nothing else is ever repeated.",
         example: "retries 3",
-        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        effect: Effect::Tests(&["the_retries_are_counted_and_end"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -155,7 +165,7 @@ pub(super) const ROWS: &[Directive] = &[
         inside: &[Section::Backend],
         doc: "A retry may go to another server. Without it, a retry goes to the same one.",
         example: "redispatch",
-        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        effect: Effect::Tests(&["without_redispatch_the_same_server_is_tried_again"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -169,7 +179,7 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::Many,
         doc: "One server. An address that is no node's is a warning: it may be a machine outside the platform, or a slip.",
         example: "server tomcat1 \"192.168.112.177:8081\" max-connections=5000 weight=2",
-        effect: Effect::Test("a_backend_has_what_its_file_says"),
+        effect: Effect::Tests(&["weights_share_requests_out", "who_waits_for_a_place_is_served_in_order"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -179,7 +189,7 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::Many,
         doc: "Every instance of a tier is a server, named after its node and counted from 1: `tomcat1-1`, `tomcat1-2`.",
         example: "servers tomcat=app max-connections=5000",
-        effect: Effect::Test("a_tier_is_expanded_to_its_instances"),
+        effect: Effect::Tests(&["a_tier_is_expanded_to_its_instances"]),
         ..Directive::EMPTY
     },
 ];

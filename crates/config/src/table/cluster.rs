@@ -156,7 +156,7 @@ pub(super) const ROWS: &[Directive] = &[
             default("via", Socket, "127.0.0.1:25", "mail server"),
         ],
         times: Times::Many,
-        doc: "By mail.",
+        doc: "They are told by mail.",
         example: "smtp to=\"drsi@progres.example\" via=\"127.0.0.1:25\"",
         effect: Effect::Later("send mail"),
         ..Directive::EMPTY
@@ -166,7 +166,7 @@ pub(super) const ROWS: &[Directive] = &[
         inside: &[Section::Alert],
         arguments: &[required("url", Url, "where it is posted to")],
         times: Times::Many,
-        doc: "By an HTTP POST.",
+        doc: "They are told by an HTTP POST to this URL.",
         example: "webhook \"https://127.0.0.1:9443/hook\"",
         effect: Effect::Later("post it"),
         ..Directive::EMPTY

@@ -22,7 +22,7 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::Many,
         doc: "Where requests come in. It needs a `bind`, and a `default-backend` or a `redirect`.",
         example: "frontend web { bind \"*:80\"; default-backend app; }",
-        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        effect: Effect::Tests(&["a_request_is_forwarded_and_both_connections_are_kept"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -39,7 +39,7 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "The nodes that run it. A frontend without `on` runs on the nodes that have, or may hold, an address it binds; \
               where it binds none, on all.",
         example: "on haproxy1 haproxy2",
-        effect: Effect::Test("a_frontend_without_on_runs_where_its_addresses_are"),
+        effect: Effect::Tests(&["a_frontend_without_on_runs_where_its_addresses_are"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -53,7 +53,10 @@ pub(super) const ROWS: &[Directive] = &[
         )],
         doc: "What it speaks. A frontend and its backends speak the same.",
         example: "mode tcp",
-        effect: Effect::Test("a_tcp_frontend_leads_to_its_tcp_backend"),
+        effect: Effect::Tests(&[
+            "a_tcp_frontend_leads_to_its_tcp_backend",
+            "bytes_pass_both_ways_and_halves_close_apart",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -68,7 +71,10 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::OneOrMore,
         doc: "Where the frontend listens. An address of one node is opened there only, so one frontend may name an address of each.",
         example: "bind \"*:80\"",
-        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        effect: Effect::Tests(&[
+            "an_address_of_one_node_is_opened_there_only",
+            "two_workers_share_the_connections_of_a_bind",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -105,7 +111,7 @@ pub(super) const ROWS: &[Directive] = &[
         arguments: &[default("number", Integer(1, 1_000_000), "20000", "connections")],
         doc: "Connections open at a time on one node. More wait in the kernel's queue.",
         example: "max-connections 20000",
-        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        effect: Effect::Tests(&["a_full_frontend_leaves_connections_in_the_kernels_queue"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -119,7 +125,10 @@ pub(super) const ROWS: &[Directive] = &[
         )],
         doc: "Tells servers the client's address in `X-Forwarded-For`, and in `X-Forwarded-Proto` what it spoke. HTTP only.",
         example: "forwarded-for except=\"127.0.0.0/8\"",
-        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        effect: Effect::Tests(&[
+            "hop_fields_go_and_via_and_x_forwarded_come",
+            "an_excepted_network_keeps_the_forwarding_fields_that_it_sent",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -147,7 +156,11 @@ pub(super) const ROWS: &[Directive] = &[
         ],
         doc: "Time-outs towards the client.",
         example: "timeout request=\"10s\" client=\"1m\" keep-alive=\"10s\"",
-        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        effect: Effect::Tests(&[
+            "a_head_that_does_not_come_to_its_end_is_answered_with_408",
+            "a_client_that_takes_nothing_is_let_go",
+            "an_idle_connection_ends_silently_after_the_keep_alive_time",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -159,7 +172,7 @@ pub(super) const ROWS: &[Directive] = &[
         ],
         doc: "Answers every request with a redirect to the same host and path under another scheme. HTTP only.",
         example: "redirect scheme=https code=301",
-        effect: Effect::Test("a_redirecting_frontend_needs_no_backend"),
+        effect: Effect::Tests(&["a_redirect_frontend_answers_by_itself"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -168,7 +181,7 @@ pub(super) const ROWS: &[Directive] = &[
         arguments: &[required("backend", Reference(Kind::Backend), "who answers")],
         doc: "Who answers what no rule sends elsewhere.",
         example: "default-backend app",
-        effect: Effect::Test("a_frontend_has_what_its_file_says"),
+        effect: Effect::Tests(&["a_request_is_forwarded_and_both_connections_are_kept"]),
         ..Directive::EMPTY
     },
     Directive {

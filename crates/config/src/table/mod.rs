@@ -6,10 +6,13 @@
 
 mod backend;
 mod cluster;
+mod foreign;
 mod frontend;
 mod platform;
 mod tiers;
 mod vip;
+
+pub use foreign::foreign;
 
 /// Where a directive may stand: the file itself, or the block of another directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -286,8 +289,8 @@ pub enum Times {
 /// What comes of a directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// This build acts on it; the test of this name shows it.
-    Test(&'static str),
+    /// This build acts on it; the tests of these names show it.
+    Tests(&'static [&'static str]),
     /// This build only validates it; this is what it will do.
     Later(&'static str),
 }
@@ -342,7 +345,7 @@ impl Directive {
 
     /// Whether this build acts on it.
     pub fn acts(&self) -> bool {
-        matches!(self.effect, Effect::Test(_))
+        matches!(self.effect, Effect::Tests(_))
     }
 }
 

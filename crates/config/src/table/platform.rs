@@ -12,7 +12,7 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::Required,
         doc: "The platform as a whole: its name, and what holds on every node.",
         example: "platform progres { admin \"127.0.0.1:8404\"; }",
-        effect: Effect::Test("the_platform_has_its_name_and_settings"),
+        effect: Effect::Tests(&["the_status_document_has_what_every_process_says"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -37,7 +37,7 @@ pub(super) const ROWS: &[Directive] = &[
         arguments: &[default("address", Listen, "127.0.0.1:8404", "where it listens")],
         doc: "Where each node's dashboard, API and `/metrics` listen. Nothing protects them but this address.",
         example: "admin \"127.0.0.1:8404\"",
-        effect: Effect::Test("the_platform_has_its_name_and_settings"),
+        effect: Effect::Tests(&["it_serves_where_the_latest_plan_says"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -52,7 +52,10 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "Where one line a request goes, in the fields of HAProxy's `httplog`. `stdout` is kept by systemd's journal; \
               a file is reopened on reload, so that it can be rotated.",
         example: "access-log \"/var/log/relais/access.log\"",
-        effect: Effect::Test("the_platform_has_its_name_and_settings"),
+        effect: Effect::Tests(&[
+            "an_access_line_has_the_fields_of_httplog",
+            "access_lines_go_where_the_file_says",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -62,7 +65,7 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "The user that processes without privileges run as, when Relais is started by root. Where it does not exist, \
               they run as `nobody`.",
         example: "user relais",
-        effect: Effect::Test("the_platform_has_its_name_and_settings"),
+        effect: Effect::Tests(&["a_user_is_found_by_its_whole_name"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -71,7 +74,7 @@ pub(super) const ROWS: &[Directive] = &[
         arguments: &[default("time", Duration(0, DAY), "30s", "longest wait")],
         doc: "How long a stopping node waits for open requests before it ends them.",
         example: "drain \"30s\"",
-        effect: Effect::Test("the_platform_has_its_name_and_settings"),
+        effect: Effect::Tests(&["a_drain_cuts_at_its_limit_and_says_how_many"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -82,7 +85,7 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::OneOrMore,
         doc: "A machine of the platform. The same file stands on every node; `relais run FILE --node NAME` gives each its part.",
         example: "node haproxy1 { link \"192.168.112.176\"; link \"10.10.0.1\"; }",
-        effect: Effect::Test("nodes_have_their_links_in_order"),
+        effect: Effect::Tests(&["nodes_have_their_links_in_order", "the_node_is_as_the_supervisor_says"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -92,7 +95,7 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::OneOrMore,
         doc: "An address of the node. Each link is one heartbeat channel; the first is the one its servers are reached by.",
         example: "link \"192.168.112.176\"",
-        effect: Effect::Test("nodes_have_their_links_in_order"),
+        effect: Effect::Tests(&["nodes_have_their_links_in_order", "a_tier_is_expanded_to_its_instances"]),
         ..Directive::EMPTY
     },
 ];

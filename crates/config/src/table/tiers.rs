@@ -12,7 +12,7 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::Many,
         doc: "An application tier: instances of Tomcat on several nodes. It needs an `on`.",
         example: "tomcat app { on tomcat1 tomcat2; instances 2 first-port=8081; }",
-        effect: Effect::Test("a_tier_is_expanded_to_its_instances"),
+        effect: Effect::Tests(&["a_tier_is_expanded_to_its_instances"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -27,7 +27,7 @@ pub(super) const ROWS: &[Directive] = &[
         )],
         doc: "Instances on each node, and where they listen.",
         example: "instances 2 first-port=8081",
-        effect: Effect::Test("a_tier_is_expanded_to_its_instances"),
+        effect: Effect::Tests(&["a_tier_is_expanded_to_its_instances"]),
         ..Directive::EMPTY
     },
     Directive {

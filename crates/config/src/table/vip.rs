@@ -13,7 +13,7 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "A virtual address: users know it, and one node at a time holds it, elected by VRRP (RFC 9568). keepalived \
               understands it on the wire.",
         example: "vip public { address \"192.168.112.180/24\" interface=eth0; router-id 51; node haproxy1 priority=101; }",
-        effect: Effect::Test("a_virtual_address_has_everything_its_election_needs"),
+        effect: Effect::Tests(&["a_killed_process_loses_the_address_to_the_peer_and_then_to_the_kernel"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -24,7 +24,10 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::Required,
         doc: "The virtual address. It is no node's own: Relais adds it where it is held and takes it away elsewhere.",
         example: "address \"192.168.112.180/24\" interface=eth0",
-        effect: Effect::Test("a_virtual_address_has_everything_its_election_needs"),
+        effect: Effect::Tests(&[
+            "a_virtual_address_has_what_its_election_needs",
+            "a_killed_process_loses_the_address_to_the_peer_and_then_to_the_kernel",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -34,7 +37,10 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::Required,
         doc: "The virtual router's identifier (VRID). No other virtual address on that network may have it, keepalived's included.",
         example: "router-id 51",
-        effect: Effect::Test("a_virtual_address_has_everything_its_election_needs"),
+        effect: Effect::Tests(&[
+            "a_virtual_address_has_what_its_election_needs",
+            "keepalived_of_higher_priority_is_followed_and_its_farewell_understood",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -49,7 +55,10 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::OneOrMore,
         doc: "A node that may hold the address, and its priority there.",
         example: "node haproxy1 priority=101",
-        effect: Effect::Test("a_virtual_address_has_everything_its_election_needs"),
+        effect: Effect::Tests(&[
+            "a_virtual_address_has_what_its_election_needs",
+            "of_two_masters_the_higher_priority_and_then_the_higher_address_stays",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -59,7 +68,10 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "How often the holder says that it lives. The others take over after three intervals and a bit (RFC 9568 §6.1), \
               so it is what a machine's death costs; the same on every node.",
         example: "advertise \"50ms\"",
-        effect: Effect::Test("a_virtual_address_has_everything_its_election_needs"),
+        effect: Effect::Tests(&[
+            "a_virtual_address_has_what_its_election_needs",
+            "the_intervals_are_those_of_the_rfc",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -73,7 +85,10 @@ pub(super) const ROWS: &[Directive] = &[
         )],
         doc: "Whether a returning node of higher priority takes the address back.",
         example: "preempt never",
-        effect: Effect::Test("a_virtual_address_has_everything_its_election_needs"),
+        effect: Effect::Tests(&[
+            "a_virtual_address_has_what_its_election_needs",
+            "a_lower_master_is_displaced_only_with_preemption",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -83,7 +98,7 @@ pub(super) const ROWS: &[Directive] = &[
         times: Times::Many,
         doc: "What must be up on a node for it to hold the address: where the frontend is down, the address goes.",
         example: "track frontend=web",
-        effect: Effect::Test("a_virtual_address_has_everything_its_election_needs"),
+        effect: Effect::Tests(&["the_address_follows_the_frontend"]),
         ..Directive::EMPTY
     },
 ];

@@ -1,0 +1,71 @@
+//! What other programs call our directives: whoever comes from there is told the word here.
+
+/// `(their word, ours)`: HAProxy, keepalived, nginx, Varnish, Pacemaker. Ours is a directive, a form of
+/// one, or a property.
+const WORDS: &[(&str, &str)] = &[
+    // HAProxy
+    ("global", "platform"),
+    ("defaults", "timeout"),
+    ("listen", "bind"),
+    ("stats", "admin"),
+    ("log", "access-log"),
+    ("maxconn", "max-connections"),
+    ("default_backend", "default-backend"),
+    ("use_backend", "rule"),
+    ("acl", "rule"),
+    ("http-request", "rule"),
+    ("option", "check http"),
+    ("httpchk", "check http"),
+    ("http-check", "check http"),
+    ("forwardfor", "forwarded-for"),
+    ("cookie", "persist"),
+    ("stick-table", "stick"),
+    ("ssl", "tls"),
+    ("crt", "certificate"),
+    ("inter", "every"),
+    ("hard-stop-after", "drain"),
+    // keepalived
+    ("vrrp_instance", "vip"),
+    ("virtual_ipaddress", "address"),
+    ("virtual_router_id", "router-id"),
+    ("advert_int", "advertise"),
+    ("nopreempt", "preempt"),
+    ("track_script", "track"),
+    ("virtual_server", "backend"),
+    ("real_server", "server"),
+    // nginx and Varnish
+    ("upstream", "backend"),
+    ("location", "rule"),
+    ("proxy_pass", "default-backend"),
+    ("ssl_certificate", "certificate"),
+    ("access_log", "access-log"),
+    ("worker_connections", "max-connections"),
+    ("keepalive_timeout", "timeout"),
+    ("probe", "check http"),
+    ("director", "backend"),
+    // Pacemaker
+    ("primitive", "resource"),
+    ("resource-stickiness", "stickiness"),
+];
+
+/// Our word for theirs.
+pub fn foreign(word: &str) -> Option<&'static str> {
+    WORDS.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| *ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_foreign_word_has_one_of_ours() {
+        for (theirs, ours) in WORDS {
+            let known = crate::table::all().any(|row| {
+                row.name == *ours
+                    || row.title() == *ours
+                    || row.properties.iter().any(|field| field.name == *ours)
+            });
+            assert!(known, "{theirs} is said to be {ours}, which is nothing");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! What a file comes to: each directive's place in the plan, and each default.
+
+use std::time::Duration;
+
+use relais_config::parse;
+use relais_config::plan::{
+    AccessLog, BackendTimeouts, Balance, Check, CheckKind, Cidr, FrontendTimeouts, Mode, NodeId, Plan,
+    Preempt, Redirect,
+};
+
+/// The least that a platform has; tests add to it.
+const LEAST: &str = r#"
+platform lab
+node a { link "10.0.0.1"; link "10.1.0.1"; }
+node b { link "10.0.0.2"; }
+node c { link "10.0.0.3"; }
+"#;
+
+fn plan(text: &str) -> Plan {
+    match parse("test.kdl", &format!("{LEAST}{text}")) {
+        Ok(checked) => checked.plan,
+        Err(rejected) => panic!("{rejected}"),
+    }
+}
+
+fn errors(text: &str) -> String {
+    match parse("test.kdl", &format!("{LEAST}{text}")) {
+        Ok(checked) => panic!("accepted: {:#?}", checked.plan),
+        Err(rejected) => rejected.to_string(),
+    }
+}
+
+fn example(name: &str) -> String {
+    let path = format!("{}/../../examples/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).expect("an example")
+}
+
+#[test]
+fn the_examples_are_plans_without_a_warning() {
+    for name in ["progres.kdl", "lab.kdl"] {
+        let checked = parse(name, &example(name)).unwrap_or_else(|rejected| panic!("{rejected}"));
+        assert_eq!(checked.render(false), "");
+        assert_eq!(checked.plan, parse(name, &example(name)).expect("the same again").plan);
+    }
+}
+
+#[test]
+fn what_is_not_acted_on_yet_is_said() {
+    let checked = parse("progres.kdl", &example("progres.kdl")).expect("the reference file");
+    let pending = checked.plan.pending.join("\n");
+    let expected = "platform progres: 2 secrets\n\
+        frontend web: tls on *:443\nfrontend web: cache pages\nfrontend web: 3 rules\ncache pages\n\
+        backend app: persist\nbackend doctorat: balance leastconn\n\
+        backend percona: balance first\nbackend percona: check galera\n\
+        tomcat app: heap\ntomcat app: webapp\ntomcat app: drain\n\
+        galera progres\ngluster files\nsync www\nresource report-job\nsite cerist\nobjective web\nalert operators";
+    assert_eq!(pending, expected);
+    let lab = parse("lab.kdl", &example("lab.kdl")).expect("the lab's file");
+    assert_eq!(lab.plan.pending, [""; 0]);
+}
+
+#[test]
+fn missing_files_are_notes_for_check_and_a_list_for_run() {
+    let text = example("progres.kdl");
+    let checked = parse("progres.kdl", &text).expect("the reference file");
+    let missing = checked.missing_files();
+    let names: Vec<&str> = missing.iter().filter_map(|file| file.path.to_str()).collect();
+    assert!(
+        names.contains(&"/srv/relais/progres.war") && names.contains(&"/etc/relais/tls/www1.pem"),
+        "{names:?}"
+    );
+    assert!(missing.iter().all(|file| !file.needed), "no directive that this build acts on names a file");
+    let report = relais_config::check("progres.kdl", &text, false);
+    assert!(report.ok, "{}", report.text);
+    assert!(report.text.contains("note: /srv/relais/progres.war is not on this machine"), "{}", report.text);
+    assert!(report.text.ends_with("progres.kdl: good (4 notes)\n"), "{}", report.text);
+}
+
+#[test]
+fn check_counts_what_is_wrong() {
+    let report =
+        relais_config::check("bad.kdl", "platform x\nnode a { link 10.0.0.1; }\nfrontent web\n", false);
+    assert!(!report.ok);
+    assert!(report.text.ends_with("bad.kdl: not usable (2 errors)\n"), "{}", report.text);
+    let good = relais_config::check("good.kdl", LEAST, false);
+    assert_eq!((good.text.as_str(), good.ok), ("good.kdl: good\n", true));
+}
+
+#[test]
+fn access_lines_go_where_the_file_says() {
+    let target = |text: &str| {
+        let text = format!("platform lab {{ {text}; }}\nnode a {{ link \"10.0.0.1\"; }}");
+        parse("test.kdl", &text).unwrap_or_else(|rejected| panic!("{rejected}")).plan.access_log
+    };
+    assert_eq!(plan("").access_log, AccessLog::Stdout);
+    assert_eq!(target("access-log off"), AccessLog::Off);
+    assert_eq!(target("access-log stdout"), AccessLog::Stdout);
+    assert_eq!(target("access-log \"/var/log/relais.log\""), AccessLog::File("/var/log/relais.log".into()));
+}
+
+#[test]
+fn the_platform_has_its_settings_and_their_defaults() {
+    let least = plan("");
+    assert_eq!(&*least.platform, "lab");
+    assert_eq!(least.admin, "127.0.0.1:8404".parse().expect("an address"));
+    assert_eq!((&*least.user, least.drain), ("relais", Duration::from_secs(30)));
+    let text = "platform p { admin \"*:9000\"; user www-data; drain \"1m\"; }\nnode a { link \"10.0.0.1\"; }";
+    let set = parse("test.kdl", text).unwrap_or_else(|rejected| panic!("{rejected}")).plan;
+    assert_eq!(set.admin, "0.0.0.0:9000".parse().expect("an address"));
+    assert_eq!((&*set.user, set.drain), ("www-data", Duration::from_secs(60)));
+}
+
+#[test]
+fn nodes_have_their_links_in_order() {
+    let plan = plan("");
+    let names: Vec<&str> = plan.nodes.iter().map(|node| &*node.name).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let links: Vec<String> = plan.nodes[0].links.iter().map(ToString::to_string).collect();
+    assert_eq!(links, ["10.0.0.1", "10.1.0.1"]);
+    assert_eq!(plan.node("b"), Some(NodeId(1)));
+    assert_eq!(plan.node("d"), None);
+}
+
+#[test]
+fn a_virtual_address_has_what_its_election_needs() {
+    let text = r#"
+        vip public {
+            address "10.0.0.180/24" interface=eth0
+            router-id 51
+            node b priority=101
+            node a priority=100
+            advertise "50ms"
+            preempt never
+            track frontend=web
+        }
+        vip plain { address "10.0.0.181/31" interface=eth0; router-id 52; node c priority=255; }
+        frontend web { on a b; bind "*:80"; redirect scheme=https; }
+    "#;
+    let plan = plan(text);
+    let vip = &plan.vips[0];
+    assert_eq!((&*vip.name, vip.address.to_string().as_str(), vip.prefix), ("public", "10.0.0.180", 24));
+    assert_eq!((&*vip.interface, vip.router_id), ("eth0", 51));
+    assert_eq!(vip.nodes, [(NodeId(1), 101), (NodeId(0), 100)]);
+    assert_eq!((vip.advertise, vip.preempt), (Duration::from_millis(50), Preempt::Never));
+    assert_eq!(
+        vip.track,
+        [plan
+            .frontends
+            .iter()
+            .position(|f| &*f.name == "web")
+            .map(|i| relais_config::plan::FrontendId(i as u16))
+            .expect("web")]
+    );
+    let plain = &plan.vips[1];
+    assert_eq!(
+        (plain.advertise, plain.preempt, plain.track.len()),
+        (Duration::from_secs(1), Preempt::Always, 0)
+    );
+    let mine: Vec<u8> = plan.vips_on(NodeId(2)).map(|(_, _, priority)| priority).collect();
+    assert_eq!(mine, [255]);
+}
+
+#[test]
+fn a_frontend_has_what_its_file_says_and_else_the_defaults() {
+    let text = r#"
+        frontend web {
+            on b c
+            bind "*:80"
+            bind "[::1]:80"
+            bind "*:443" { tls { certificate "/x.pem"; } }
+            max-connections 100
+            forwarded-for except="127.0.0.0/8 10.0.0.0/8"
+            timeout request="1s" client="2s" keep-alive="3s"
+            default-backend app
+        }
+        frontend plain { bind "*:81"; default-backend app; }
+        backend app { server one "10.0.0.2:8080"; }
+    "#;
+    let plan = plan(text);
+    let web = &plan.frontends[0];
+    assert_eq!(
+        (web.nodes.as_slice(), web.mode, web.max_connections),
+        ([NodeId(1), NodeId(2)].as_slice(), Mode::Http, 100)
+    );
+    let binds: Vec<(String, bool)> =
+        web.binds.iter().map(|bind| (bind.address.to_string(), bind.tls)).collect();
+    assert_eq!(
+        binds,
+        [("0.0.0.0:80".to_owned(), false), ("[::1]:80".to_owned(), false), ("0.0.0.0:443".to_owned(), true)]
+    );
+    let except: Vec<String> = web.forwarded_for.iter().flatten().map(Cidr::to_string).collect();
+    assert_eq!(except, ["127.0.0.0/8", "10.0.0.0/8"]);
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        web.timeout,
+        FrontendTimeouts { request: seconds(1), client: seconds(2), keep_alive: seconds(3) }
+    );
+    assert_eq!((web.redirect.clone(), web.default_backend), (None, Some(relais_config::plan::BackendId(0))));
+    let plain = &plan.frontends[1];
+    assert_eq!((plain.nodes.len(), plain.max_connections, plain.forwarded_for.clone()), (3, 20_000, None));
+    assert_eq!(
+        plain.timeout,
+        FrontendTimeouts { request: seconds(10), client: seconds(60), keep_alive: seconds(10) }
+    );
+}
+
+#[test]
+fn a_frontend_without_on_runs_where_its_addresses_are() {
+    let text = r#"
+        vip public { address "10.0.0.180/24" interface=eth0; router-id 1; node a priority=2; node c priority=1; }
+        frontend own { bind "10.0.0.2:80"; redirect scheme=https; }
+        frontend virtual { bind "10.0.0.180:81"; redirect scheme=https; }
+        frontend both { bind "10.0.0.180:82"; bind "10.0.0.2:82"; redirect scheme=https; }
+        frontend everywhere { bind "*:83"; redirect scheme=https; }
+        frontend loopback { bind "127.0.0.1:84"; redirect scheme=https; }
+    "#;
+    let plan = plan(text);
+    let nodes = |index: usize| plan.frontends[index].nodes.iter().map(|id| id.0).collect::<Vec<_>>();
+    assert_eq!((nodes(0), nodes(1), nodes(2)), (vec![1], vec![0, 2], vec![0, 1, 2]));
+    assert_eq!((nodes(3), nodes(4)), (vec![0, 1, 2], vec![0, 1, 2]));
+    let on_b: Vec<&str> = plan.frontends_on(NodeId(1)).map(|(_, frontend)| &*frontend.name).collect();
+    assert_eq!(on_b, ["own", "both", "everywhere", "loopback"]);
+}
+
+#[test]
+fn an_address_of_one_node_is_opened_there_only() {
+    let text = r#"frontend web { on a b; bind "10.0.0.1:80"; bind "10.0.0.2:80"; bind "127.0.0.1:81"; redirect scheme=https; }"#;
+    let plan = plan(text);
+    let opened = |node: u16| {
+        let binds = plan.binds_on(NodeId(node), &plan.frontends[0]);
+        binds.map(|bind| bind.address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(opened(0), ["10.0.0.1:80", "127.0.0.1:81"]);
+    assert_eq!(opened(1), ["10.0.0.2:80", "127.0.0.1:81"]);
+}
+
+#[test]
+fn a_tcp_frontend_leads_to_its_tcp_backend() {
+    let text = r#"
+        frontend database { mode tcp; bind "127.0.0.1:3306"; default-backend percona; }
+        backend percona { mode tcp; check tcp every="1s" fall=1 rise=1; server one "10.0.0.2:3306"; }
+    "#;
+    let plan = plan(text);
+    assert_eq!((plan.frontends[0].mode, plan.backends[0].mode), (Mode::Tcp, Mode::Tcp));
+    let check = Check { kind: CheckKind::Tcp, every: Duration::from_secs(1), fall: 1, rise: 1 };
+    assert_eq!(plan.backends[0].check, Some(check));
+}
+
+#[test]
+fn a_redirecting_frontend_needs_no_backend() {
+    let redirect = |text: &str| {
+        plan(&format!("frontend plain {{ bind \"*:80\"; redirect {text}; }}")).frontends[0].redirect.clone()
+    };
+    assert_eq!(redirect("scheme=https"), Some(Redirect { scheme: "https".into(), code: 302 }));
+    assert_eq!(redirect("scheme=https code=308"), Some(Redirect { scheme: "https".into(), code: 308 }));
+    assert!(
+        errors("frontend plain { bind \"*:80\"; redirect scheme=https code=200; }")
+            .contains("`301`, `302`, `303`, `307` or `308`")
+    );
+}
+
+#[test]
+fn a_backend_has_what_its_file_says_and_else_the_defaults() {
+    let text = r#"
+        backend app {
+            balance roundrobin
+            check http path="/up?x=1" expect="200-299" host="www.example" every="1s" fall=2 rise=4
+            timeout connect="1s" server="2s" queue="3s" tunnel="4s" check="5s"
+            retries 1
+            redispatch
+            server one "10.0.0.2:8080" weight=256 max-connections=5
+            server two "[fd00::2]:8080" weight=0
+            server here "127.0.0.1:8080"
+        }
+        backend plain { check http; server one "10.0.0.3:8080"; }
+        backend bare { server one "10.0.0.3:8080"; }
+    "#;
+    let text = text.replace("[fd00::2]:8080", "10.0.0.3:8080");
+    let plan = plan(&text);
+    let app = &plan.backends[0];
+    let kind =
+        CheckKind::Http { path: "/up?x=1".into(), host: Some("www.example".into()), expect: (200, 299) };
+    assert_eq!(app.check, Some(Check { kind, every: Duration::from_secs(1), fall: 2, rise: 4 }));
+    let [connect, server, queue, tunnel, check] = [1, 2, 3, 4, 5].map(Duration::from_secs);
+    assert_eq!(app.timeout, BackendTimeouts { connect, server, queue, tunnel, check });
+    assert_eq!((app.balance, app.retries, app.redispatch), (Balance::RoundRobin, 1, true));
+    let servers: Vec<_> =
+        app.servers.iter().map(|s| (&*s.name, s.weight, s.max_connections, s.node.map(|n| n.0))).collect();
+    assert_eq!(servers, [("one", 256, Some(5), Some(1)), ("two", 0, None, Some(2)), ("here", 1, None, None)]);
+    let plain = &plan.backends[1];
+    let kind = CheckKind::Http { path: "/".into(), host: None, expect: (200, 399) };
+    assert_eq!(plain.check, Some(Check { kind, every: Duration::from_secs(2), fall: 3, rise: 2 }));
+    let [connect, server, queue, tunnel, check] = [5, 60, 10, 3600, 2].map(Duration::from_secs);
+    assert_eq!(plain.timeout, BackendTimeouts { connect, server, queue, tunnel, check });
+    assert_eq!((plain.retries, plain.redispatch), (3, false));
+    assert_eq!(plan.backends[2].check, None);
+}
+
+#[test]
+fn a_tier_is_expanded_to_its_instances() {
+    let text = r#"
+        backend app { servers tomcat=app weight=3 max-connections=7; }
+        tomcat app { on c a; instances 2 first-port=8081; }
+    "#;
+    let plan = plan(text);
+    let servers: Vec<String> =
+        plan.backends[0].servers.iter().map(|s| format!("{} {}", s.name, s.address)).collect();
+    assert_eq!(servers, ["c-1 10.0.0.3:8081", "c-2 10.0.0.3:8082", "a-1 10.0.0.1:8081", "a-2 10.0.0.1:8082"]);
+    let first = &plan.backends[0].servers[0];
+    assert_eq!((first.weight, first.max_connections, first.node), (3, Some(7), Some(NodeId(2))));
+    let tier = &plan.tomcats[0];
+    assert_eq!(
+        (tier.instances, tier.first_port, tier.nodes.as_slice()),
+        (2, 8081, [NodeId(2), NodeId(0)].as_slice())
+    );
+}
+
+#[test]
+fn listeners_of_different_nodes_are_in_nobodys_way() {
+    plan(
+        r#"
+        frontend one { bind "10.0.0.1:80"; redirect scheme=https; }
+        frontend two { on b; bind "*:80"; redirect scheme=https; }
+        frontend three { on b; bind "[::]:80"; redirect scheme=https; }
+    "#,
+    );
+}
+
+#[test]
+fn everything_wrong_is_said_in_the_order_of_the_file() {
+    let text = "platform x { admin 80; }\nnode a { link \"10.0.0\"; }\nvip v\nbackend b { retries 101; }\n";
+    let rejected = parse("test.kdl", text).expect_err("many errors");
+    let lines: Vec<usize> = rejected
+        .diagnostics()
+        .iter()
+        .map(|d| relais_config::diagnostic::position(text, d.span.start).line)
+        .collect();
+    assert!(lines.is_sorted(), "{rejected}");
+    assert_eq!(lines, [1, 2, 3, 3, 3, 4, 4], "{rejected}");
+}
+
+#[test]
+fn a_file_too_long_or_too_deep_is_refused() {
+    assert!(errors(&" ".repeat(1 << 20)).contains("1048576 are allowed"));
+    assert!(errors(&"a {\n".repeat(100_000)).contains("nested more than 16 deep"));
+    assert!(errors(&"/*".repeat(100_000)).contains("comment"));
+    assert!(errors(&"/-".repeat(100_000)).contains("`/-`"));
+    assert!(
+        errors(&format!("{}{}", "/*".repeat(100), "*/".repeat(100))).contains("nested more than 16 deep")
+    );
+}
+
+#[test]
+fn an_empty_file_lacks_what_a_platform_has() {
+    let told = parse("empty.kdl", "").expect_err("nothing in it").to_string();
+    assert!(told.contains("has no `platform`") && told.contains("has no `node`"), "{told}");
+}
