@@ -4,10 +4,13 @@
 All three proxy the same origin (nginx) with one worker pinned to one core; load and origin share the other.
 In all three: HTTP/1.1 keep-alive on both sides, active checks where the product has them (nginx has none),
 X-Forwarded-For added, one access line a request in HAProxy's httplog fields (nginx: the same amount of text),
-written to the standard output, which is a file.
+written to the standard output, which is a file; each product batches or does not, as it does by default.
 
 CPU is the scheduler's own account (/proc/PID/task/*/schedstat, nanoseconds) of every thread of every process
-of a product, divided by the requests that the load tool counted. Rounds alternate; medians are quoted.
+of a product, divided by the requests that the load tool counted. Latency is h2load's at a fixed rate, 70 % of
+what the slowest of the three can do. Memory is the proportional set size of all processes of a product; what
+the kernel keeps for a socket is not in it, and is the same for all. Rounds alternate; medians are quoted.
+On a machine that does other work meanwhile the figures swing: it is said then.
 
 usage: bench/run.py [--seconds 4] [--rounds 3] [--idle 10000] [--relais target/dist/relais]
 Prints a table; writes target/bench/result.json. Ends only what it started, by pid.
@@ -26,18 +29,19 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_for(port, path="/small", seconds=15):
+def answers(port, seconds=15):
+    """Whether a server answers 200 on this port before the time is up."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
             with socket.create_connection(("127.0.0.1", port), 1) as s:
-                s.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+                s.sendall(b"GET /small HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
                 if s.recv(64).startswith(b"HTTP/1.1 200"):
-                    return
+                    return True
         except OSError:
             pass
         time.sleep(0.05)
-    sys.exit(f"bench: nothing answers on port {port}")
+    return False
 
 
 class Product:
@@ -46,8 +50,12 @@ class Product:
     def __init__(self, name, argv, port, log):
         self.name, self.port = name, port
         self.out = open(log, "ab")
+        self.log = log
         self.process = subprocess.Popen(["taskset", "-c", PROXY_CORE, *argv], stdout=self.out, stderr=self.out)
-        wait_for(port)
+
+    def wait_until_it_answers(self):
+        if not answers(self.port):
+            sys.exit(f"bench: {self.name} does not answer; it said last:\n{self.log.read_text(errors='replace')[-2000:]}")
 
     def pids(self):
         """The started process and all its descendants."""
@@ -182,6 +190,7 @@ def wrk(port, path, seconds, connections=64):
 
 def cost(product, path, seconds):
     """CPU microseconds a request, and requests a second."""
+    product.wait_until_it_answers()
     wrk(product.port, path, 1)
     before, began = product.cpu_ns(), time.monotonic()
     requests, failed = wrk(product.port, path, seconds)
@@ -193,6 +202,7 @@ def cost(product, path, seconds):
 
 def latency(product, rate, seconds, d):
     """p50 and p99 in microseconds at a fixed rate, from every single request."""
+    product.wait_until_it_answers()
     log = d / "h2load.log"
     log.unlink(missing_ok=True)
     clients = 32
@@ -200,9 +210,10 @@ def latency(product, rate, seconds, d):
         ["taskset", "-c", LOAD_CORE, "h2load", "--h1", "-t1", f"-c{clients}", f"-D{seconds}", "--warm-up-time=1",
          f"--rps={max(1, rate // clients)}", f"--log-file={log}", f"http://127.0.0.1:{product.port}/small"],
         capture_output=True, text=True, check=True)
-    times = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines() if line.split("\t")[1] == "200")
-    if not times:
-        sys.exit("bench: h2load logged nothing")
+    answers = [line.split("\t") for line in log.read_text().splitlines()]  # begin, status, microseconds
+    times = sorted(int(took) for _, status, took in answers if status == "200")
+    if len(times) < len(answers) or len(times) < rate * seconds / 2:
+        sys.exit(f"bench: {product.name} answered {len(times)} of {rate * seconds} requests with 200")
     return times[len(times) // 2], times[len(times) * 99 // 100]
 
 
@@ -230,6 +241,18 @@ def idle(product, count):
             s.close()
 
 
+def versions(relais):
+    """What was measured, and on what."""
+    def first_line(*argv):
+        done = subprocess.run(argv, capture_output=True, text=True)
+        return (done.stdout or done.stderr).strip().split("\n")[0]
+
+    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return {"haproxy": first_line("haproxy", "-v"), "nginx": first_line("nginx", "-v"),
+            "relais": first_line(relais, "--version"), "kernel": os.uname().release,
+            "cpu": model.group(1) if model else os.uname().machine}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=int, default=4)
@@ -241,6 +264,12 @@ def main():
     for tool in ("haproxy", "nginx", "wrk", "h2load", "taskset"):
         if not shutil.which(tool):
             sys.exit(f"bench: {tool} is missing: run packaging/packages bench as root")
+    if "relais" in args.only and not pathlib.Path(args.relais).exists():
+        sys.exit(f"bench: {args.relais} is not there: cargo build --profile dist -p relais")
+    if os.cpu_count() < 2:
+        sys.exit("bench: two cores are needed, one for the proxy and one for the load")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended by SIGTERM"))  # what was started is ended too
+    load = os.getloadavg()[0]
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (70000, 70000))
@@ -252,7 +281,7 @@ def main():
 
     names, origin = args.only, free_port()
     ports = {name: free_port() for name in ("haproxy", "nginx", "relais")}
-    results = {name: {"small_us": [], "large_us": [], "small_rps": [], "p50_us": [], "p99_us": [], "idle_kib": []} for name in names}
+    results = {name: {"small_us": [], "large_us": [], "small_rps": [], "large_rps": [], "p50_us": [], "p99_us": [], "idle_kib": []} for name in names}
     started = []
     with tempfile.TemporaryDirectory(prefix="relais-bench-") as temp:
         d = pathlib.Path(temp)
@@ -260,7 +289,8 @@ def main():
         write_configs(d, origin, ports, most)
         origin_process = subprocess.Popen(["taskset", "-c", LOAD_CORE, "nginx", "-c", str(d / "origin.conf")])
         try:
-            wait_for(origin)
+            if not answers(origin):
+                sys.exit("bench: the origin does not answer")
             for round_ in range(args.rounds):
                 order = names[round_ % len(names):] + names[:round_ % len(names)]
                 for name in order:
@@ -269,7 +299,9 @@ def main():
                     us, rps = cost(product, "/small", args.seconds)
                     row["small_us"].append(us)
                     row["small_rps"].append(rps)
-                    row["large_us"].append(cost(product, "/large", args.seconds)[0])
+                    us, rps = cost(product, "/large", args.seconds)
+                    row["large_us"].append(us)
+                    row["large_rps"].append(rps)
                     started.remove(product)
                     product.stop()
             rate = int(min(statistics.median(results[n]["small_rps"]) for n in names) * 0.7)
@@ -289,7 +321,7 @@ def main():
             origin_process.wait()
 
     medians = {name: {key: statistics.median(values) for key, values in row.items()} for name, row in results.items()}
-    columns = [("small_us", "CPU us/request, 34 B"), ("large_us", "CPU us/request, 64 KiB"), ("small_rps", "requests/s"),
+    columns = [("small_us", "CPU us/request, 34 B"), ("large_us", "CPU us/request, 64 KiB"), ("small_rps", "requests/s, 34 B"), ("large_rps", "requests/s, 64 KiB"),
                ("p50_us", "p50 us"), ("p99_us", "p99 us"), ("idle_kib", "KiB/idle connection")]
     print(f"medians of {args.rounds}; latency at {rate} requests/s; {args.idle} idle connections")
     print(f"{'':24}" + "".join(f"{name:>12}" for name in names) + ("     relais/haproxy" if {"relais", "haproxy"} <= set(names) else ""))
@@ -298,9 +330,13 @@ def main():
         if {"relais", "haproxy"} <= set(names):
             line += f"{medians['relais'][key] / max(medians['haproxy'][key], 1e-9):19.2f}"
         print(line)
+    if load > 0.5:
+        print(f"The machine was busy when this began (load {load:.1f}): quiet it and measure again.")
     out = ROOT / "target/bench"
     out.mkdir(parents=True, exist_ok=True)
-    (out / "result.json").write_text(json.dumps({"rate": rate, "rounds": results, "medians": medians}, indent=1))
+    (out / "result.json").write_text(json.dumps(
+        {"rate": rate, "idle_connections": args.idle, "load_before": load, "versions": versions(args.relais),
+         "rounds": results, "medians": medians}, indent=1))
 
 
 if __name__ == "__main__":
