@@ -134,9 +134,29 @@ impl Demo {
     }
 
     /// Ends the front by a signal; nothing may be left.
-    fn end_by(mut self, signal: Signal) {
+    fn end_by(self, signal: Signal) {
+        let front = Pid::from_child(&self.front);
+        self.end(front, signal);
+    }
+
+    /// Kills the controller, which is no more polite; nothing may be left.
+    fn end_by_controller(self) {
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let here = self.scratch.0.to_str().unwrap();
+        let is_controller = |pid: &i32| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            command.contains(" child demo ") && command.contains(here)
+        };
+        let controllers: Vec<_> = pids.filter(is_controller).collect();
+        assert_eq!(controllers.len(), 1);
+        self.end(Pid::from_raw(controllers[0]).unwrap(), Signal::KILL);
+    }
+
+    fn end(mut self, pid: Pid, signal: Signal) {
         assert!(self.processes().len() > 8, "{:?}", self.processes());
-        kill_process(Pid::from_child(&self.front), signal).unwrap();
+        kill_process(pid, signal).unwrap();
         self.front.wait().unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         let left = || {
@@ -251,7 +271,7 @@ fn without_a_network_of_its_own_the_platform_runs_on_loopback_and_says_so() {
     demo.wait("the second balancer serves", |state| state["holder"] == "haproxy2");
     let (status, why) = demo.act("haproxy2", "cut-link");
     assert_eq!(status, 409, "{why}");
-    demo.end_by(Signal::KILL);
+    demo.end_by_controller();
 }
 
 #[test]
@@ -264,6 +284,7 @@ fn a_foreign_page_can_break_nothing() {
     let (status, _) = ask(&demo.page, "POST /act", &["Content-Type: text/plain"], &body);
     assert_eq!(status, 403);
     assert_eq!(demo.state()["rows"], json!([]));
+    demo.end_by(Signal::KILL);
 }
 
 #[test]

@@ -167,7 +167,7 @@ pub(crate) async fn obey(
                         Ok(begun) => pending = Some(begun),
                         Err(refusal) => say(&format!("  {refusal}")),
                     },
-                    Ok(None) => say(HELP),
+                    Ok(None) => say(&help(platform)),
                     Err(why) => say(&why),
                 },
                 Some(_) => {}
@@ -378,21 +378,29 @@ fn then(pending: &Pending, now: &View) -> String {
     }
 }
 
-const HELP: &str = "\
-  Type what to do and to whom, then Enter:
-    cut-link | kill-all | stop | reload | kill-worker | kill-vip | kill-control | kill-supervisor
-               holder, haproxy1 or haproxy2
-    kill       tomcat1-1, tomcat1-2, tomcat2-1 or tomcat2-2
-    cut-link   tomcat1 or tomcat2
-    mend-link | start   whatever was cut or killed
-  or q to end the demo. An action alone means the holder.";
+/// What can be typed.
+fn help(platform: &Platform) -> String {
+    let cables = platform.has_network();
+    let on = |words: &'static str| if cables { words } else { "" };
+    format!(
+        "  Type what to do and to whom, then Enter:\n    \
+         {}kill-all, stop, reload, kill-worker, kill-vip, kill-control, kill-supervisor: holder, haproxy1, haproxy2\n    \
+         kill: tomcat1-1, tomcat1-2, tomcat2-1, tomcat2-2{}\n    \
+         {}start: what was {}killed\n  \
+         An action alone is for the holder of the address. q ends the demo.",
+        on("cut-link, "),
+        on("; cut-link: tomcat1, tomcat2"),
+        on("mend-link, "),
+        on("cut or "),
+    )
+}
 
 /// `ACTION [TARGET]`; nothing typed asks for help.
 fn typed(line: &str) -> Result<Option<Act>, String> {
     let mut words = line.split_whitespace();
     let Some(word) = words.next() else { return Ok(None) };
     let action = Action::ALL.into_iter().find(|action| action.to_string() == word);
-    let action = action.ok_or_else(|| format!("  There is no `{word}`.\n{HELP}"))?;
+    let action = action.ok_or_else(|| format!("  There is no `{word}`; Enter alone says what there is."))?;
     Ok(Some(Act { target: words.next().unwrap_or("holder").to_owned(), action }))
 }
 
@@ -425,8 +433,9 @@ fn greet(platform: &Platform, state: &State) {
         );
     }
     say(&format!(
-        "{HELP}\n\n  From another terminal: curl http://{page}/act --json '{{\"target\":\"{first}\",\"action\":\"kill-all\"}}'\n  \
-         or kill -9 any process id that the page shows. Ctrl-C ends the demo and leaves nothing behind.\n"
+        "{}\n\n  From another terminal: curl http://{page}/act --json '{{\"target\":\"{first}\",\"action\":\"kill-all\"}}'\n  \
+         or kill -9 any process id that the page shows. Ctrl-C ends the demo and leaves nothing behind.\n",
+        help(platform)
     ));
 }
 

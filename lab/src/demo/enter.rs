@@ -9,9 +9,10 @@ use std::process::{Command, ExitCode};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, unmount,
 };
-use rustix::process::{getgid, getuid};
+use rustix::process::{Pid, Signal, WaitOptions, getgid, getpid, getuid, set_child_subreaper, waitpid};
 
 use super::{Args, Depth, REFUSED};
+use crate::process::Identity;
 use crate::sys;
 
 /// `relais child demo-door`, started by the front.
@@ -23,19 +24,47 @@ pub fn main(args: Args) -> ExitCode {
         let _ = std::fs::write(args.run_dir.join("why"), format!("user namespaces are refused: {why}"));
         return ExitCode::from(REFUSED);
     }
+    if args.depth != Depth::Full {
+        // No process namespace will take them along: whoever loses its parent in there becomes ours.
+        let _ = set_child_subreaper(Some(getpid()));
+    }
     let run = || -> io::Result<u8> {
         let mut controller = Command::new(std::env::current_exe()?);
         controller.args(["child", "demo", "--depth", args.depth.name(), "--run-dir"]).arg(&args.run_dir);
         let status = controller.status()?; // its standard input is ours: the channel from the front
         Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
     };
-    match run() {
+    let ended = run();
+    end_children();
+    match ended {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             tracing::error!("the demo's controller cannot be started: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends whatever a controller that was killed has left to us, and what that leaves in turn.
+fn end_children() {
+    let is_ours =
+        |one: &Identity| one.parent_and_name().is_some_and(|(parent, _)| parent == std::process::id());
+    loop {
+        let children: Vec<_> = processes().filter(is_ours).collect();
+        if children.is_empty() {
+            return;
+        }
+        for child in children {
+            child.signal(Signal::KILL);
+            let _ = waitpid(i32::try_from(child.pid).ok().and_then(Pid::from_raw), WaitOptions::empty());
+        }
+    }
+}
+
+/// Every process of this machine that lives.
+fn processes() -> impl Iterator<Item = Identity> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Identity::of(entry.file_name().to_str()?.parse().ok()?))
 }
 
 /// New namespaces, in which whoever we are is root, and root of nothing else. The next child is the
