@@ -2,7 +2,7 @@
 //!
 //! The new holder sends on to the old one whatever belongs to a TCP connection whose first segment it has
 //! not seen itself; the old one goes on with them, mute on the link: it has no address any more, only a local
-//! route for it, and ARP about it neither comes in nor goes out. Answers go to clients directly. Both ends take
+//! route for it, and ARP never says that the address is there. Answers go to clients directly. Both ends take
 //! their part away when the old holder has drained. With a peer that is no Relais, connections break as they
 //! always did.
 //!
@@ -16,9 +16,8 @@ use crate::nft::{Base, Family, Rule, Transaction};
 
 /// Connections begun at the new holder while the old one drains; beyond, they are not told apart.
 const MAX_CONNECTIONS: u32 = 262_144;
-/// Hooks (`NF_INET_PRE_ROUTING`, `NF_ARP_IN`, `NF_ARP_OUT`) and the priority before connection tracking.
+/// Hooks (`NF_INET_PRE_ROUTING`, `NF_ARP_OUT`) and the priority before connection tracking.
 const PREROUTING: u32 = 0;
-const ARP_IN: u32 = 0;
 const ARP_OUT: u32 = 1;
 const RAW: i32 = -300;
 
@@ -69,24 +68,20 @@ pub(crate) fn send_on(vip: Ipv4Addr, old: Ipv4Addr, index: u32) -> io::Result<()
 
 /// The old holder's part, before the address leaves the interface: mute it. The engine adds the local route.
 ///
-/// Asking the link for a client's hardware address must not give away the virtual one as the sender's, or the
-/// client would take this machine for its holder again: `own` stands in.
+/// Neither a question for a client's hardware address nor an answer may name the virtual address as the
+/// sender's, or clients would take this machine for its holder again: `own` stands in.
 ///
 /// # Errors
 /// What the kernel says.
 pub(crate) fn mute(vip: Ipv4Addr, own: Ipv4Addr) -> io::Result<()> {
     const SENDER: u32 = 14;
-    const TARGET: u32 = 24;
     let table = mute_table(vip);
     let mut nft = Transaction::new();
     nft.remove_table(Family::Arp, &table);
     nft.add_table(Family::Arp, &table);
-    nft.add_chain(Family::Arp, &table, "in", ARP_IN, 0);
     nft.add_chain(Family::Arp, &table, "out", ARP_OUT, 0);
-    let asked = Rule::default().load(0, Base::Network, TARGET, 4).is(0, &vip.octets());
-    nft.add_rule(Family::Arp, &table, "in", asked.drop());
-    let asks = Rule::default().load(0, Base::Network, SENDER, 4).is(0, &vip.octets());
-    nft.add_rule(Family::Arp, &table, "out", asks.set(0, &own.octets()).store(0, Base::Network, SENDER, 4));
+    let says = Rule::default().load(0, Base::Network, SENDER, 4).is(0, &vip.octets());
+    nft.add_rule(Family::Arp, &table, "out", says.set(0, &own.octets()).store(0, Base::Network, SENDER, 4));
     nft.commit()
 }
 

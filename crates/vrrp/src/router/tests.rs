@@ -29,6 +29,7 @@ fn advertisement(priority: u8) -> Advertisement {
 }
 
 /// A router and its clock, in milliseconds.
+#[derive(Clone)]
 struct Bench {
     router: Router,
     ms: u64,
@@ -250,8 +251,15 @@ fn connections_of_before_a_hand_over_are_relayed_while_the_old_holder_drains() {
     let outputs = new.run(100);
     let position = |wanted: Output| outputs.iter().position(|output| *output == wanted).unwrap();
     assert!(position(Output::SendOnTo(HIGHER)) < position(Output::AddAddress));
+    let outputs = new.clone().run(1000);
+    assert!(
+        outputs.contains(&Output::EndRelay),
+        "the old holder does not repeat its farewell: it serves no more"
+    );
+    new.hear(HIGHER, 0);
     assert!(new.hear(HIGHER, 100).is_empty(), "overtaken");
-    new.run(500);
+    assert!(!new.run(4000).contains(&Output::EndRelay));
+    assert!(new.clone().run(1001).contains(&Output::EndRelay), "drained");
     assert!(new.hear(HIGHER, 100).contains(&Output::EndRelay), "no longer the holder");
 }
 

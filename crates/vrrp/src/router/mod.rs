@@ -3,6 +3,8 @@
 //! Decides everything and does nothing: see the crate's documentation for the five verbs. Beyond the RFC's
 //! three states a router can be in `Fault`: not in the election, because something that it needs is down.
 
+mod peers;
+
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -100,6 +102,8 @@ pub struct Router {
     last_words: Option<LastWords>,
     /// Until when connections older than a hand-over are relayed, on either side of it.
     relay_until: Option<Time>,
+    /// From whom we took the address, while it has not shown that it goes on serving.
+    relay_from: Option<Ipv4Addr>,
     /// Oddities of others that were logged already.
     odd: Option<(Ipv4Addr, Duration, bool)>,
     counters: Counters,
@@ -131,6 +135,7 @@ impl Router {
             departed: None,
             last_words: None,
             relay_until: None,
+            relay_from: None,
             odd: None,
             counters: Counters::default(),
             outputs: VecDeque::new(),
@@ -401,139 +406,6 @@ impl Router {
         }
     }
 
-    // ---- other routers -------------------------------------------------------------------------------
-
-    fn heard_from(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
-        if self.link == Link::Up(source) {
-            return; // our own
-        }
-        self.counters.received += 1;
-        let priority = advertisement.priority;
-        if let Some((who, until)) = self.departed
-            && who == source
-            && priority > 0
-        {
-            if self.now < until {
-                return; // overtaken on the way by the farewell of the same sender
-            }
-            self.departed = None;
-        }
-        if priority == 0 {
-            self.departed = Some((source, self.now + advertisement.interval * 2));
-            return self.released(source);
-        }
-        self.note_oddities(source, advertisement);
-        match self.phase {
-            Phase::Fault { resume_until } => {
-                self.follow(source, advertisement);
-                self.phase = FAULT;
-                self.last_words = None;
-                if resume_until.is_some() {
-                    self.outputs.push_back(Output::RemoveAddress); // a successor was quicker
-                }
-            }
-            Phase::Backup { .. } => {
-                let owner = self.config.priority == 255;
-                if priority >= self.config.priority || !(self.config.preempt || owner) {
-                    self.follow(source, advertisement);
-                    let down_at = self.now + self.down_interval();
-                    self.phase = Phase::Backup { down_at, released_by: None };
-                } else {
-                    self.master = Some((source, priority));
-                    self.heard = self.now;
-                }
-            }
-            Phase::Master { .. } => self.contested(source, advertisement),
-            Phase::Leaving { .. } => {
-                self.follow(source, advertisement);
-                self.begin_relay(Output::LetGo);
-                self.left(format!("it was handed over to {source}"));
-            }
-        }
-    }
-
-    fn follow(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
-        self.master = Some((source, advertisement.priority));
-        self.master_interval = advertisement.interval;
-        self.heard = self.now;
-    }
-
-    /// Somebody gave up. That counts only from whom we follow: with three nodes the farewell of one
-    /// that has a successor already must not wake the third.
-    fn released(&mut self, source: Ipv4Addr) {
-        match &mut self.phase {
-            Phase::Backup { down_at, released_by, .. } => {
-                if self.master.is_none_or(|(master, _)| master == source) {
-                    let skew = skew_time(self.config.priority, self.master_interval);
-                    *down_at = (*down_at).min(self.now + skew);
-                    *released_by = Some(source);
-                }
-            }
-            Phase::Master { .. } => self.assert_mastership(),
-            Phase::Fault { .. } | Phase::Leaving { .. } => {}
-        }
-    }
-
-    /// Another master: one of us yields. An owner against an owner is settled by address too, where the
-    /// RFC would have both ignore each other for ever (§7.1).
-    fn contested(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
-        let Link::Up(own) = self.link else { return };
-        if (advertisement.priority, source) < (self.config.priority, own) {
-            return self.assert_mastership();
-        }
-        self.outputs.push_back(Output::RemoveAddress);
-        self.follow(source, advertisement);
-        let why = match advertisement.priority.cmp(&self.config.priority) {
-            core::cmp::Ordering::Equal => "and the higher address",
-            _ => "which is higher",
-        };
-        self.listen(format!("{source} holds it too with priority {}, {why}", advertisement.priority));
-        // The winner may not know of us. These words make it advertise and announce at once, now that we are
-        // silent; otherwise the link would keep our hardware address for the virtual one. The first has our
-        // priority, for that is what keepalived announces upon.
-        self.advertise(self.config.priority);
-        self.last_words = Some(LastWords { left: LAST_WORDS - 1, next: self.now + self.config.interval });
-    }
-
-    /// Not more often than a fraction of the interval, so that two that both insist make no storm.
-    fn assert_mastership(&mut self) {
-        let (now, interval) = (self.now, self.config.interval);
-        let may_advertise = now.since(self.promised.0) >= interval / 16;
-        if let Phase::Master { advertise_at, announcements, .. } = &mut self.phase {
-            announcements.restart(now);
-            if may_advertise {
-                *advertise_at = now + interval;
-                self.advertise(self.config.priority);
-            }
-        }
-        self.announce_if_due();
-    }
-
-    fn note_oddities(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
-        let same_address = advertisement.addresses == [self.config.address];
-        let oddity = (source, advertisement.interval, same_address);
-        if self.odd == Some(oddity) || (same_address && advertisement.interval == self.config.interval) {
-            return;
-        }
-        self.odd = Some(oddity);
-        if !same_address {
-            let theirs: Vec<String> = advertisement.addresses.iter().map(ToString::to_string).collect();
-            self.log(format!(
-                "{source} advertises {} under VRID {}, this node {}; give both nodes the same file",
-                theirs.join(" and "),
-                self.config.vrid,
-                self.config.address
-            ));
-        }
-        if advertisement.interval != self.config.interval {
-            self.log(format!(
-                "{source} advertises every {} ms, this node every {} ms; the master's interval counts",
-                advertisement.interval.as_millis(),
-                self.config.interval.as_millis()
-            ));
-        }
-    }
-
     // ---- time ------------------------------------------------------------------------------------------
 
     fn master_is_down(&mut self) {
@@ -754,14 +626,23 @@ impl Router {
         if self.relay_until.is_some() {
             self.end_relay();
         }
-        if !self.config.drain.is_zero() {
-            self.relay_until = Some(self.now + self.config.drain);
-            self.outputs.push_back(output);
+        if self.config.drain.is_zero() {
+            return;
         }
+        let mut until = self.now + self.config.drain;
+        if let Output::SendOnTo(old) = output {
+            // Only one of our kind goes on serving, and repeats its farewell. Sent on to any other, a
+            // connection would hang where it could have been reset.
+            self.relay_from = Some(old);
+            until = until.min(self.now + self.master_interval * (u32::from(LAST_WORDS) + 2));
+        }
+        self.relay_until = Some(until);
+        self.outputs.push_back(output);
     }
 
     fn end_relay(&mut self) {
         self.relay_until = None;
+        self.relay_from = None;
         self.outputs.push_back(Output::EndRelay);
     }
 
@@ -797,5 +678,4 @@ impl Router {
 }
 
 #[cfg(test)]
-#[path = "router_tests.rs"]
 mod tests;
