@@ -1,6 +1,6 @@
 //! A client's connection: what stays of it while it idles, and waiting with a deadline.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -36,28 +36,30 @@ impl Client {
     }
 
     /// What `poll` is ready with, or that `deadline` came first.
-    pub(crate) async fn until<T>(
-        &self,
+    // Not an `async fn`, and neither is `drive`: an idle connection would hold its arguments twice over.
+    pub(crate) fn until<'a, T>(
+        &'a self,
         deadline: Time,
-        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Result<T, Late> {
-        self.drive(|cx| {
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T> + 'a,
+    ) -> impl Future<Output = Result<T, Late>> + 'a {
+        self.drive(move |cx| {
             if let Poll::Ready(done) = poll(cx) {
                 return Poll::Ready(Ok(done));
             }
             self.poll_deadline(deadline, cx).map(Err)
         })
-        .await
     }
 
     /// What `poll` is ready with. Every wait of a connection ends in here, and so the worker's clock is set
     /// whenever one goes on: [`Worker::now`] needs no look at a clock of its own.
-    pub(crate) async fn drive<T>(&self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
-        poll_fn(|cx| {
+    pub(crate) fn drive<'a, T>(
+        &'a self,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T> + 'a,
+    ) -> impl Future<Output = T> + 'a {
+        poll_fn(move |cx| {
             self.worker.tick();
             poll(cx)
         })
-        .await
     }
 
     /// Ready once `deadline` has passed.
@@ -94,18 +96,18 @@ pub(crate) enum Then {
 
 /// The life of an HTTP connection. This future is what an idle connection costs: what a request needs is
 /// boxed when its first byte is there, and goes when the connection idles again.
-pub(crate) async fn http(client: Client) {
-    let mut wait = client.front.plan().plan.timeout.request;
-    loop {
-        let deadline = client.worker.now() + wait;
-        let readable = client.until(deadline, |cx| client.io.poll_read_ready(cx)).await;
-        if !matches!(readable, Ok(Ok(()))) {
-            return;
+// Not an `async fn`: that would hold the client twice, as an argument and as a variable.
+#[allow(clippy::manual_async_fn)]
+pub(crate) fn http(client: Client) -> impl Future<Output = ()> {
+    async move {
+        let mut deadline = client.worker.now() + client.front.plan().plan.timeout.request;
+        loop {
+            let readable = client.until(deadline, |cx| client.io.poll_read_ready(cx)).await;
+            if !matches!(readable, Ok(Ok(()))) || Box::pin(session::serve(&client)).await == Then::Close {
+                return;
+            }
+            deadline = client.worker.now() + client.front.plan().plan.timeout.keep_alive;
         }
-        if Box::pin(session::serve(&client)).await == Then::Close {
-            return;
-        }
-        wait = client.front.plan().plan.timeout.keep_alive;
     }
 }
 
