@@ -58,8 +58,15 @@ struct Exchange<'a> {
     deaf: bool,
     /// The client gives no more of it.
     cut: bool,
-    client_seen: Time,
-    server_seen: Time,
+    /// Who owes the next move, and since when.
+    turn: (Whose, Time),
+}
+
+/// Whose silence is counted.
+#[derive(Clone, Copy, PartialEq)]
+enum Whose {
+    Client,
+    Server,
 }
 
 /// Sends the request over `io` and brings the response back. The access line is written here.
@@ -76,7 +83,6 @@ pub(crate) async fn run(
 ) -> Result<Leaves, Failure> {
     let client = asked.client;
     let server = lease.server();
-    let now = client.worker.now();
     let mut exchange = Exchange {
         client,
         backend,
@@ -86,8 +92,7 @@ pub(crate) async fn run(
         up: Half::new(Body::None, Framing::Keep),
         deaf: false,
         cut: false,
-        client_seen: now,
-        server_seen: now,
+        turn: (Whose::Server, client.worker.now()),
     };
     exchange.send(asked)?;
     let mut received = client.worker.take_buffer();
@@ -195,6 +200,7 @@ impl Exchange<'_> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response, Failure>> {
         let upload = self.poll_upload(cx)?;
+        let mut moved = self.up.has_moved();
         loop {
             if !received.is_empty() {
                 match Response::parse(received.bytes(), question) {
@@ -204,7 +210,7 @@ impl Exchange<'_> {
                 }
             }
             match received.fill(&self.io) {
-                Ok(n) if n > 0 => self.server_seen = self.client.worker.now(),
+                Ok(n) if n > 0 => moved = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if self.io.poll_read_ready(cx).is_pending() {
                         break;
@@ -218,13 +224,25 @@ impl Exchange<'_> {
         if repeatable && received.is_empty() && !self.server.shared.is_up() {
             return Poll::Ready(Err(Failure::Down));
         }
-        let server_end = self.server_seen + self.backend.plan.timeout.server;
-        let client_end = self.client_seen + self.timeout_client;
-        let (deadline, failure) = match upload {
-            Stand::Hungry => (client_end, Failure::ClientLate),
-            Stand::Done | Stand::Stuffed => (server_end, Failure::Late),
+        let (whose, failure) = match upload {
+            Stand::Hungry => (Whose::Client, Failure::ClientLate),
+            Stand::Done | Stand::Stuffed => (Whose::Server, Failure::Late),
         };
+        let deadline = self.deadline(whose, moved);
         self.client.poll_deadline(deadline, cx).map(|_| Err(failure))
+    }
+
+    /// When the patience with whoever's turn it is ends: it begins anew with each move, and with each turn, so that
+    /// nobody is blamed for a time in which the other was waited for.
+    fn deadline(&mut self, whose: Whose, moved: bool) -> Time {
+        if moved || whose != self.turn.0 {
+            self.turn = (whose, self.client.worker.now());
+        }
+        self.turn.1
+            + match whose {
+                Whose::Client => self.timeout_client,
+                Whose::Server => self.backend.plan.timeout.server,
+            }
     }
 
     /// Carries the request's body on; once it is done, or will not get any further, it stands as done.
@@ -242,15 +260,6 @@ impl Exchange<'_> {
             Err(Broken::Source) => return Err(Failure::ClientGone),
             Err(Broken::Framing(reject)) => return Err(Failure::Request(reject)),
         };
-        if self.up.has_read || self.up.has_written {
-            let now = self.client.worker.now();
-            if std::mem::take(&mut self.up.has_read) {
-                self.client_seen = now;
-            }
-            if std::mem::take(&mut self.up.has_written) {
-                self.server_seen = now;
-            }
-        }
         Ok(stand)
     }
 
@@ -366,21 +375,12 @@ impl Exchange<'_> {
             Err(Broken::Framing(_)) => return Poll::Ready(*b"PD"),
             Err(Broken::Destination) => return Poll::Ready(*b"CD"),
         };
-        if down.has_read || down.has_written {
-            let now = self.client.worker.now();
-            if std::mem::take(&mut down.has_read) {
-                self.server_seen = now;
-            }
-            if std::mem::take(&mut down.has_written) {
-                self.client_seen = now;
-            }
-        }
-        let client_end = (self.client_seen + self.timeout_client, *b"cD");
-        let server_end = (self.server_seen + self.backend.plan.timeout.server, *b"sD");
-        let (deadline, state) = match (upload, download) {
-            (_, Stand::Stuffed) | (Stand::Hungry, Stand::Hungry) => client_end,
-            _ => server_end,
+        let (whose, state) = match (upload, download) {
+            (_, Stand::Stuffed) | (Stand::Hungry, Stand::Hungry) => (Whose::Client, *b"cD"),
+            _ => (Whose::Server, *b"sD"),
         };
+        let moved = self.up.has_moved() | down.has_moved();
+        let deadline = self.deadline(whose, moved);
         self.client.poll_deadline(deadline, cx).map(|_| state)
     }
 

@@ -34,9 +34,8 @@ pub(crate) struct Half {
     pipe: Option<Pipe>,
     /// The last read filled the buffer: there is more where that came from.
     flood: bool,
-    /// Since last asked: something was read, written.
-    pub(crate) has_read: bool,
-    pub(crate) has_written: bool,
+    /// Something was read or written since [`Half::has_moved`] was asked last.
+    moved: bool,
     /// Bytes written.
     pub(crate) written: u64,
     /// Bytes read.
@@ -81,8 +80,7 @@ impl Half {
             head: Vec::new(),
             pipe: None,
             flood: false,
-            has_read: false,
-            has_written: false,
+            moved: false,
             written: 0,
             read: 0,
         }
@@ -115,13 +113,18 @@ impl Half {
             buffer.consume(n);
             self.ready -= n;
             self.written += n as u64;
-            self.has_written = true;
+            self.moved = true;
         }
     }
 
     /// Has these bytes written before everything else.
     pub(crate) fn owe_head(&mut self, rest: Vec<u8>) {
         self.head = rest;
+    }
+
+    /// Whether something was read or written since this was asked last.
+    pub(crate) fn has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Nothing more will come from the source, and nothing more is to be written.
@@ -230,7 +233,7 @@ impl Half {
         while !self.head.is_empty() {
             let n = to.try_write(&self.head)?;
             self.head.drain(..n);
-            self.has_written = true;
+            self.moved = true;
         }
         while self.ready > 0 {
             let n = to.try_write(self.ready())?;
@@ -239,7 +242,7 @@ impl Half {
         while let Some(pipe) = self.pipe.as_mut().filter(|p| p.held() > 0) {
             let n = pipe.drain(to)?;
             self.written += n as u64;
-            self.has_written = true;
+            self.moved = true;
         }
         if let Some(pipe) = self.pipe.take() {
             worker.give_pipe(pipe);
@@ -268,7 +271,7 @@ impl Half {
             got
         };
         self.read += got as u64;
-        self.has_read = true;
+        self.moved = true;
         if got == 0 {
             match self.left {
                 Left::UntilClose => self.left = Left::Nothing,

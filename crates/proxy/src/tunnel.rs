@@ -68,12 +68,8 @@ impl<'a> Tunnel<'a> {
                 if self.open == [false; 2] {
                     return Poll::Ready(*b"--");
                 }
-                if self.up.has_read | self.up.has_written | self.down.has_read | self.down.has_written {
+                if self.up.has_moved() | self.down.has_moved() {
                     self.last = worker.now();
-                    for half in [&mut self.up, &mut self.down] {
-                        half.has_read = false;
-                        half.has_written = false;
-                    }
                 }
                 client.poll_deadline(self.last + self.silence, cx).map(|_| *b"sD")
             })

@@ -166,7 +166,7 @@ fn bodies_with_a_length_pass_both_ways() {
         }
     });
     let door = Door::new(1);
-    let _proxy = Proxy::start(&plan(&door, "", "", &[origin.address]), &[&door]);
+    let proxy = Proxy::start(&plan(&door, "", "", &[origin.address]), &[&door]);
     let mut client = Peer::connect(door.address);
     // In one piece, beyond a buffer, and large enough for splicing.
     for n in [1usize, 5_000, 100_000, 3_000_000] {
@@ -180,6 +180,8 @@ fn bodies_with_a_length_pass_both_ways() {
         writer.join().unwrap();
     }
     assert_eq!(origin.accepted(), 1);
+    // Four requests were seen, not one that never ended.
+    assert_eq!(proxy.lines(4).len(), 4);
 }
 
 #[test]
