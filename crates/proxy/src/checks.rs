@@ -63,7 +63,8 @@ impl Checks {
                 let subject = Subject {
                     check: check.clone(),
                     address: server_plan.address,
-                    connect: plan.timeout.connect,
+                    // As in HAProxy: a dead machine must not hold up the next check.
+                    connect: plan.timeout.connect.min(check.every),
                     limit: plan.timeout.check,
                 };
                 if let Some((old, handle)) = before.remove(&server.id) {
