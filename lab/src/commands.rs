@@ -30,12 +30,12 @@ pub fn up(settings: Settings, out: &mut dyn Write) -> Result<()> {
     )
 }
 
-/// `relais lab down`: ends the lab of this id and removes all of it, also what a crash left.
+/// `relais lab down`: ends the lab of this id and removes all of it, also what a crash or an interrupted drill left.
 ///
 /// # Errors
 /// If something resists.
 pub fn down(id: &str, out: &mut dyn Write) -> Result<()> {
-    let was_there = Lab::down(id)?;
+    let was_there = Lab::down(id)? | !Lab::end_abandoned()?.is_empty();
     print(out, if was_there { "the lab is down and nothing of it is left\n" } else { "there was no lab\n" })
 }
 
@@ -133,18 +133,17 @@ pub struct DrillOptions {
 /// # Errors
 /// If the lab cannot be had, or something goes wrong that is not the drill's own doing.
 pub fn drill(options: &DrillOptions, out: &mut dyn Write) -> Result<()> {
-    let mut own = options.settings.clone();
-    let mut lab = match Lab::attach(&own.id) {
-        Ok(lab) if *lab.settings() == own => lab,
+    let mut lab = match Lab::attach(&options.settings.id) {
+        Ok(lab) if *lab.settings() == options.settings => lab,
         _ => {
-            own.id = format!("drill-{}", std::process::id());
-            Lab::up(own.clone(), &mut |line| drop(writeln!(std::io::stderr(), "{line}")))?
+            Lab::end_abandoned()?;
+            let own = Lab::own(&options.settings);
+            Lab::up(own, &mut |line| drop(writeln!(std::io::stderr(), "{line}")))?
         }
     };
-    let is_own = lab.settings().id != options.settings.id;
     let result = drill_in(&mut lab, options, out);
-    if is_own {
-        let down = Lab::down(&own.id);
+    if lab.settings().id != options.settings.id {
+        let down = Lab::down(&lab.settings().id);
         result.and(down.map(drop))
     } else {
         result

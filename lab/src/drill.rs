@@ -31,8 +31,8 @@ const RECOVERY: Duration = Duration::from_secs(30);
 const NO_RECOVERY: Duration = Duration::from_secs(6);
 /// Longest wait for a clean second before the break and after the repair.
 const STEADY: Duration = Duration::from_secs(60);
-/// Longest wait for a stopped balancer to be gone; its own limit for draining is 10 s.
-const STOP: Duration = Duration::from_secs(30);
+/// Longest wait for a balancer to stop or to heal; its own limit for draining is 10 s.
+const OWN_WORK: Duration = Duration::from_secs(30);
 
 /// What can be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -310,8 +310,11 @@ impl<'a> Driller<'a> {
                 if let Some(supervisor) = self.lab.supervisor(host) {
                     supervisor.signal(Signal::CONT);
                 }
-                // Whose supervisor heals has been healed by now; the others are the operator's work.
-                if self.lab.worker(host).is_none() { self.restart(host) } else { Ok(()) }
+                // A supervisor heals, or ends with its worker; then it is the operator's work.
+                self.await_here("heal its worker", host, |lab| {
+                    lab.worker(host).is_some() || lab.supervisor(host).is_none()
+                })?;
+                if self.lab.supervisor(host).is_none() { self.lab.start_balancer(host) } else { Ok(()) }
             }
             Broken::Balancer(host) => self.restart(host),
             Broken::Reload(_) => Ok(()),
@@ -321,14 +324,25 @@ impl<'a> Driller<'a> {
 
     /// Waits until what is being stopped is gone, and starts it again.
     fn restart(&mut self, host: &'static str) -> Result<()> {
-        let deadline = Instant::now() + STOP;
-        while self.drill == Drill::BalancerStop && self.lab.supervisor(host).is_some() {
+        if self.drill == Drill::BalancerStop {
+            self.await_here("stop", host, |lab| lab.supervisor(host).is_none())?;
+        }
+        self.lab.start_balancer(host)
+    }
+
+    /// Waits for what a host's balancer is to do.
+    fn await_here(&self, what: &str, host: &str, done: impl Fn(&Lab) -> bool) -> Result<()> {
+        let deadline = Instant::now() + OWN_WORK;
+        while !done(self.lab) {
             if Instant::now() >= deadline {
-                return Err(format!("{host} was told to stop and runs on after {} s", STOP.as_secs()));
+                return Err(format!(
+                    "{host} was to {what} and has not done so after {} s",
+                    OWN_WORK.as_secs()
+                ));
             }
             std::thread::sleep(Duration::from_millis(20)); // nobody here is its parent
         }
-        self.lab.start_balancer(host)
+        Ok(())
     }
 }
 

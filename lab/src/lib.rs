@@ -1,4 +1,17 @@
-//! The platform in network namespaces, its embedded application, and the demo.
+#![deny(unsafe_code)]
+//! The platform on one machine: in network namespaces with the thesis's addresses, to be measured and broken.
+//!
+//! | module | |
+//! | --- | --- |
+//! | [`commands`] | what `relais lab` and `relais drill` do |
+//! | [`drill`] | break one thing, watch, mend; [`report`] has the figures |
+//! | [`probe`] | the client whose eyes count; [`holders`] watches who has the address |
+//! | [`platform`] | the machines and their life; [`balancer`] and [`application`] say what runs on them |
+//! | [`network`] | switch, hosts, cables; [`netns`] and [`process`] beneath it |
+//! | [`demo`], [`app`] | `relais demo`, and the application that it and a lab without Tomcat serve |
+//!
+//! Nothing here finds or ends a process by its name: a lab's processes are those inside its namespaces. Nothing is
+//! measured here that a client in the lab could not see, but for who has the address.
 
 pub mod app;
 pub mod application;
@@ -16,4 +29,5 @@ pub mod platform;
 pub mod probe;
 pub mod process;
 pub mod report;
+#[allow(unsafe_code)]
 mod sys;

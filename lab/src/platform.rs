@@ -42,6 +42,8 @@ const DEATH: Duration = Duration::from_secs(5);
 /// Longest wait for the whole platform to be well.
 const STEADY: Duration = Duration::from_secs(120);
 const STATE_FILE: &str = "lab.json";
+/// How the id of a lab begins that is to end with its maker; the maker's pid follows.
+const OWN: &str = "drill-";
 
 /// Errors are one sentence for the operator.
 pub type Result<T> = std::result::Result<T, String>;
@@ -99,7 +101,16 @@ fn prefix(id: &str) -> Result<String> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct State {
     settings: Settings,
+    /// Who made it.
+    maker: Option<Identity>,
     processes: BTreeMap<String, Identity>,
+}
+
+impl State {
+    /// `None`: its maker died before it could write it.
+    fn read(dir: &Path) -> Option<State> {
+        serde_json::from_str(&fs::read_to_string(dir.join(STATE_FILE)).ok()?).ok()
+    }
 }
 
 /// A lab.
@@ -110,6 +121,7 @@ pub struct Lab {
     network: Network,
     processes: BTreeMap<String, Identity>,
     children: Vec<Running>,
+    maker: Option<Identity>,
     /// Its namespaces have names: it outlives this value, until [`Lab::down`].
     pinned: bool,
 }
@@ -153,8 +165,8 @@ impl Lab {
             _ => format!("the lab's network cannot be made: {error}"),
         })?;
         let pinned = prefix.is_some();
-        let (processes, children) = (BTreeMap::new(), Vec::new());
-        let lab = Lab { settings, dir, network, processes, children, pinned };
+        let (processes, children, maker) = (BTreeMap::new(), Vec::new(), Identity::of(std::process::id()));
+        let lab = Lab { settings, dir, network, processes, children, maker, pinned };
         lab.save()?;
         Ok(lab)
     }
@@ -188,8 +200,8 @@ impl Lab {
         let text = fs::read_to_string(dir.join(STATE_FILE)).map_err(|e| broken(e.to_string()))?;
         let state: State = serde_json::from_str(&text).map_err(|e| broken(e.to_string()))?;
         let network = Network::attach(&HOSTS, &prefix).map_err(|e| broken(e.to_string()))?;
-        let (settings, processes) = (state.settings, state.processes);
-        Ok(Lab { settings, dir, network, processes, children: Vec::new(), pinned: true })
+        let State { settings, maker, processes } = state;
+        Ok(Lab { settings, dir, network, processes, children: Vec::new(), maker, pinned: true })
     }
 
     /// Ends the lab of this id and removes all of it, whoever made it and whatever became of him; whether there
@@ -200,9 +212,7 @@ impl Lab {
     pub fn down(id: &str) -> Result<bool> {
         let pins = Netns::pinned(&format!("{}-", prefix(id)?));
         let dir = state_dir(id)?;
-        let recorded = fs::read_to_string(dir.join(STATE_FILE)).ok();
-        let recorded = recorded.and_then(|text| serde_json::from_str::<State>(&text).ok());
-        for process in recorded.iter().flat_map(|state| state.processes.values()) {
+        for process in State::read(&dir).iter().flat_map(|state| state.processes.values()) {
             process.signal(Signal::KILL);
         }
         let inodes = pins.iter().filter_map(|(_, netns)| netns.as_ref()).map(Netns::inode).collect();
@@ -214,7 +224,33 @@ impl Lab {
         if had_files {
             fs::remove_dir_all(&dir).map_err(|e| format!("{} cannot be removed: {e}", dir.display()))?;
         }
+        let _ = dir.parent().map(fs::remove_dir); // where another lab is, it stays
         Ok(had_files || !pins.is_empty())
+    }
+
+    /// Settings for a lab that is this process's own, for as long as it lives.
+    pub fn own(settings: &Settings) -> Settings {
+        Settings { id: format!("{OWN}{}", std::process::id()), ..settings.clone() }
+    }
+
+    /// Ends every lab of [`Lab::own`] whose process is dead; their ids.
+    ///
+    /// # Errors
+    /// If something resists.
+    pub fn end_abandoned() -> Result<Vec<String>> {
+        let mut ended = Vec::new();
+        let root = state_dir(OWN)?;
+        let entries = root.parent().and_then(|root| fs::read_dir(root).ok());
+        let ids = entries.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+        for id in ids.filter(|id| id.starts_with(OWN)) {
+            let maker = State::read(&state_dir(&id)?).and_then(|state| state.maker);
+            let pid = || id.strip_prefix(OWN).and_then(|pid| pid.parse().ok());
+            if !maker.or_else(|| pid().and_then(Identity::of)).is_some_and(|maker| maker.is_alive()) {
+                Lab::down(&id)?;
+                ended.push(id);
+            }
+        }
+        Ok(ended)
     }
 
     /// What it is.
@@ -322,7 +358,8 @@ impl Lab {
     }
 
     fn save(&self) -> Result<()> {
-        let state = State { settings: self.settings.clone(), processes: self.processes.clone() };
+        let (settings, processes) = (self.settings.clone(), self.processes.clone());
+        let state = State { settings, maker: self.maker, processes };
         let text = serde_json::to_string_pretty(&state).map_err(|e| e.to_string())?;
         let (new, path) = (self.dir.join("lab.json.new"), self.dir.join(STATE_FILE));
         fs::write(&new, text)

@@ -33,6 +33,37 @@ fn pins(id: &str) -> Vec<(PathBuf, Option<Netns>)> {
     Netns::pinned(&format!("relais-lab-{id}-"))
 }
 
+/// Where this process is the one to be killed: makes a lab, and is killed in the midst of it.
+fn be_the_maker_if_told() {
+    let Ok(id) = std::env::var(MAKER) else { return };
+    let settings = Settings {
+        relais: never_well(&id),
+        application: Application::Embedded,
+        id: id.clone(),
+        ..Settings::new()
+    };
+    let settings = if id == "own" { Lab::own(&settings) } else { settings };
+    let result = Lab::up(settings, &mut |_| ());
+    panic!("it can only end by being killed: {result:?}");
+}
+
+/// Has the test `name` in another process make lab `id` (`own`: one of its own) and kills it before the lab is
+/// well; the namespaces that are left, and the lab's id.
+fn killed_half_way(name: &str, id: &str) -> (BTreeSet<u64>, String) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture"]).env(MAKER, id).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut maker = command.spawn().unwrap();
+    let id = if id == "own" { format!("drill-{}", maker.id()) } else { id.to_owned() };
+    let inodes =
+        || pins(&id).iter().filter_map(|(_, n)| n.as_ref()).map(Netns::inode).collect::<BTreeSet<_>>();
+    until("four application instances run", || netns::processes_in(&inodes()).len() == 4);
+    maker.kill().unwrap();
+    maker.wait().unwrap();
+    let inodes = inodes();
+    assert_eq!((inodes.len(), netns::processes_in(&inodes).len()), (6, 4), "they outlive their maker");
+    (inodes, id)
+}
+
 fn assert_nothing_is_left(id: &str, inodes: &BTreeSet<u64>) {
     assert!(pins(id).is_empty());
     assert!(netns::processes_in(inodes).is_empty());
@@ -73,6 +104,23 @@ fn a_lab_whose_maker_is_killed_half_way_is_removed_whole() {
     assert_nothing_is_left(&id, &inodes);
     assert!(!Lab::down(&id).unwrap(), "a second time there is nothing to do");
     std::fs::remove_file(std::env::temp_dir().join(format!("{id}.sh"))).unwrap();
+}
+
+#[test]
+fn the_lab_of_an_interrupted_drill_is_removed_with_the_next_one() {
+    const NAME: &str = "the_lab_of_an_interrupted_drill_is_removed_with_the_next_one";
+    be_the_maker_if_told();
+    if !root(NAME) {
+        return;
+    }
+    let (inodes, id) = killed_half_way(NAME, "own");
+    // A lab whose maker lives is not touched.
+    let living = Lab::own(&Settings::new());
+    std::fs::create_dir_all(PathBuf::from("/run/relais-lab").join(&living.id)).unwrap();
+    Lab::end_abandoned().unwrap();
+    assert_nothing_is_left(&id, &inodes);
+    assert!(Lab::down(&living.id).unwrap(), "it was still there");
+    std::fs::remove_file(std::env::temp_dir().join("own.sh")).unwrap();
 }
 
 #[test]
