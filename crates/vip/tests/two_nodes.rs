@@ -222,3 +222,24 @@ async fn an_interface_that_comes_later_is_waited_for() {
     assert_eq!(vips.master, Some([10, 9, 0, 1].into()));
     assert_eq!((vips.became_master_total, vips.priority), (1, 101));
 }
+
+#[tokio::test]
+async fn only_the_needed_privileges_are_kept_and_the_thread_is_real_time() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let lan = Lan::new(&["a"]);
+    let a = Vip::with_plan(lan.machine(0), "a", &plan(101, 100, "")).await;
+    let process = format!("/proc/{}", a.child.id());
+    let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+    // Bits 12, 13, 14 and 23: NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE.
+    assert!(status.contains("CapEff:\t0000000000807000") && status.contains("NoNewPrivs:\t1"), "{status}");
+    assert!(!status.contains("VmLck:\t       0 kB"), "{status}");
+    let threads = std::fs::read_dir(format!("{process}/task")).unwrap();
+    let policies = threads.map(|task| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        // Field 41 of proc_pid_stat(5), counted from the end of the name, which is field 2.
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(38).unwrap().to_owned()
+    });
+    assert!(policies.into_iter().any(|policy| policy == "1"), "no thread is SCHED_FIFO");
+}
