@@ -83,7 +83,12 @@ fn servers(backend: &BackendStatus, say: &mut impl FnMut(String)) {
             server.name,
             server.address,
             ago(server.since_s),
-            sentence(&server.check)
+            // What a new data plane was told by its predecessor.
+            if server.check.is_empty() {
+                "it has not been checked anew yet.".to_owned()
+            } else {
+                sentence(&server.check)
+            }
         ));
     }
 }
@@ -145,7 +150,11 @@ mod tests {
         down(&mut servers[0]);
         let first = "Server app/t1 (10.0.0.1:8081) has been down for 2 h 0 min: connection refused.";
         assert_eq!(attention(&snapshot), [first]);
-        down(&mut snapshot.proxy.as_mut().unwrap().backends[0].servers[1]);
+        snapshot.proxy.as_mut().unwrap().backends[0].servers[0].check.clear();
+        assert!(attention(&snapshot)[0].ends_with("down for 2 h 0 min: it has not been checked anew yet."));
+        let servers = &mut snapshot.proxy.as_mut().unwrap().backends[0].servers;
+        servers[0].check = "connection refused".into();
+        down(&mut servers[1]);
         let all = attention(&snapshot);
         assert_eq!(all[0], "Backend app has no server left: its requests get 503.");
         assert_eq!((all.len(), &*all[1]), (3, first));
