@@ -153,7 +153,7 @@ fn excerpt<'a>(
 ) -> Snippet<'a, Annotation<'a>> {
     let at = text.floor_char_boundary(span.start);
     let line_start = text[..at].rfind('\n').map_or(0, |i| i + 1);
-    let line_end = text[at..].find('\n').map_or(text.len(), |i| at + i);
+    let line_end = text[at..].find(['\n', '\r']).map_or(text.len(), |i| at + i);
     let start = if at - line_start > LONGEST_LINE {
         text.ceil_char_boundary(at - LONGEST_LINE / 2)
     } else {

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
+use crate::advice::{places, shorten};
 use crate::nearest::nearest;
 use crate::table::{self, Directive, Effect, Field, Need, Section, Times};
-use crate::walk::{places, shorten};
 
 /// What `relais explain WORD` prints: the directive wherever it may stand, every form of it, and the
 /// directives that have a property of that name. `WORD` may be one word (`check`), a form
@@ -98,16 +98,22 @@ fn synopsis(row: &Directive) -> String {
         };
     }
     for field in row.properties {
-        let word = format!("{}={}", field.name, "VALUE");
         let _ = match field.need {
-            Need::Required | Need::OneOrMore => write!(out, " {word}"),
-            _ => write!(out, " [{word}]"),
+            Need::Required | Need::OneOrMore => write!(out, " {}=VALUE", field.name),
+            Need::Optional(_) => write!(out, " [{}=VALUE]", field.name),
+            Need::Default(value) => write!(out, " [{}={}]", field.name, written(value)),
         };
     }
     if row.block.is_some() {
         out.push_str(" { ... }");
     }
     out
+}
+
+/// A default as the file would have it.
+fn written(value: &str) -> String {
+    let bare = value.parse::<u64>().is_ok() || value.starts_with(|c: char| c.is_ascii_alphabetic());
+    if bare { value.into() } else { format!("\"{value}\"") }
 }
 
 /// How often it may stand there, in a sentence.
@@ -125,7 +131,7 @@ fn absent(field: &Field) -> String {
     match field.need {
         Need::Required | Need::OneOrMore => "required".into(),
         Need::Optional(meaning) => format!("if left out: {meaning}"),
-        Need::Default(value) => format!("default {value}"),
+        Need::Default(value) => format!("default {}", written(value)),
     }
 }
 
@@ -133,7 +139,7 @@ fn absent(field: &Field) -> String {
 fn default_of(row: &Directive) -> Option<String> {
     let [field] = row.arguments else { return None };
     match field.need {
-        Need::Default(value) if row.times == Times::Once => Some(format!("{} {value}", row.name)),
+        Need::Default(value) if row.times == Times::Once => Some(format!("{} {}", row.name, written(value))),
         _ => None,
     }
 }
@@ -229,7 +235,7 @@ fn document_row(out: &mut String, row: &Directive) {
             Need::Optional(meaning) => meaning.to_owned(),
             // A directive's only argument has to be given where the directive is.
             Need::Default(_) if row.arguments.iter().any(|a| a.name == field.name) => "an error".into(),
-            Need::Default(value) => format!("`{value}`"),
+            Need::Default(value) => format!("`{}`", written(value)),
         };
         let _ = writeln!(out, "| {name} | {} | {absent} | {} |", field.kind.describe(), field.doc);
     }

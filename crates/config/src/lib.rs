@@ -10,8 +10,10 @@
 //!
 //! Every process of a platform calls [`parse`] on the same text and works from the [`Plan`] it gets.
 
+mod advice;
 pub mod diagnostic;
 mod explain;
+mod item;
 mod nearest;
 pub mod plan;
 mod resolve;

@@ -10,8 +10,8 @@
 
 use kdl::KdlDocument;
 
+use crate::advice::shorten;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::walk::shorten;
 
 /// Longest file, in bytes.
 pub(crate) const LONGEST_FILE: usize = 1 << 20;

@@ -135,7 +135,7 @@ impl Type {
         match (self, raw) {
             (Self::Integer(min, max), _) => self.parse_integer(raw, min, max),
             (Self::Decimal(min, max), _) => self.parse_decimal(raw, min, max),
-            (Self::Statuses, Raw::Integer(_)) | (Self::Word(_), Raw::Integer(_)) => {
+            (Self::Statuses | Self::Word(_) | Self::Listen | Self::Socket, Raw::Integer(_)) => {
                 self.parse_text(&raw.text())
             }
             (Self::Duration(..), Raw::Integer(n)) => Err(self.misfit(format!(
@@ -249,7 +249,7 @@ impl Type {
     fn parse_name(self, text: &str) -> Result<Value, Misfit> {
         let (Self::Name(kind) | Self::Reference(kind)) = self else { return Err(self.misfit("")) };
         // A rule's name is a sentence for people; every other name ends up in logs, labels and file names.
-        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if kind == crate::table::Kind::Rule {
             return if is_text(text) {
                 Ok(Value::Text(text.into()))
@@ -261,13 +261,18 @@ impl Type {
         {
             return Ok(Value::Text(text.into()));
         }
+        if text.parse::<SocketAddr>().is_ok() {
+            return Err(self.misfit(format!("the name comes first: NAME \"{text}\"")));
+        }
         let cleaned: String =
             text.trim_end_matches(',').chars().map(|c| if good(c) { c } else { '-' }).take(63).collect();
         let cleaned = cleaned.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
         Err(self.misfit(if cleaned.is_empty() {
-            "names are up to 63 letters, digits, `-`, `_`, `.` and `:`, a letter or digit first".into()
+            "names are up to 63 letters, digits, `-`, `_` and `.`, a letter or digit first".into()
         } else {
-            format!("names are up to 63 letters, digits, `-`, `_`, `.` and `:`, a letter or digit first: {cleaned}")
+            format!(
+                "names are up to 63 letters, digits, `-`, `_` and `.`, a letter or digit first: {cleaned}"
+            )
         }))
     }
 

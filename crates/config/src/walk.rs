@@ -5,168 +5,15 @@
 //! `resolve`'s. A value that did not fit is simply missing from its item: it has been reported, and the
 //! walk goes on so that one run finds everything.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
-
 use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 
+use crate::advice::{as_value, known_as, shorten, takes, unknown, unknown_property};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::item::{Given, Item};
 use crate::nearest::nearest;
-use crate::plan::Cidr;
 use crate::syntax::Source;
-use crate::table::{self, Directive, Field, Need, Section, Times, Type};
-use crate::value::{Raw, Value, alternatives};
-
-/// A directive as the file gives it.
-#[derive(Debug)]
-pub(crate) struct Item {
-    /// Its row.
-    pub(crate) row: &'static Directive,
-    /// Its word.
-    pub(crate) span: Span,
-    values: Vec<Given>,
-    /// Its block.
-    pub(crate) children: Vec<Item>,
-}
-
-/// A value and where it stands.
-#[derive(Debug)]
-pub(crate) struct Given {
-    pub(crate) field: &'static Field,
-    pub(crate) value: Value,
-    pub(crate) span: Span,
-}
-
-/// What [`Item::get`] can return.
-pub(crate) trait FromValue: Sized {
-    fn from_value(value: &Value) -> Option<Self>;
-}
-
-macro_rules! from_value {
-    ($($type:ty: $pattern:pat => $result:expr;)*) => {$(
-        impl FromValue for $type {
-            fn from_value(value: &Value) -> Option<Self> {
-                match value { $pattern => $result, _ => None }
-            }
-        }
-    )*};
-}
-
-from_value! {
-    Arc<str>: Value::Text(text) => Some(text.clone());
-    u64: Value::Integer(number) => Some(*number);
-    u32: Value::Integer(number) => u32::try_from(*number).ok();
-    u16: Value::Integer(number) => u16::try_from(*number).ok();
-    u8: Value::Integer(number) => u8::try_from(*number).ok();
-    SocketAddr: Value::Socket(address) => Some(*address);
-    IpAddr: Value::Ip(address) => Some(*address);
-    Duration: Value::Duration(time) => Some(*time);
-    Vec<Cidr>: Value::Networks(networks) => Some(networks.clone());
-    (u16, u16): Value::Statuses(first, last) => Some((*first, *last));
-}
-
-impl Item {
-    /// The directive as it is where the file does not have it; `span` is what is pointed at instead.
-    fn absent(row: &'static Directive, span: Span) -> Self {
-        let mut item = Self { row, span, values: Vec::new(), children: Vec::new() };
-        item.fill_in_defaults();
-        item
-    }
-
-    fn fill_in_defaults(&mut self) {
-        for field in self.row.arguments.iter().chain(self.row.properties) {
-            let Need::Default(text) = field.need else { continue };
-            if self.values.iter().any(|given| given.field.name == field.name) {
-                continue;
-            }
-            let raw = text.parse().map_or_else(|_| Raw::Text(text.into()), Raw::Integer);
-            if let Ok(value) = field.kind.parse(&raw) {
-                self.values.push(Given { field, value, span: self.span.clone() });
-            }
-        }
-    }
-
-    /// Values in the order of the file.
-    pub(crate) fn values(&self) -> &[Given] {
-        &self.values
-    }
-
-    /// The value of an argument or property. `None`: it was left out and has no default, or it did not
-    /// fit and has been reported.
-    pub(crate) fn get<T: FromValue>(&self, field: &str) -> Option<T> {
-        T::from_value(&self.values.iter().find(|given| given.field.name == field)?.value)
-    }
-
-    /// Every value of an argument that may be repeated.
-    pub(crate) fn all<T: FromValue>(&self, field: &str) -> Vec<(T, Span)> {
-        let given = self.values.iter().filter(|given| given.field.name == field);
-        given.filter_map(|given| Some((T::from_value(&given.value)?, given.span.clone()))).collect()
-    }
-
-    /// Where a value stands; where the directive's word stands if it was left out.
-    pub(crate) fn span_of(&self, field: &str) -> Span {
-        self.values
-            .iter()
-            .find(|given| given.field.name == field)
-            .map_or(self.span.clone(), |given| given.span.clone())
-    }
-
-    /// The name that it declares, as given.
-    pub(crate) fn name(&self) -> Arc<str> {
-        self.values
-            .iter()
-            .find(|given| matches!(given.field.kind, Type::Name(_)))
-            .and_then(|given| Arc::<str>::from_value(&given.value))
-            .unwrap_or_else(|| "".into())
-    }
-
-    /// Where its name stands.
-    pub(crate) fn name_span(&self) -> Span {
-        self.values
-            .iter()
-            .find(|given| matches!(given.field.kind, Type::Name(_)))
-            .map_or(self.span.clone(), |given| given.span.clone())
-    }
-
-    /// Directives of this name in its block.
-    pub(crate) fn each<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a Item> {
-        self.children.iter().filter(move |item| item.row.name == name)
-    }
-
-    /// The directive of this name in its block.
-    pub(crate) fn find(&self, name: &'static str) -> Option<&Item> {
-        self.children.iter().find(|item| item.row.name == name)
-    }
-
-    /// The directive of this name in its block, with its defaults where the file does not have it.
-    pub(crate) fn setting(&self, name: &'static str) -> Setting<'_> {
-        match self.find(name) {
-            Some(item) => Setting::Given(item),
-            None => match self.row.block.and_then(|section| table::rows(section, name).first().copied()) {
-                Some(row) => Setting::Absent(Item::absent(row, self.span.clone())),
-                None => unreachable!("the table has no `{name}` in `{}`", self.row.name),
-            },
-        }
-    }
-}
-
-/// A directive that is there either way.
-pub(crate) enum Setting<'a> {
-    Given(&'a Item),
-    Absent(Item),
-}
-
-impl std::ops::Deref for Setting<'_> {
-    type Target = Item;
-
-    fn deref(&self) -> &Item {
-        match self {
-            Self::Given(item) => item,
-            Self::Absent(item) => item,
-        }
-    }
-}
+use crate::table::{self, Directive, Field, Need, Section, Times};
+use crate::value::{Raw, alternatives};
 
 /// The directives of `document`, read as the block of `section`, and what is wrong with them.
 pub(crate) fn walk(
@@ -175,7 +22,7 @@ pub(crate) fn walk(
     section: Section,
 ) -> (Vec<Item>, Vec<Diagnostic>) {
     let mut walk = Walk { source, diagnostics: Vec::new() };
-    let items = walk.block(document, section, source.span(0, 1), "");
+    let (items, _) = walk.block(document, section, source.span(0, 1), "");
     (items, walk.diagnostics)
 }
 
@@ -189,15 +36,16 @@ impl Walk<'_> {
         self.diagnostics.push(diagnostic);
     }
 
-    /// A block: its directives, each as often as its row allows. `owner` is whose block it is, for messages.
+    /// A block: its directives, each as often as its row allows, and the names that it says, also those
+    /// that cannot be read and seem to be meant. `owner` is whose block it is, for messages.
     fn block(
         &mut self,
         document: &KdlDocument,
         section: Section,
         owner_span: Span,
         owner: &str,
-    ) -> Vec<Item> {
-        let mut seen: Vec<&str> = Vec::new();
+    ) -> (Vec<Item>, Vec<&'static str>) {
+        let mut said: Vec<&'static str> = Vec::new();
         let mut items: Vec<Item> = Vec::new();
         for node in document.nodes() {
             let name = node.name().value();
@@ -207,8 +55,9 @@ impl Walk<'_> {
             }
             let rows = table::rows(section, name);
             let Some(first) = rows.first() else {
-                let unknown = unknown(name, section, span);
+                let (unknown, meant) = unknown(name, section, span);
                 self.error(unknown);
+                said.extend(meant);
                 continue;
             };
             let single = matches!(first.times, Times::Once | Times::Required);
@@ -220,21 +69,21 @@ impl Walk<'_> {
                         .help("keep one of them"),
                 );
             }
-            if !seen.contains(&first.name) {
-                seen.push(first.name);
+            if !said.contains(&first.name) {
+                said.push(first.name);
             }
-            if let Some(item) = self.directive(node, &rows, span) {
-                items.push(item);
-            }
+            let (item, forgotten) = self.directive(node, &rows, section, span);
+            items.extend(item);
+            said.extend(forgotten);
         }
-        self.missing(section, &seen, owner_span, owner);
-        items
+        self.missing(section, &said, owner_span, owner);
+        (items, said)
     }
 
     /// What a block has to have and has not.
-    fn missing(&mut self, section: Section, seen: &[&str], span: Span, owner: &str) {
+    fn missing(&mut self, section: Section, said: &[&str], span: Span, owner: &str) {
         for row in table::inside(section) {
-            if matches!(row.times, Times::Required | Times::OneOrMore) && !seen.contains(&row.name) {
+            if matches!(row.times, Times::Required | Times::OneOrMore) && !said.contains(&row.name) {
                 let owner = if owner.is_empty() { "the file" } else { owner };
                 self.error(
                     Diagnostic::error(span.clone(), format!("{owner} has no `{}`", row.name))
@@ -244,31 +93,71 @@ impl Walk<'_> {
         }
     }
 
-    fn directive(&mut self, node: &KdlNode, rows: &[&'static Directive], span: Span) -> Option<Item> {
+    /// One directive, and the name of another on its line that a new line was forgotten before.
+    fn directive(
+        &mut self,
+        node: &KdlNode,
+        rows: &[&'static Directive],
+        section: Section,
+        span: Span,
+    ) -> (Option<Item>, Option<&'static str>) {
         let entries: Vec<Entry> = node.entries().iter().map(|entry| Entry::new(self.source, entry)).collect();
-        let (row, entries) = self.choose_form(rows, entries, &span)?;
-        let mut item = Item { row, span: span.clone(), values: Vec::new(), children: Vec::new() };
+        let Some((row, mut entries)) = self.choose_form(rows, entries, &span) else { return (None, None) };
+        let mut item =
+            Item { row, span: span.clone(), values: Vec::new(), children: Vec::new(), said: Vec::new() };
+        let forgotten = self.up_to_next_directive(row, section, &mut entries);
         self.properties(&mut item, &entries);
         self.arguments(&mut item, &entries);
         item.fill_in_defaults();
-        let none = KdlDocument::new();
         match (row.block, node.children()) {
-            (Some(section), children) => {
-                let name = item.name();
-                let owner = if name.is_empty() {
-                    format!("this `{}`", row.name)
-                } else {
-                    format!("{} `{name}`", row.name)
-                };
-                item.children = self.block(children.unwrap_or(&none), section, span, &owner);
+            (Some(section), Some(children)) => {
+                let owner = title(&item);
+                (item.children, item.said) = self.block(children, section, span, &owner);
             }
+            (Some(section), None) => self.without_block(&mut item, section),
             (None, Some(_)) => self.error(
                 Diagnostic::error(span, format!("`{}` takes no block", row.title()))
                     .help(format!("write for example: {}", row.example)),
             ),
             (None, None) => {}
         }
-        Some(item)
+        (Some(item), forgotten)
+    }
+
+    /// A section that is nothing without its block: one error, not one for each thing it lacks.
+    fn without_block(&mut self, item: &mut Item, section: Section) {
+        let needed = |row: &Directive| matches!(row.times, Times::Required | Times::OneOrMore);
+        if !table::inside(section).any(needed) && section != Section::Backend {
+            return;
+        }
+        item.said = table::inside(section).map(|row| row.name).collect();
+        self.error(
+            Diagnostic::error(item.span.clone(), format!("{} has no block", title(item)))
+                .help(format!("what belongs to it stands in braces: {}", item.row.example)),
+        );
+    }
+
+    /// Takes away what follows a word that is the name of another directive: a new line was forgotten.
+    fn up_to_next_directive(
+        &mut self,
+        row: &Directive,
+        section: Section,
+        entries: &mut Vec<Entry>,
+    ) -> Option<&'static str> {
+        let word = unnamed(row, entries).next()?;
+        let text = word.raw.text();
+        let next = table::inside(section).find(|row| row.name == text)?.name;
+        let property = row.properties.iter().any(|field| field.name == text);
+        if property || unnamed(row, entries).any(|entry| known_as(row, &entry.raw.text()).is_some()) {
+            return None;
+        }
+        let span = word.span.clone();
+        entries.retain(|entry| entry.span.start < span.start);
+        self.error(
+            Diagnostic::error(span, format!("`{next}` is a directive of its own"))
+                .help(format!("begin a new line before `{next}`, or put a `;` there")),
+        );
+        Some(next)
     }
 
     /// Chooses between the forms of a directive by its first argument, which is then done with.
@@ -437,12 +326,18 @@ impl Walk<'_> {
                 } else {
                     format!("`{}`", item.row.title())
                 };
-                let message =
-                    format!("{what} takes {}, not `{}`", misfit.expected, shorten(&entry.raw.text()));
+                let written = shorten(&self.source.text[entry.span.clone()]);
+                let message = format!("{what} takes {}, not {written}", misfit.expected);
                 self.error(Diagnostic::error(entry.span.clone(), message).help(misfit.help));
             }
         }
     }
+}
+
+/// Whose block it is, in a sentence: "vip `public`".
+fn title(item: &Item) -> String {
+    let name = item.name();
+    if name.is_empty() { format!("this `{}`", item.row.name) } else { format!("{} `{name}`", item.row.name) }
 }
 
 /// One argument or property as it stands in the text.
@@ -507,89 +402,4 @@ fn unnamed<'a>(row: &Directive, entries: &'a [Entry]) -> impl Iterator<Item = &'
     let all = row.arguments.iter().any(|field| field.need == Need::OneOrMore);
     let taken = if all { usize::MAX } else { row.arguments.len() };
     entries.iter().filter(|entry| entry.name.is_none() && !entry.void).skip(taken)
-}
-
-/// A value as it is written after `=`.
-fn as_value(raw: &Raw) -> String {
-    match raw {
-        Raw::Text(text) if !text.starts_with(|c: char| c.is_ascii_alphabetic()) => format!("\"{text}\""),
-        other => other.text(),
-    }
-}
-
-/// What a directive takes, in a sentence after its name.
-fn takes(row: &Directive) -> String {
-    match row.arguments.len() {
-        0 if row.properties.is_empty() => "stands alone".into(),
-        0 => format!("takes {}", properties_of(row)),
-        1 => "takes one value".into(),
-        n => format!("takes {n} values"),
-    }
-}
-
-/// The property that other programs call `word`.
-fn known_as(row: &Directive, word: &str) -> Option<&'static Field> {
-    let own = table::foreign(word)?;
-    row.properties.iter().find(|field| field.name == own)
-}
-
-fn unknown(name: &str, section: Section, span: Span) -> Diagnostic {
-    let message = format!("there is no `{}` {}", shorten(name), section.place());
-    let candidates = table::inside(section).map(|row| row.name);
-    let foreign = table::foreign(name);
-    let word = foreign.unwrap_or(name);
-    // Best the one that may stand here, else the section of that name, else any.
-    let elsewhere = table::all()
-        .filter(|row| row.name == word || row.title() == word)
-        .min_by_key(|row| (!row.inside.contains(&section), !row.inside.contains(&Section::File)));
-    let help = match (nearest(name, candidates), elsewhere) {
-        (_, Some(row)) if foreign.is_some() => {
-            format!("here it is `{}`, {}: {}", row.title(), places(row), row.example)
-        }
-        (_, Some(row)) => format!("`{name}` stands {}: {}", places(row), row.example),
-        (Some(near), None) => format!("did you mean `{near}`?"),
-        (None, None) => {
-            let mut words: Vec<&str> = table::inside(section).map(|row| row.name).collect();
-            words.dedup();
-            format!("what may stand there: {}", words.join(", "))
-        }
-    };
-    Diagnostic::error(span, message).help(help)
-}
-
-/// "in a `vip` or in a `site`"
-pub(crate) fn places(row: &Directive) -> String {
-    let places: Vec<String> = row.inside.iter().map(|section| section.place()).collect();
-    match places.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
-        None => String::new(),
-    }
-}
-
-fn unknown_property(row: &Directive, name: &str, span: Span) -> Diagnostic {
-    let message = format!("`{}` has no `{}=`", row.title(), shorten(name));
-    let own = known_as(row, name).map(|field| field.name);
-    let help = match own.or_else(|| nearest(name, row.properties.iter().map(|field| field.name))) {
-        Some(own) if table::foreign(name).is_some() => format!("here it is `{own}=`"),
-        Some(near) => format!("did you mean `{near}=`?"),
-        None if row.properties.is_empty() => {
-            format!("it has no properties; write for example: {}", row.example)
-        }
-        None => format!("it has {}", properties_of(row)),
-    };
-    Diagnostic::error(span, message).help(help)
-}
-
-fn properties_of(row: &Directive) -> String {
-    row.properties.iter().map(|field| format!("`{}=`", field.name)).collect::<Vec<_>>().join(", ")
-}
-
-/// Text of the file for a message: not longer than a line can bear.
-pub(crate) fn shorten(text: &str) -> String {
-    if text.chars().count() <= 60 {
-        text.into()
-    } else {
-        format!("{}...", text.chars().take(57).collect::<String>())
-    }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::{Context, each, front::mode};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::item::Item;
 use crate::plan::{Backend, BackendTimeouts, Balance, Check, CheckKind, Mode, Node, NodeId, Server, Tomcat};
 use crate::table::Kind;
-use crate::walk::Item;
 
 pub(super) fn backends(
     cx: &mut Context,
@@ -113,7 +113,7 @@ fn servers(
             _ => {}
         }
     }
-    if whole && servers.is_empty() {
+    if !item.says("server") && !item.says("servers") {
         cx.error(
             Diagnostic::error(item.span.clone(), format!("backend `{}` has no server", item.name()))
                 .help("add server NAME \"192.168.112.177:8081\", or servers tomcat=NAME"),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Context, each};
 use crate::diagnostic::Diagnostic;
+use crate::item::Item;
 use crate::plan::{Backend, Bind, Frontend, FrontendTimeouts, Mode, Node, NodeId, Redirect, Vip};
-use crate::walk::Item;
 
 pub(super) fn frontends(
     cx: &mut Context,
@@ -121,6 +121,7 @@ fn check_binds(cx: &mut Context, item: &Item, running: &[NodeId], nodes: &[Optio
 
 fn check_leads_somewhere(cx: &mut Context, item: &Item) {
     match (item.find("default-backend"), item.find("redirect")) {
+        (None, None) if item.says("default-backend") || item.says("redirect") => {}
         (None, None) => cx.error(
             Diagnostic::error(
                 item.span.clone(),
@@ -204,6 +205,7 @@ fn check_rule(cx: &mut Context, rule: &Item) {
         rule.children.iter().filter(|child| matches!(child.row.name, "deny" | "backend")).collect();
     match actions.as_slice() {
         [_] => {}
+        [] if rule.says("deny") || rule.says("backend") => {}
         [] => cx.error(
             Diagnostic::error(rule.span.clone(), format!("rule `{}` does nothing", rule.name()))
                 .help("add what it does: deny 403, or backend NAME"),
@@ -215,7 +217,7 @@ fn check_rule(cx: &mut Context, rule: &Item) {
         ),
         _ => {}
     }
-    if rule.find("match").is_none() && rule.find("unless").is_none() {
+    if !rule.says("match") && !rule.says("unless") {
         cx.error(
             Diagnostic::error(rule.span.clone(), format!("rule `{}` is for every request", rule.name()))
                 .help("add what it is for: match path \"/manager/**\""),

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Context, each};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::item::Item;
 use crate::plan::{Frontend, Node, NodeId, Tomcat};
-use crate::walk::Item;
 
 struct Listener {
     address: SocketAddr,

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
+use crate::item::{FromValue, Item};
 use crate::plan::{AccessLog, Node, NodeId, Plan};
 use crate::table::{Kind, Type};
-use crate::walk::{FromValue, Item};
 
 pub(crate) use names::Names;
 
@@ -85,7 +85,7 @@ impl Context<'_> {
     /// An `on` where one has to be.
     fn required_on(&mut self, item: &Item) -> Vec<NodeId> {
         let on = self.on(item);
-        if on.is_none() {
+        if !item.says("on") {
             let (kind, name) = (item.row.name, item.name());
             self.error(
                 Diagnostic::error(

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::advice::shorten;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::item::{FromValue, Item};
 use crate::nearest::nearest;
 use crate::plan::{BackendId, FrontendId, NodeId};
 use crate::table::{Kind, Type};
-use crate::walk::{FromValue, Item, shorten};
 
 /// Every name that is unique in the whole file, by kind, with its place in the order of the file.
 #[derive(Debug, Default)]
@@ -127,7 +128,7 @@ impl Declared {
     fn declare(&mut self, kind: Kind, item: &Item, diagnostics: &mut Vec<Diagnostic>) {
         let (name, span, index) = (item.name(), item.name_span(), self.count);
         self.count += 1;
-        if self.count == kind.most() + 1 {
+        if self.count - 1 == kind.most() {
             diagnostics.push(
                 Diagnostic::error(
                     span.clone(),

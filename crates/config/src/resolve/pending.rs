@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::walk::Item;
+use crate::item::Item;
 
 /// One phrase each, in the order of the file: `cache pages`, `frontend web: tls on *:443`.
 pub(super) fn pending(items: &[Item]) -> Vec<String> {

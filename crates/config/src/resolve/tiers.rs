@@ -2,8 +2,8 @@
 
 use super::{Context, each};
 use crate::diagnostic::Diagnostic;
+use crate::item::Item;
 use crate::plan::Tomcat;
-use crate::walk::Item;
 
 pub(super) fn tomcats(cx: &mut Context, items: &[Item]) -> Vec<Option<Tomcat>> {
     each(items, "tomcat").map(|item| tomcat(cx, item)).collect()
@@ -51,7 +51,7 @@ pub(super) fn check_others(cx: &mut Context, items: &[Item]) {
                     cx.required_on(mount);
                 }
             }
-            "alert" if item.find("smtp").is_none() && item.find("webhook").is_none() => cx.error(
+            "alert" if !item.says("smtp") && !item.says("webhook") => cx.error(
                 Diagnostic::error(
                     item.span.clone(),
                     format!("alert `{}` reaches nobody: it has neither `smtp` nor `webhook`", item.name()),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{Context, each};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::item::Item;
 use crate::plan::{Cidr, Frontend, Node, NodeId, Preempt, Vip};
-use crate::walk::Item;
 
 pub(super) fn vips(cx: &mut Context, items: &[Item], nodes: &[Option<Node>]) -> Vec<Option<Vip>> {
     check_unique(cx, items);

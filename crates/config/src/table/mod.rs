@@ -189,7 +189,8 @@ impl Kind {
     /// How many there may be.
     pub fn most(self) -> usize {
         match self {
-            Self::Platform => 1,
+            // Said otherwise: the directive itself stands once.
+            Self::Platform => usize::MAX,
             Self::Server => 10_000,
             _ => 1_000,
         }
