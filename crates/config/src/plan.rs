@@ -312,11 +312,11 @@ impl Plan {
     }
 
     /// What a frontend listens on at `node`: its listeners without TLS, which this build does not speak,
-    /// and without those on an address that is another node's own.
+    /// and without those on an address that is another node's own (loopback is everybody's).
     pub fn binds_on<'a>(&'a self, node: NodeId, frontend: &'a Frontend) -> impl Iterator<Item = &'a Bind> {
-        let others = move |ip| {
+        let others = move |ip: IpAddr| {
             let owner = self.nodes.iter().position(|n| n.links.contains(&ip));
-            owner.is_some_and(|owner| owner != usize::from(node.0))
+            !ip.is_loopback() && owner.is_some_and(|owner| owner != usize::from(node.0))
         };
         frontend.binds.iter().filter(move |bind| !bind.tls && !others(bind.address.ip()))
     }

@@ -103,6 +103,7 @@ fn check_binds(cx: &mut Context, item: &Item, running: &[NodeId], nodes: &[Optio
         let Some(address) = bind.get::<std::net::SocketAddr>("address") else { continue };
         let owner = nodes.iter().flatten().enumerate().find(|(_, node)| node.links.contains(&address.ip()));
         if let Some((index, node)) = owner
+            && !address.ip().is_loopback()
             && !running.iter().any(|id| usize::from(id.0) == index)
         {
             let message = format!(

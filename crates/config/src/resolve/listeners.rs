@@ -48,7 +48,8 @@ pub(super) fn check(
             let Some(address) = bind.get::<SocketAddr>("address") else { continue };
             let owner = nodes
                 .iter()
-                .position(|node| node.as_ref().is_some_and(|node| node.links.contains(&address.ip())));
+                .position(|node| node.as_ref().is_some_and(|node| node.links.contains(&address.ip())))
+                .filter(|_| !address.ip().is_loopback());
             let running = frontend
                 .nodes
                 .iter()
