@@ -254,7 +254,7 @@ impl Process {
         let node = plan.node(&self.node).ok_or_else(|| format!("the plan has no node {}", self.node))?;
         let mut setup = Setup { fronts: Vec::new(), backs: Vec::new(), listens: HashMap::new() };
         for (_, front) in plan.frontends_on(node) {
-            for bind in front.binds.iter().filter(|bind| !bind.tls) {
+            for bind in plan.binds_on(node, front) {
                 setup.listens.insert(bind.address, setup.fronts.len());
             }
             setup.fronts.push((front.clone(), self.registry.front(&front.name)));

@@ -37,8 +37,8 @@ impl Wanted {
 pub(crate) fn wanted(plan: &Plan, node: NodeId) -> Vec<Wanted> {
     let admin = Wanted { frontend: ADMIN.to_owned(), address: plan.admin };
     let frontends = plan.frontends_on(node).flat_map(|(_, frontend)| {
-        let plain = frontend.binds.iter().filter(|bind| !bind.tls);
-        plain.map(|bind| Wanted { frontend: frontend.name.to_string(), address: bind.address })
+        plan.binds_on(node, frontend)
+            .map(|bind| Wanted { frontend: frontend.name.to_string(), address: bind.address })
     });
     std::iter::once(admin).chain(frontends).collect()
 }
