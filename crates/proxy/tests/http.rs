@@ -211,6 +211,28 @@ fn chunked_bodies_pass_both_ways_without_their_extensions() {
 }
 
 #[test]
+fn a_chunk_that_breaks_the_rules_under_way_is_answered_with_400_and_never_finished() {
+    let (sender, seen) = handover();
+    let origin = Origin::new(move |mut peer| {
+        peer.head();
+        sender.lock().unwrap().send(peer.text(10)).unwrap();
+        sender.lock().unwrap().send(peer.rest()).unwrap();
+    });
+    let door = Door::new(1);
+    let proxy = Proxy::start(&plan(&door, "", "", &[origin.address]), &[&door]);
+    let mut client = Peer::connect(door.address);
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), "5\r\nhello\r\n");
+    client.send("0x0\r\n\r\n");
+    let (head, _) = client.message();
+    assert!(head.starts_with("HTTP/1.1 400 ") && field(&head, "connection") == Some("close"), "{head}");
+    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), "");
+    let line = proxy.lines(1).remove(0);
+    assert!(line.contains(" app/s1 ") && line.contains(" 400 ") && line.contains(" PR-- "), "{line}");
+    assert_eq!(proxy.status().frontends[0].request_errors_total, 1);
+}
+
+#[test]
 fn an_http_1_0_client_gets_a_chunked_body_as_plain_bytes() {
     let origin = Origin::answering(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",

@@ -128,6 +128,31 @@ fn a_server_that_falls_silent_in_its_response_ends_the_response() {
 }
 
 #[test]
+fn slow_but_steady_ends_are_not_cut() {
+    // Each silence is a third of its time-out, the whole far longer.
+    let pause = Duration::from_millis(100);
+    let origin = Origin::new(move |mut peer| {
+        peer.head();
+        assert_eq!(peer.text(8), "xxxxxxxx");
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n");
+        for _ in 0..8 {
+            std::thread::sleep(pause);
+            peer.send("y");
+        }
+    });
+    let door = Door::new(1);
+    let (front, back) = ("timeout client=\"300ms\"", "timeout server=\"300ms\"");
+    let _proxy = Proxy::start(&plan(&door, front, back, &[origin.address]), &[&door]);
+    let mut client = Peer::connect(door.address);
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\n");
+    for _ in 0..8 {
+        std::thread::sleep(pause);
+        client.send("x");
+    }
+    assert_eq!(client.message().1, "yyyyyyyy");
+}
+
+#[test]
 fn a_connection_that_is_not_made_in_time_is_a_503() {
     let (listener, _held) = full();
     let door = Door::new(1);

@@ -36,8 +36,16 @@ fn bytes_pass_both_ways_and_halves_close_apart() {
     assert_eq!(status.frontends[0].mode, "tcp");
 }
 
+/// Pipes that this process has open.
+fn pipes() -> usize {
+    let links =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("pipe:")).count()
+}
+
 #[test]
-fn much_passes_both_ways_at_once() {
+fn much_passes_both_ways_at_once_and_by_splicing() {
+    let before = pipes();
     const N: usize = 20_000_000;
     let origin = Origin::new(|mut peer| {
         let mut copy = peer.io.get_ref().try_clone().unwrap();
@@ -57,6 +65,7 @@ fn much_passes_both_ways_at_once() {
     std::io::Read::read_to_end(&mut client.io, &mut got).unwrap();
     thread.join().unwrap();
     assert!(got == sent, "{} of {N} bytes came back as they were", got.len());
+    assert!(pipes() > before, "the worker keeps the pipes that it spliced through");
 }
 
 #[test]
