@@ -322,6 +322,8 @@ fn listeners_of_different_nodes_are_in_nobodys_way() {
         frontend one { bind "10.0.0.1:80"; redirect scheme=https; }
         frontend two { on b; bind "*:80"; redirect scheme=https; }
         frontend three { on b; bind "[::]:80"; redirect scheme=https; }
+        frontend both { on a b; bind "10.0.0.1:81"; bind "10.0.0.2:82"; redirect scheme=https; }
+        frontend four { on b; bind "*:81"; redirect scheme=https; }
     "#,
     );
 }
