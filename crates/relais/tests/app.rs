@@ -12,19 +12,38 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-fn start(listen: SocketAddr, store: &Path) -> Child {
+/// A running instance.
+struct App(Child);
+
+impl App {
+    /// `SIGKILL`.
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(listen: SocketAddr, store: &Path) -> App {
     let listen = listen.to_string();
-    let child = Command::new(env!("CARGO_BIN_EXE_relais"))
+    let app = Command::new(env!("CARGO_BIN_EXE_relais"))
         .args(["child", "app", "--listen", &listen, "--name", "tomcat1-1", "--store"])
         .arg(store)
         .spawn()
+        .map(App)
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(&listen).is_err() {
         assert!(Instant::now() < deadline, "the application does not listen");
         std::thread::sleep(Duration::from_millis(5)); // it tells nobody when it does
     }
-    child
+    app
 }
 
 /// Enrols; the receipt's number once it is acknowledged.
@@ -86,10 +105,9 @@ fn what_was_acknowledged_before_a_sigkill_is_stored_and_what_was_not_can_be_trie
                 })
             })
             .collect();
+        drop(sender); // when all students have stopped, no more receipts come
         let mut seen: Vec<_> = acknowledged.iter().take(20 + round).collect();
-        app.kill().unwrap(); // SIGKILL, while each student waits for something
-        app.wait().unwrap();
-        drop(sender);
+        app.kill(); // while each student waits for something
         let interrupted: Vec<_> =
             students.into_iter().filter_map(|student| student.join().unwrap()).collect();
         seen.extend(acknowledged.try_iter());
@@ -102,8 +120,7 @@ fn what_was_acknowledged_before_a_sigkill_is_stored_and_what_was_not_can_be_trie
             assert_eq!(enrol(listen, &token).unwrap(), id, "one token, one receipt");
             receipts.insert(token, id);
         }
-        again.kill().unwrap();
-        again.wait().unwrap();
+        again.kill();
         assert_eq!(stored(&store), receipts);
     }
     assert!(receipts.len() >= 5 * 20);

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::outage::Sample;
+use super::outage::{PATIENCE_MS, Sample};
 use super::platform::Platform;
 use super::state::State;
 use crate::app::store::Store;
@@ -42,7 +42,8 @@ pub(crate) fn start(platform: &Platform, state: &Arc<State>, visitors: StdTcpLis
     let doors: Doors = platform.doors().into();
     // On loopback the probe goes the visitor's way, which tries one balancer after the other.
     let target = if platform.has_network() { doors[0] } else { visitors.local_addr()? };
-    let options = Options { path: "/enrolments".into(), ..Options::new(target) };
+    let timeout = Duration::from_millis(PATIENCE_MS);
+    let options = Options { path: "/enrolments".into(), timeout, ..Options::new(target) };
     let probed = Arc::clone(state);
     let probe = Probe::start(machine.as_ref(), options, move |sample| {
         if sample.stream == Stream::New {

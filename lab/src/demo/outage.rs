@@ -15,8 +15,10 @@ const MAX_ROWS: usize = 100;
 const MAX_SAMPLES: usize = 60_000 / INTERVAL_MS as usize;
 /// The client is served again when every request of this long was answered.
 const STEADY_MS: u64 = 1_000;
-/// No row is closed before this long: what a kill sets off may begin later.
-const SHORTEST_MS: u64 = 2_000;
+/// A request without an answer after this long has failed. A lost first packet is sent again after a second.
+pub(crate) const PATIENCE_MS: u64 = 2_000;
+/// No row is closed before this long: by then what the kill caught in flight has failed.
+const SHORTEST_MS: u64 = PATIENCE_MS + 300;
 /// A gap below this is no outage: it is the probe's own rhythm, or a busy machine's.
 const NOTICED_MS: u64 = 30;
 
@@ -84,12 +86,16 @@ impl Ledger {
         if !sample.answered {
             self.failed += 1;
             self.last_trouble_ms = now_ms;
-            self.open_rows().for_each(|row| row.failed += 1);
+            if let Some(row) = self.row_of(&sample, now_ms) {
+                row.failed += 1;
+            }
             return;
         }
         self.measure(now_ms);
         let slow_ms = u64::from(sample.took_us) / 1000;
-        self.open_rows().for_each(|row| row.slowest_ms = row.slowest_ms.max(slow_ms));
+        if let Some(row) = self.row_of(&sample, now_ms) {
+            row.slowest_ms = row.slowest_ms.max(slow_ms);
+        }
         if slow_ms >= SLOW_MS {
             self.last_trouble_ms = now_ms;
         }
@@ -103,6 +109,14 @@ impl Ledger {
             self.last_trouble_ms = now_ms;
         }
         self.open_rows().for_each(|row| row.outage_ms = row.outage_ms.max(gap));
+    }
+
+    /// To whom a request is charged that ended now: to the first thing that was done while it was under way, else to
+    /// the last before it.
+    fn row_of(&mut self, sample: &Sample, now_ms: u64) -> Option<&mut Row> {
+        let later = self.rows.iter().position(|row| (sample.sent_ms..=now_ms).contains(&row.at_ms));
+        let index = later.or_else(|| self.rows.iter().rposition(|row| row.at_ms < sample.sent_ms))?;
+        self.rows.get_mut(index).filter(|row| !row.done || later.is_some())
     }
 
     fn open_rows(&mut self) -> impl Iterator<Item = &mut Row> {
@@ -242,6 +256,7 @@ mod tests {
         ledger.open(1_000, "kill", "worker killed", "haproxy1");
         answered(&mut ledger, 1_100, 4_000);
         ledger.open(4_000, "kill", "reload", "haproxy1");
+        assert_eq!(ledger.rows().filter(|row| !row.done).count(), 1, "the first has had its time");
         answered(&mut ledger, 4_000, 7_000);
         ledger.pass(7_000);
         let outages: Vec<_> = ledger.rows().map(|row| (row.outage_ms, row.done)).collect();
@@ -249,9 +264,27 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_did_costs_what_it_cost_before_it_was_seen() {
+    fn a_request_is_charged_to_what_was_done_while_it_was_under_way() {
         let mut ledger = Ledger::default();
         answered(&mut ledger, 0, 1_000);
+        ledger.open(1_000, "kill", "link cut", "haproxy1");
+        answered(&mut ledger, 1_200, 2_500);
+        ledger.open(2_500, "revive", "link mended", "haproxy1");
+        ledger.sample(Sample { sent_ms: 995, took_us: 2_000_000, answered: false }, 2_995);
+        ledger.sample(Sample { sent_ms: 2_600, took_us: 700_000, answered: true }, 3_300);
+        let charged: Vec<_> = ledger.rows().map(|row| (row.failed, row.slowest_ms)).collect();
+        assert_eq!(charged, [(1, 1), (0, 700)]);
+        answered(&mut ledger, 3_300, 9_000);
+        ledger.pass(9_000);
+        ledger.sample(Sample { sent_ms: 9_000, took_us: 1_000, answered: false }, 9_001);
+        assert_eq!(ledger.rows().map(|row| row.failed).sum::<u64>(), 1, "that is nobody's any more");
+    }
+
+    #[test]
+    fn what_somebody_else_did_costs_what_it_cost_before_it_was_seen() {
+        let mut ledger = Ledger::default();
+        answered(&mut ledger, 0, 500);
+        answered(&mut ledger, 800, 1_000); // an older and longer gap, which is somebody else's
         ledger.sample(Sample { sent_ms: 1_000, took_us: 20_000, answered: false }, 1_020);
         answered(&mut ledger, 1_050, 1_090);
         ledger.discover(990, "proxy killed from outside", "haproxy1");
@@ -272,6 +305,7 @@ mod tests {
         answered(&mut ledger, 110, 110 + 60_000);
         let (kept, next) = ledger.since(0);
         assert_eq!((kept.count(), next), (MAX_SAMPLES, 12_022));
+        assert_eq!(ledger.since(12_020).0.count(), 2, "counted from the first of all, not of the kept");
         assert_eq!(ledger.since(99_999).0.count(), 0);
     }
 }
