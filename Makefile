@@ -29,4 +29,4 @@ lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 docs: ## regenerate what is made from the directive table
-	RELAIS_REGENERATE=1 $(CARGO) test -p relais-config
+	UPDATE=1 $(CARGO) test -p relais-config

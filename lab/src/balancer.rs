@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use relais_ipc::VipState;
 use relais_ipc::status::{self, ProxyStatus, VipsStatus};
+use relais_ipc::{Role, VipState};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -101,20 +101,22 @@ impl Lab {
         }
     }
 
-    /// The process of a host's balancer that serves clients, the newest if there are several.
-    pub fn worker(&self, host: &str) -> Option<Identity> {
-        let (starter, name) = match self.settings.stack {
-            Stack::Relais => ("relais", "relais-proxy"),
-            Stack::Peer => ("haproxy", ""),
+    /// A process of a host's balancer, the newest if there are several; the peer has only the one that serves
+    /// clients, which is its [`Role::Proxy`].
+    pub fn child(&self, host: &str, role: Role) -> Option<Identity> {
+        let (starter, name) = match (self.settings.stack, role) {
+            (Stack::Relais, _) => ("relais", format!("relais-{}", role.name())),
+            (Stack::Peer, Role::Proxy) => ("haproxy", String::new()),
+            (Stack::Peer, _) => return None,
         };
         let starter = self.process(&format!("{host}/{starter}"))?;
-        let mut workers = self.processes_on(host);
-        workers.retain(|process| {
+        let mut children = self.processes_on(host);
+        children.retain(|process| {
             process
                 .parent_and_name()
-                .is_some_and(|(parent, argv0)| parent == starter.pid && argv0.contains(name))
+                .is_some_and(|(parent, argv0)| parent == starter.pid && argv0.contains(&name))
         });
-        workers.into_iter().max_by_key(|process| process.start)
+        children.into_iter().max_by_key(|process| process.start)
     }
 
     /// The process that would heal the others of a host's balancer.

@@ -188,6 +188,7 @@ fn drill_in(lab: &mut Lab, options: &DrillOptions, out: &mut dyn Write) -> Resul
 fn saw_outage(drill: Drill, run: &Run) -> bool {
     match drill {
         Drill::BalancerReload => run.failed > 0,
+        Drill::BalancerControl => true, // no client hears of it, with failover or without
         _ => !run.recovered,
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use relais_base::Rng;
+use relais_ipc::Role;
 use rustix::process::Signal;
 
 use crate::holders::{self, Watch};
@@ -47,6 +48,12 @@ pub enum Drill {
     BalancerStop,
     /// The holder's file is changed and read again.
     BalancerReload,
+    /// The holder's supervisor is killed: its children hand over, finish and end.
+    BalancerSupervisor,
+    /// The process that holds the holder's address is killed.
+    BalancerVip,
+    /// The holder's admin process is killed, which no client may notice.
+    BalancerControl,
     /// An application server's cable is pulled.
     AppMachine,
     /// An application instance is killed.
@@ -55,12 +62,15 @@ pub enum Drill {
 
 impl Drill {
     /// Every drill.
-    pub const ALL: [Drill; 7] = [
+    pub const ALL: [Drill; 10] = [
         Drill::BalancerMachine,
         Drill::BalancerProcess,
         Drill::BalancerAll,
         Drill::BalancerStop,
         Drill::BalancerReload,
+        Drill::BalancerSupervisor,
+        Drill::BalancerVip,
+        Drill::BalancerControl,
         Drill::AppMachine,
         Drill::AppProcess,
     ];
@@ -73,6 +83,9 @@ impl Drill {
             Drill::BalancerAll => "balancer-all",
             Drill::BalancerStop => "balancer-stop",
             Drill::BalancerReload => "balancer-reload",
+            Drill::BalancerSupervisor => "balancer-supervisor",
+            Drill::BalancerVip => "balancer-vip",
+            Drill::BalancerControl => "balancer-control",
             Drill::AppMachine => "app-machine",
             Drill::AppProcess => "app-process",
         }
@@ -100,7 +113,7 @@ impl FromStr for Drill {
 #[derive(Clone, Copy, Debug)]
 enum Broken {
     Cable(&'static str),
-    Worker(&'static str),
+    Child(&'static str, Role),
     Balancer(&'static str),
     Reload(&'static str),
     Instance(&'static str, u16),
@@ -110,7 +123,8 @@ impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Broken::Cable(host) => write!(f, "the cable of {host}"),
-            Broken::Worker(host) => write!(f, "the worker of {host}"),
+            Broken::Child(host, Role::Proxy) => write!(f, "the worker of {host}"),
+            Broken::Child(host, role) => write!(f, "{} of {host}", role.name()),
             Broken::Balancer(host) => write!(f, "all of {host}"),
             Broken::Reload(host) => write!(f, "the file of {host}"),
             Broken::Instance(host, number) => f.write_str(&Lab::instance_name(host, *number)),
@@ -242,18 +256,16 @@ impl<'a> Driller<'a> {
         let failover = self.lab.settings().failover;
         let instances = self.lab.instances();
         let (server, number) = instances[self.rng.below(instances.len() as u64) as usize];
-        let gone = |what: &str| format!("{what} of {holder} is gone before it could be killed");
         Ok(match self.drill {
             Drill::BalancerMachine => self.cut(holder)?,
             Drill::AppMachine => self.cut(server)?,
-            Drill::BalancerProcess => {
-                if !failover {
-                    let supervisor = self.lab.supervisor(holder).ok_or_else(|| gone("the supervisor"))?;
-                    supervisor.signal(Signal::STOP); // or it would heal
-                }
-                let worker = self.lab.worker(holder).ok_or_else(|| gone("the worker"))?;
-                worker.signal(Signal::KILL);
-                Broken::Worker(holder)
+            Drill::BalancerProcess => self.kill_child(holder, Role::Proxy)?,
+            Drill::BalancerVip => self.kill_child(holder, Role::Vip)?,
+            Drill::BalancerControl => self.kill_child(holder, Role::Control)?,
+            Drill::BalancerSupervisor => {
+                let gone = || format!("the supervisor of {holder} is gone before it could be killed");
+                self.lab.supervisor(holder).ok_or_else(gone)?.signal(Signal::KILL);
+                Broken::Balancer(holder)
             }
             Drill::BalancerAll => {
                 self.lab.kill_balancer(holder)?;
@@ -278,6 +290,16 @@ impl<'a> Driller<'a> {
                 Broken::Instance(server, number)
             }
         })
+    }
+
+    /// Kills one child of a host's balancer; with failover off nobody starts it again.
+    fn kill_child(&self, host: &'static str, role: Role) -> Result<Broken> {
+        let gone = |what: &str| format!("{what} of {host} is gone before it could be killed");
+        if !self.lab.settings().failover {
+            self.lab.supervisor(host).ok_or_else(|| gone("the supervisor"))?.signal(Signal::STOP);
+        }
+        self.lab.child(host, role).ok_or_else(|| gone(role.name()))?.signal(Signal::KILL);
+        Ok(Broken::Child(host, role))
     }
 
     fn cut(&self, host: &'static str) -> Result<Broken> {
@@ -306,13 +328,13 @@ impl<'a> Driller<'a> {
                 let mended = self.lab.network().set_link(host, Link::Up);
                 mended.map_err(|e| format!("the cable of {host} cannot be mended: {e}"))
             }
-            Broken::Worker(host) => {
+            Broken::Child(host, role) => {
                 if let Some(supervisor) = self.lab.supervisor(host) {
                     supervisor.signal(Signal::CONT);
                 }
-                // A supervisor heals, or ends with its worker; then it is the operator's work.
-                self.await_here("heal its worker", host, |lab| {
-                    lab.worker(host).is_some() || lab.supervisor(host).is_none()
+                // A supervisor heals, or ends with its child; then it is the operator's work.
+                self.await_here("heal its process", host, |lab| {
+                    lab.child(host, role).is_some() || lab.supervisor(host).is_none()
                 })?;
                 if self.lab.supervisor(host).is_none() { self.lab.start_balancer(host) } else { Ok(()) }
             }
@@ -324,8 +346,13 @@ impl<'a> Driller<'a> {
 
     /// Waits until what is being stopped is gone, and starts it again.
     fn restart(&mut self, host: &'static str) -> Result<()> {
-        if self.drill == Drill::BalancerStop {
-            self.await_here("stop", host, |lab| lab.supervisor(host).is_none())?;
+        match self.drill {
+            Drill::BalancerStop => self.await_here("stop", host, |lab| lab.supervisor(host).is_none())?,
+            // Its children end by themselves once they have drained; the next one shares the port with them.
+            Drill::BalancerSupervisor => {
+                self.await_here("end its children", host, |lab| lab.processes_on(host).is_empty())?;
+            }
+            _ => {}
         }
         self.lab.start_balancer(host)
     }

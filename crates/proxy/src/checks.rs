@@ -93,7 +93,7 @@ async fn run(
     changes: UnboundedSender<Change>,
 ) {
     let Subject { check, address, connect, limit } = subject;
-    let mut health = Health::new(check.rise, check.fall, server.is_up());
+    let mut health = first_health(&check, server.is_up(), !lock(&server.check).what.is_empty());
     let mut in_a_row = (true, 0u32);
     tokio::time::sleep(start).await;
     let mut next = tokio::time::interval(check.every);
@@ -121,11 +121,36 @@ async fn run(
     }
 }
 
+/// What a new check begins with. A verdict that earlier checks have confirmed is firm: after a change of the
+/// plan a server that was well stands `fall` failures, as before it.
+fn first_health(check: &plan::Check, up: bool, confirmed: bool) -> Health {
+    let mut health = Health::new(check.rise, check.fall, up);
+    if up && confirmed {
+        health.record(true);
+    }
+    health
+}
+
 fn tell(server: &ServerShared, what: &str, up: bool, in_a_row: u32, of: u8) {
     let (backend, name) = (&server.backend, &server.name);
     if up {
         tracing::info!("backend {backend}: server {name} is up: {what} ({in_a_row} of {of} checks)");
     } else {
         tracing::warn!("backend {backend}: server {name} is down: {what} ({in_a_row} of {of} checks)");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_check_trusts_a_server_that_was_seen_well() {
+        let every = Duration::from_secs(1);
+        let check = plan::Check { kind: plan::CheckKind::Tcp, every, fall: 3, rise: 2 };
+        let failures = |mut health: Health| (1..).find(|_| health.record(false) == Some(false));
+        assert_eq!(failures(first_health(&check, true, true)), Some(3));
+        assert_eq!(failures(first_health(&check, true, false)), Some(1));
+        assert!(!first_health(&check, false, true).is_up());
     }
 }

@@ -100,6 +100,29 @@ fn the_death_of_all_of_relais_costs_250_ms_at_most_and_the_address_leaves_the_de
     assert_moved(&runs);
 }
 
+/// "One process" is every one of the four; the worker's death is the test above.
+#[test]
+fn the_death_of_any_one_process_leaves_neither_both_nor_none_with_the_address_for_long() {
+    if !can_run("the_death_of_any_one_process_leaves_neither_both_nor_none_with_the_address_for_long") {
+        return;
+    }
+    for (what, moves) in
+        [(Drill::BalancerVip, false), (Drill::BalancerControl, false), (Drill::BalancerSupervisor, true)]
+    {
+        let (runs, total) = drill(what, times(), settings("one"));
+        assert!(ms(&total["longest_outage_ms"]) <= 250.0, "{total}");
+        for run in &runs {
+            let held = &run["holders_ms"];
+            assert!(ms(&held["both"]) <= 250.0 && ms(&held["neither"]) <= 250.0, "{run}");
+            assert_eq!(run["holders_after"].as_array().unwrap().len(), 1, "{run}");
+            assert_eq!(run["holders_after"][0] != run["holder_before"], moves, "{run}");
+        }
+        if what == Drill::BalancerControl {
+            assert_eq!(total["failed"], 0, "{total}");
+        }
+    }
+}
+
 #[test]
 fn a_planned_stop_fails_no_request() {
     if !can_run("a_planned_stop_fails_no_request") {
@@ -144,7 +167,8 @@ fn with_failover_off_every_drill_sees_an_outage() {
     if !can_run("with_failover_off_every_drill_sees_an_outage") {
         return;
     }
-    for what in Drill::ALL {
+    // The death of control is felt by nobody, with failover or without.
+    for what in Drill::ALL.into_iter().filter(|what| *what != Drill::BalancerControl) {
         let settings = Settings { failover: false, application: Application::Embedded, ..settings("off") };
         let (runs, total) = drill(what, 1, settings);
         assert!(total["failed"].as_u64().unwrap() > 0, "{total}");

@@ -329,6 +329,7 @@ impl Engine {
                     self.links = links;
                     self.apply(specs, &resumes);
                     self.generation = generation;
+                    self.status_at = Time::ZERO; // a new plan is in the status at once
                     self.lock_memory();
                     self.tell(Event::Applied(generation));
                 }
