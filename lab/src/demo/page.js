@@ -248,25 +248,27 @@ function drawStrip() {
   const pen = canvas.getContext("2d");
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
-  const [go, slow, bad, line, soft, card] = ["--go", "--slow", "--bad", "--line", "--soft", "--card"].map(colour);
+  const [go, slow, bad, line, soft] = ["--go", "--slow", "--bad", "--line", "--soft"].map(colour);
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, tall);
   pen.font = "11px system-ui, sans-serif";
 
-  const [top, bottom] = [14, tall - 16];
+  const [left, top, bottom] = [44, 14, tall - 16];
   const y = (us) => bottom - height(us) * (bottom - top);
   pen.lineWidth = 1;
-  for (const [us] of SCALE) {
+  for (const [us, name] of SCALE) {
+    pen.fillStyle = soft;
+    pen.fillText(name, 0, y(us) + 4);
     pen.strokeStyle = line;
-    pen.beginPath(); pen.moveTo(0, y(us) + .5); pen.lineTo(width, y(us) + .5); pen.stroke();
+    pen.beginPath(); pen.moveTo(left, y(us) + .5); pen.lineTo(width, y(us) + .5); pen.stroke();
   }
   // A little behind, so that the last second's answers are there when their column comes in.
   const now = performance.now() - clock - 400;
-  const x = (ms) => width - (now - ms) / WINDOW_MS * width;
+  const x = (ms) => width - (now - ms) / WINDOW_MS * (width - left);
   const columns = new Map(); // of each pixel: the slowest answer, and whether one failed
   for (const [sent, took] of samples) {
     const at = Math.floor(x(sent));
-    if (at < 0 || at > width) continue;
+    if (at < left || at > width) continue;
     const column = columns.get(at) ?? [0, false];
     if (took < 0) column[1] = true; else column[0] = Math.max(column[0], took);
     columns.set(at, column);
@@ -276,21 +278,13 @@ function drawStrip() {
     const from = failed ? top : y(took);
     pen.fillRect(at, from, 1, bottom - from);
   }
-  // With a halo, since the answers are behind.
-  pen.lineWidth = 3;
-  pen.strokeStyle = card;
-  pen.fillStyle = soft;
-  for (const [us, name] of SCALE) {
-    pen.strokeText(name, 0, y(us) - 2);
-    pen.fillText(name, 0, y(us) - 2);
-  }
   let right = width;
   for (const row of [...state.rows].reverse()) {
     const at = Math.round(x(row.at_ms));
-    if (at < 0 || at > width) continue;
+    if (at < left || at > width) continue;
     if (row.outage_ms >= NOTICED_MS) {
       pen.fillStyle = bad;
-      pen.fillRect(at, bottom + 1, Math.max(2, row.outage_ms / WINDOW_MS * width), 4);
+      pen.fillRect(at, bottom + 1, Math.max(2, row.outage_ms / WINDOW_MS * (width - left)), 4);
     }
     pen.fillStyle = soft;
     pen.fillRect(at, 3, 1, bottom - 3);
@@ -300,7 +294,7 @@ function drawStrip() {
     right = at;
   }
   pen.fillStyle = soft;
-  pen.fillText("a minute ago", 0, tall - 3);
+  pen.fillText("a minute ago", left, tall - 3);
   const label = "now";
   pen.fillText(label, width - pen.measureText(label).width, tall - 3);
 }
