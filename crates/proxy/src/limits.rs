@@ -11,7 +11,7 @@ pub(crate) const FREE_BUFFERS: usize = 256;
 /// Free pipes that a worker keeps for splicing.
 pub(crate) const FREE_PIPES: usize = 64;
 /// Bodies with at least so many bytes missing are spliced from socket to socket.
-pub(crate) const SPLICE_FROM: u64 = 64 * 1024;
+pub(crate) const SPLICE_FROM: u64 = 16 * 1024;
 /// Most bytes of one splice: what a pipe holds.
 pub(crate) const SPLICE_BYTES: usize = 64 * 1024;
 /// Turns of one direction before other connections get theirs.
