@@ -16,7 +16,7 @@ usage: bench/run.py [--seconds 4] [--rounds 3] [--idle 10000] [--relais target/d
 Prints a table; writes target/bench/result.json. Ends only what it started, by pid.
 """
 
-import argparse, json, os, pathlib, re, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, pathlib, re, resource, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = "a response of thirty-four bytes..\n"
@@ -224,7 +224,9 @@ def idle(product, count):
     try:
         for n in range(count):
             s = socket.socket()
-            s.bind((f"127.0.0.{2 + n // 20000}", 0))
+            s.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT: a port only has to be free towards this peer
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leave no TIME_WAIT behind
+            s.bind((f"127.0.0.{2 + n // 5000}", 0))
             s.connect(("127.0.0.1", product.port))
             s.sendall(request)
             got = b""
