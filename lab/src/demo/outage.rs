@@ -70,6 +70,8 @@ pub(crate) struct Ledger {
     forgotten: u64,
     pub(crate) requests: u64,
     pub(crate) failed: u64,
+    /// When the platform first answered. What was sent before that, while it was still starting, is nobody's fault.
+    first_answer_ms: Option<u64>,
     last_answer_ms: Option<u64>,
     last_trouble_ms: u64,
 }
@@ -83,17 +85,22 @@ impl Ledger {
             self.samples.pop_front();
             self.forgotten += 1;
         }
+        let premature = self.first_answer_ms.is_none_or(|first| sample.sent_ms < first);
         if !sample.answered {
-            self.failed += 1;
             self.last_trouble_ms = now_ms;
+            if premature {
+                return;
+            }
+            self.failed += 1;
             if let Some(row) = self.row_of(&sample, now_ms) {
                 row.failed += 1;
             }
             return;
         }
         self.measure(now_ms);
+        self.first_answer_ms.get_or_insert(now_ms);
         let slow_ms = u64::from(sample.took_us) / 1000;
-        if let Some(row) = self.row_of(&sample, now_ms) {
+        if !premature && let Some(row) = self.row_of(&sample, now_ms) {
             row.slowest_ms = row.slowest_ms.max(slow_ms);
         }
         if slow_ms >= SLOW_MS {
@@ -155,7 +162,9 @@ impl Ledger {
         answers.sort_by_key(ended);
         let gaps = answers.windows(2).filter(|pair| ended(&pair[1]) >= since_ms);
         let longest = gaps.map(|pair| ended(&pair[1]) - ended(&pair[0])).max().unwrap_or_default();
-        let failed = failures.iter().filter(|failure| ended(failure) >= since_ms).count() as u64;
+        let first = self.first_answer_ms.unwrap_or(u64::MAX);
+        let ours = |failure: &&&Sample| ended(failure) >= since_ms && failure.sent_ms >= first;
+        let failed = failures.iter().filter(ours).count() as u64;
         for row in self.open_rows() {
             (row.outage_ms, row.failed) = (longest, failed);
         }
@@ -278,6 +287,21 @@ mod tests {
         ledger.pass(9_000);
         ledger.sample(Sample { sent_ms: 9_000, took_us: 1_000, answered: false }, 9_001);
         assert_eq!(ledger.rows().map(|row| row.failed).sum::<u64>(), 1, "that is nobody's any more");
+    }
+
+    #[test]
+    fn what_was_sent_before_the_platform_first_answered_is_charged_to_nobody() {
+        let mut ledger = Ledger::default();
+        ledger.sample(Sample { sent_ms: 0, took_us: 90_000, answered: false }, 90);
+        answered(&mut ledger, 205, 1_200);
+        ledger.open(1_200, "kill", "proxy killed", "haproxy1");
+        ledger.sample(Sample { sent_ms: 5, took_us: 2_000_000, answered: false }, 2_005);
+        ledger.sample(Sample { sent_ms: 10, took_us: 2_000_000, answered: true }, 2_010);
+        ledger.sample(Sample { sent_ms: 1_199, took_us: 820_000, answered: false }, 2_019);
+        let row = ledger.open_row().unwrap();
+        assert_eq!((row.failed, row.slowest_ms, ledger.failed), (1, 0, 1));
+        ledger.discover(1_300, "proxy killed from outside", "haproxy1");
+        assert_eq!(ledger.open_row().unwrap().failed, 1);
     }
 
     #[test]
