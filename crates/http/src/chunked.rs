@@ -37,6 +37,8 @@ enum State {
 pub struct Chunked {
     state: State,
     framing: Framing,
+    /// Bytes of the body, as received, that are behind us.
+    seen: u64,
 }
 
 /// What a call to [`Chunked::forward`] found.
@@ -51,7 +53,7 @@ pub struct Progress {
 impl Chunked {
     /// At the beginning of a body.
     pub const fn new(framing: Framing) -> Chunked {
-        Chunked { state: State::Size, framing }
+        Chunked { state: State::Size, framing, seen: 0 }
     }
 
     /// Whether the whole body was seen.
@@ -67,6 +69,11 @@ impl Chunked {
     /// Takes note of `n` bytes of data, at most [`Chunked::data_ahead`], that went by outside the buffer.
     pub fn skip_data(&mut self, n: u64) {
         assert!(n <= self.data_ahead(), "more data than the chunk has");
+        self.seen += n;
+        self.pass_data(n);
+    }
+
+    fn pass_data(&mut self, n: u64) {
         if let State::Data(left) = self.state {
             self.state = if left == n { State::DataEnd } else { State::Data(left - n) };
         }
@@ -75,8 +82,15 @@ impl Chunked {
     /// Checks the bytes of `buffer`, the next ones of the body, and moves together what is to be sent on.
     ///
     /// # Errors
-    /// If the framing is broken; `at` counts from the beginning of `buffer`.
+    /// If the framing is broken; `at` counts from the body's first byte, as received.
     pub fn forward(&mut self, buffer: &mut [u8]) -> Result<Progress, Reject> {
+        let before = usize::try_from(self.seen).unwrap_or(usize::MAX);
+        let progress = self.advance(buffer).map_err(|r| Reject::new(r.why, before.saturating_add(r.at)))?;
+        self.seen += progress.used as u64;
+        Ok(progress)
+    }
+
+    fn advance(&mut self, buffer: &mut [u8]) -> Result<Progress, Reject> {
         let (mut kept, mut used) = (0, 0);
         while self.state != State::End {
             let rest = &buffer[used..];
@@ -87,11 +101,11 @@ impl Chunked {
                         self.state = if line.size == 0 { State::Trailer(0) } else { State::Data(line.size) };
                         if line.digits + 2 < line.length && self.framing == Framing::Keep {
                             // An extension stands between size and CRLF: both are kept, it is not.
-                            buffer.copy_within(used..used + line.digits, kept);
-                            kept += line.digits;
+                            buffer.copy_within(used + line.zeros..used + line.digits, kept);
+                            kept += line.digits - line.zeros;
                             (line.length, (line.length - 2, 2))
                         } else {
-                            (line.length, (0, line.length))
+                            (line.length, (line.zeros, line.length - line.zeros))
                         }
                     }
                 },
@@ -100,7 +114,7 @@ impl Chunked {
                     if n == 0 {
                         break;
                     }
-                    self.skip_data(n as u64);
+                    self.pass_data(n as u64);
                     buffer.copy_within(used..used + n, kept);
                     kept += n;
                     used += n;
@@ -138,6 +152,8 @@ impl Chunked {
 
 struct SizeLine {
     size: u64,
+    /// Leading zeros that mean nothing; parsers differ in how many digits they take.
+    zeros: usize,
     digits: usize,
     length: usize,
 }
@@ -145,10 +161,14 @@ struct SizeLine {
 /// The chunk-size line at the beginning of `input`, if it is complete.
 fn size_line(input: &[u8]) -> Result<Option<SizeLine>, Reject> {
     let mut size: u64 = 0;
-    let mut digits = 0;
+    let (mut zeros, mut digits) = (0, 0);
     while let Some(value) = input.get(digits).and_then(|b| (*b as char).to_digit(16)) {
-        if digits == limits::CHUNK_SIZE_DIGITS {
+        if digits - zeros == limits::CHUNK_SIZE_DIGITS || zeros == limits::CHUNK_LINE_BYTES {
             return Err(Reject::new(Why::ChunkSize, digits));
+        }
+        // A zero is a leading one once another digit follows it.
+        if size == 0 && digits > 0 {
+            zeros += 1;
         }
         size = size << 4 | u64::from(value);
         digits += 1;
@@ -158,7 +178,7 @@ fn size_line(input: &[u8]) -> Result<Option<SizeLine>, Reject> {
     }
     match input.get(digits..) {
         None | Some([] | [b'\r']) => return Ok(None),
-        Some([b'\r', b'\n', ..]) => return Ok(Some(SizeLine { size, digits, length: digits + 2 })),
+        Some([b'\r', b'\n', ..]) => return Ok(Some(SizeLine { size, zeros, digits, length: digits + 2 })),
         Some([b';' | b' ' | b'\t', ..]) => {}
         Some(_) => return Err(Reject::new(Why::ChunkSize, digits)),
     }
@@ -172,7 +192,7 @@ fn size_line(input: &[u8]) -> Result<Option<SizeLine>, Reject> {
             None => Ok(None),
             Some(b'\n') => {
                 extensions(&line[digits..end]).map_err(|at| Reject::new(Why::ChunkExtension, digits + at))?;
-                Ok(Some(SizeLine { size, digits, length: end + 2 }))
+                Ok(Some(SizeLine { size, zeros, digits, length: end + 2 }))
             }
             Some(_) => Err(Reject::new(Why::ChunkExtension, end)),
         },
@@ -281,7 +301,7 @@ mod tests {
             let kept = run(body, size, Framing::Keep).unwrap();
             assert_eq!(
                 kept,
-                (b"5\r\nhello\r\n0006\r\n world\r\n000\r\nX-T: v\r\n\r\n".to_vec(), 0, true),
+                (b"5\r\nhello\r\n6\r\n world\r\n0\r\nX-T: v\r\n\r\n".to_vec(), 0, true),
                 "{size}"
             );
             let stripped = run(body, size, Framing::Strip).unwrap();
@@ -328,6 +348,27 @@ mod tests {
         ] {
             assert_eq!(why(input), expected, "{:?}", std::string::String::from_utf8_lossy(input));
         }
+    }
+
+    #[test]
+    fn the_offset_of_a_fault_counts_from_the_first_byte_of_the_body() {
+        let body = b"a\r\n0123456789\r\n5\r\nhelloX";
+        let mut chunked = Chunked::new(Framing::Keep);
+        let mut first = body[..8].to_vec();
+        assert_eq!(chunked.forward(&mut first).unwrap().used, 8);
+        chunked.skip_data(5); // spliced
+        let mut rest = body[13..].to_vec();
+        assert_eq!(chunked.forward(&mut rest), Err(Reject::new(Why::ChunkEnd, 23)));
+    }
+
+    #[test]
+    fn leading_zeros_mean_nothing_and_have_a_limit() {
+        let body = [&b"0".repeat(40)[..], b"5\r\nhello\r\n", &b"0".repeat(40)[..], b"\r\n\r\n"].concat();
+        for size in 1..=body.len() {
+            let kept = run(&body, size, Framing::Keep).unwrap();
+            assert_eq!(kept, (b"5\r\nhello\r\n0\r\n\r\n".to_vec(), 0, true), "{size}");
+        }
+        assert_eq!(why(&b"0".repeat(limits::CHUNK_LINE_BYTES + 2)), Why::ChunkSize);
     }
 
     #[test]

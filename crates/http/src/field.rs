@@ -5,13 +5,23 @@ macro_rules! fields {
         /// A field that means something to a gateway; every other one is [`Field::Other`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs)]
-        pub enum Field { Other, $($variant,)* }
+        pub enum Field {
+            Other,
+            /// A name that is one of the others once `_` is read as `-`, as CGI's successors read it: what
+            /// `Transfer_Encoding` frames and `X_Forwarded_Proto` claims is for nobody, and never sent on.
+            Alias,
+            $($variant,)*
+        }
 
         impl Field {
             /// Which field a name is. Names have no case (RFC 9110 §5.1).
             pub fn of(name: &[u8]) -> Field {
-                $(if name.len() == $name.len() && name.eq_ignore_ascii_case($name) {
-                    return Field::$variant;
+                $(if name.len() == $name.len() {
+                    match compare(name, $name) {
+                        Same::Yes => return Field::$variant,
+                        Same::ButUnderscores => return Field::Alias,
+                        Same::No => {}
+                    }
                 })*
                 Field::Other
             }
@@ -36,8 +46,33 @@ fields! {
     TransferEncoding b"transfer-encoding";
 }
 
+enum Same {
+    Yes,
+    ButUnderscores,
+    No,
+}
+
+/// Whether `name` is `known`, which is lower-case and as long.
+fn compare(name: &[u8], known: &[u8]) -> Same {
+    let mut same = Same::Yes;
+    for (ours, theirs) in name.iter().zip(known) {
+        if ours.to_ascii_lowercase() != *theirs {
+            if *ours != b'_' || *theirs != b'-' {
+                return Same::No;
+            }
+            same = Same::ButUnderscores;
+        }
+    }
+    same
+}
+
 impl Field {
-    /// Whether it frames or routes a message, so that neither `Connection` may name it nor a trailer hold it.
+    /// Whether it means nothing to a message's framing and hops, so that `Connection` may name it.
+    pub fn is_plain(self) -> bool {
+        matches!(self, Field::Other | Field::ForwardedHost | Field::ForwardedProto)
+    }
+
+    /// Whether it frames or routes a message, so that `Connection` may not take it away.
     pub fn is_structural(self) -> bool {
         matches!(
             self,
@@ -45,7 +80,6 @@ impl Field {
                 | Field::ContentLength
                 | Field::TransferEncoding
                 | Field::Connection
-                | Field::Trailer
                 | Field::Expect
                 | Field::MaxForwards
         )
@@ -118,18 +152,29 @@ pub fn is_host(value: &[u8]) -> bool {
     let port_ok = port.is_none_or(|p| p.is_empty() || decimal(p, 65_535).is_some());
     let host_ok = match host {
         [b'[', inner @ .., b']'] => {
-            !inner.is_empty() && inner.iter().all(|b| b.is_ascii_hexdigit() || *b == b':' || *b == b'.')
+            core::str::from_utf8(inner).is_ok_and(|text| text.parse::<core::net::Ipv6Addr>().is_ok())
         }
-        name => {
-            !name.is_empty()
-                && name.iter().all(|&b| {
-                    b.is_ascii_alphanumeric()
-                        || matches!(b, b'.' | b'-' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&')
-                        || matches!(b, b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
-                })
-        }
+        name => is_registered_name(name),
     };
     host_ok && port_ok
+}
+
+/// `reg-name` of RFC 3986 §3.2.2, not empty, and without the comma that would make two of one.
+fn is_registered_name(name: &[u8]) -> bool {
+    let mut rest = name;
+    while let [byte, tail @ ..] = rest {
+        rest = match byte {
+            b'%' => match tail {
+                [a, b, tail @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
+                _ => return false,
+            },
+            b'.' | b'-' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';'
+            | b'=' => tail,
+            other if other.is_ascii_alphanumeric() => tail,
+            _ => return false,
+        };
+    }
+    !name.is_empty()
 }
 
 /// A host without its port, and the port if there is a colon for one.
@@ -156,6 +201,16 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_underscores_make_of_a_known_one_is_an_alias() {
+        for alias in ["Transfer_Encoding", "content_length", "x_forwarded-PROTO", "Keep_Alive"] {
+            assert_eq!(Field::of(alias.as_bytes()), Field::Alias, "{alias}");
+        }
+        for other in ["X_A", "Content_Type", "transfer_encodinG_", "content.length", "_e"] {
+            assert_eq!(Field::of(other.as_bytes()), Field::Other, "{other}");
+        }
+    }
+
+    #[test]
     fn a_decimal_has_digits_only_and_never_overflows() {
         assert_eq!(decimal(b"0005", u64::MAX), Some(5));
         for bad in [&b""[..], b"+5", b"-1", b" 5", b"5 ", b"0x5", b"5.0", b"18446744073709551616"] {
@@ -166,12 +221,40 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_an_address_with_an_optional_port() {
-        for good in ["h1.test", "h1.test:8080", "h1.test:", "[::1]:8080", "[::1]", "10.0.0.1:80", "a_b"] {
+        for good in [
+            "h1.test",
+            "h1.test:8080",
+            "h1.test:",
+            "[::1]:8080",
+            "[::1]",
+            "10.0.0.1:80",
+            "a_b",
+            "h%31",
+            "[::ffff:1.2.3.4]",
+        ] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
-        for bad in
-            ["", ":80", "u@h", "h/evil", "h evil", "h:65536", "h:8x", "[::1", "::1", "a,b", "[]", "h#", "é"]
-        {
+        for bad in [
+            "",
+            ":80",
+            "u@h",
+            "h/evil",
+            "h evil",
+            "h:65536",
+            "h:8x",
+            "[::1",
+            "::1",
+            "a,b",
+            "[]",
+            "h#",
+            "é",
+            "h%zz",
+            "h%4",
+            "[:::]",
+            "[1:2]",
+            "[fe80::1%25eth0]",
+            "[::1]x",
+        ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
     }

@@ -144,8 +144,10 @@ impl Lines {
     ) -> Result<(), Reject> {
         for i in 0..self.count {
             let (start, end) = (usize::from(self.starts[i]), usize::from(self.starts[i + 1]));
+            let named = || !names.is_empty() && names.has(buffer, &buffer[start..end]);
             let gone = match self.kinds[i] {
-                Field::Other => !names.is_empty() && names.has(buffer, &buffer[start..end]),
+                Field::Other => named(),
+                kind if kind.is_plain() => cut(kind) || named(),
                 known => cut(known),
             };
             if !gone {
@@ -176,13 +178,27 @@ pub(crate) struct ConnectionNames {
     pub(crate) close: bool,
     pub(crate) keep_alive: bool,
     pub(crate) upgrade: bool,
+    pub(crate) trailer: bool,
     names: [Span; limits::CONNECTION_NAMES],
     count: usize,
 }
 
 impl ConnectionNames {
-    /// Takes in one `Connection` field.
+    /// Takes in one `Connection` field of a request.
+    ///
+    /// # Errors
+    /// If it is malformed, or names what no hop may take away.
     pub(crate) fn add(&mut self, buffer: &[u8], value: Span) -> Result<(), Reject> {
+        self.take_in(buffer, value, true)
+    }
+
+    /// Takes in one `Connection` field of a response. What servers misspell there, or name that must stay
+    /// (`Transfer-Encoding`, of old ones), means nothing: no client is served better by a 502.
+    pub(crate) fn add_of_server(&mut self, buffer: &[u8], value: Span) -> Result<(), Reject> {
+        self.take_in(buffer, value, false)
+    }
+
+    fn take_in(&mut self, buffer: &[u8], value: Span, strict: bool) -> Result<(), Reject> {
         let bad = Reject::new(Why::Connection, usize::from(value.start));
         let mut offset = usize::from(value.start);
         for part in value.of(buffer).split(|&b| b == b',') {
@@ -193,14 +209,18 @@ impl ConnectionNames {
                 continue; // RFC 9110 §5.6.1.2: a few empty elements are to be ignored
             }
             if !field::is_token(name) {
-                return Err(Reject::new(Why::Connection, at));
+                if strict {
+                    return Err(Reject::new(Why::Connection, at));
+                }
+                continue;
             }
             match Field::of(name) {
                 Field::Upgrade => self.upgrade = true,
                 Field::KeepAlive => self.keep_alive = true,
-                kind if kind.is_structural() => return Err(Reject::new(Why::Connection, at)),
+                kind if kind.is_structural() && strict => return Err(Reject::new(Why::Connection, at)),
+                Field::Trailer => self.trailer = true,
                 Field::Other if name.eq_ignore_ascii_case(b"close") => self.close = true,
-                Field::Other => {
+                kind if kind.is_plain() => {
                     *self.names.get_mut(self.count).ok_or(bad)? = Span::new(at, at + name.len());
                     self.count += 1;
                 }
@@ -240,7 +260,9 @@ impl Frame {
         if self.length.is_some() {
             return Err(Reject::new(Why::ContentLengthTwice, at));
         }
-        let length = field::decimal(value.of(buffer), limits::BODY_BYTES);
+        let digits = value.of(buffer);
+        let length =
+            field::decimal(digits, limits::BODY_BYTES).filter(|_| digits.len() <= limits::LENGTH_DIGITS);
         self.length = Some(length.ok_or(Reject::new(Why::ContentLength, usize::from(value.start)))?);
         Ok(())
     }

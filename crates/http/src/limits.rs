@@ -8,11 +8,13 @@ pub const FIELDS: usize = 128;
 pub const LEADING_EMPTY_LINES: usize = 4;
 /// Most ranges that a forwarded head may be cut into.
 pub const CUTS: usize = 24;
-/// Most fields that a `Connection` field may name beside the well-known options.
-pub const CONNECTION_NAMES: usize = 8;
+/// Most fields that `Connection` may name beside the well-known options.
+pub const CONNECTION_NAMES: usize = 32;
 /// Longest chunk-size line, bytes, extensions and CRLF included (RFC 9112 §7.1.1 asks for a limit).
 pub const CHUNK_LINE_BYTES: usize = 512;
-/// Most hexadecimal digits of a chunk size.
+/// Most digits of a `Content-Length`, leading zeros included: as many as the largest has.
+pub const LENGTH_DIGITS: usize = 19;
+/// Most hexadecimal digits of a chunk size, leading zeros not counted.
 pub const CHUNK_SIZE_DIGITS: usize = 16;
 /// Longest trailer field line, bytes.
 pub const TRAILER_LINE_BYTES: usize = 4096;

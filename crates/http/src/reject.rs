@@ -7,7 +7,7 @@ use core::fmt;
 pub struct Reject {
     /// The rule that it broke.
     pub why: Why,
-    /// Offset from the message's first byte (for a body: from the first byte not yet forwarded).
+    /// Offset from the first byte of the head, or of the body if that is where it is.
     pub at: usize,
 }
 
@@ -79,8 +79,6 @@ reasons! {
     HostTwice 400 "there is more than one Host";
     /// RFC 9110 §7.2.
     HostInvalid 400 "Host is not a host with an optional port";
-    /// RFC 9112 §3.2.2: the two must be the same, or two parsers may go to two places.
-    HostMismatch 400 "Host is not the host of the absolute target";
     /// RFC 9110 §8.6.
     ContentLength 400 "Content-Length is not one decimal number";
     /// RFC 9112 §6.3 rule 5.

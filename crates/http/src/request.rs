@@ -55,7 +55,8 @@ pub struct Request {
     pub minor: u8,
     /// The value of `Host`, or the authority of the target; `None` only under HTTP/1.0.
     pub host: Option<Span>,
-    /// `Host` is among `fields`.
+    /// `Host` is among `fields`; else the gateway adds it. It does not stay where an absolute target says
+    /// otherwise (RFC 9112 §3.2.2).
     pub has_host_field: bool,
     /// How its body ends.
     pub body: Body,
@@ -209,7 +210,7 @@ fn build(
         facts.visit(buffer, minor, kind, at, value)
     })?;
     let (path, authority) = target_form(buffer, method, target_span)?;
-    let host = check_host(buffer, minor, facts.host, authority, fields_at)?;
+    let (host, has_host_field) = check_host(buffer, minor, facts.host, authority, fields_at)?;
     let body = match (facts.frame.length, facts.frame.chunked) {
         (_, true) => Body::Chunked,
         (None | Some(0), false) => Body::None,
@@ -231,12 +232,14 @@ fn build(
         | Field::ProxyConnection
         | Field::Te
         | Field::Upgrade
-        | Field::Http2Settings => true,
-        Field::Trailer => body != Body::Chunked,
+        | Field::Http2Settings
+        | Field::Alias => true,
+        Field::Host => !has_host_field,
+        Field::Trailer => body != Body::Chunked || connection.trailer,
         Field::Expect => !facts.expect_continue,
         Field::MaxForwards => limited,
         Field::ForwardedHost | Field::ForwardedProto => edit.strip_forwarded,
-        Field::Other | Field::Host | Field::ContentLength | Field::TransferEncoding => false,
+        Field::Other | Field::ContentLength | Field::TransferEncoding => false,
     })?;
     Ok(Request {
         method,
@@ -244,7 +247,7 @@ fn build(
         path,
         minor,
         host,
-        has_host_field: facts.host.is_some(),
+        has_host_field,
         body,
         keep_alive: !connection.close && (minor == 1 || connection.keep_alive),
         expect_continue: facts.expect_continue && body != Body::None,
@@ -290,34 +293,31 @@ fn target_form(buffer: &[u8], method: Method, target: Span) -> Result<(Span, Opt
     Ok((Span { start: authority.end, end: target.end }, Some(authority)))
 }
 
+/// Who is asked for, and whether the `Host` field says just that.
 fn check_host(
     buffer: &[u8],
     minor: u8,
     host: Option<Span>,
     authority: Option<Span>,
     fields_at: usize,
-) -> Result<Option<Span>, Reject> {
+) -> Result<(Option<Span>, bool), Reject> {
     let Some(host) = host else {
-        return if minor == 0 { Ok(authority) } else { Err(Reject::new(Why::HostMissing, fields_at)) };
+        return if minor == 0 {
+            Ok((authority, false))
+        } else {
+            Err(Reject::new(Why::HostMissing, fields_at))
+        };
     };
-    let value = host.of(buffer);
-    if !field::is_host(value) {
+    if !field::is_host(host.of(buffer)) {
         return Err(Reject::new(Why::HostInvalid, usize::from(host.start)));
     }
-    if let Some(authority) = authority {
-        let (ours, our_port) = field::split_port(value);
-        let (theirs, their_port) = field::split_port(authority.of(buffer));
-        let secure = buffer[usize::from(authority.start) - 4].eq_ignore_ascii_case(&b's');
-        let default = if secure { &b"443"[..] } else { b"80" };
-        let port = |p: Option<&[u8]>| match p {
-            None | Some(b"") => field::decimal(default, 65_535),
-            Some(digits) => field::decimal(digits, 65_535),
-        };
-        if !ours.eq_ignore_ascii_case(theirs) || port(our_port) != port(their_port) {
-            return Err(Reject::new(Why::HostMismatch, usize::from(host.start)));
+    match authority {
+        // RFC 9112 §3.2.2: the target rules, and the next one must hear of no other host.
+        Some(authority) if !authority.of(buffer).eq_ignore_ascii_case(host.of(buffer)) => {
+            Ok((Some(authority), false))
         }
+        _ => Ok((Some(host), true)),
     }
-    Ok(Some(host))
 }
 
 #[cfg(test)]
@@ -435,12 +435,18 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_there_once_and_fits_an_absolute_target() {
+    fn the_host_is_there_once_and_gives_way_to_an_absolute_target() {
         assert_eq!(why("GET / HTTP/1.1\r\n\r\n"), Why::HostMissing);
         assert_eq!(why("GET / HTTP/1.1\r\nHost: a\r\nhOST: a\r\n\r\n"), Why::HostTwice);
         assert_eq!(why("GET / HTTP/1.1\r\nHost:\r\n\r\n"), Why::HostInvalid);
-        assert_eq!(why("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n"), Why::HostMismatch);
-        assert_eq!(why("GET http://a:81/ HTTP/1.1\r\nHost: a\r\n\r\n"), Why::HostMismatch);
+        assert_eq!(why("GET http://b/ HTTP/1.1\r\nHost: a/\r\n\r\n"), Why::HostInvalid);
+        for (target, host) in [("http://b/", "b"), ("http://a:81/", "a:81"), ("https://[::1]", "[::1]")] {
+            let text = format!("GET {target} HTTP/1.1\r\nX: 1\r\nHost: a\r\nY: 2\r\n\r\n");
+            let request = good(&text);
+            assert_eq!(request.host.map(|h| h.of(text.as_bytes())), Some(host.as_bytes()));
+            assert!(!request.has_host_field);
+            assert_eq!(kept(&text), "X: 1\r\nY: 2\r\n");
+        }
         assert_eq!(why("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n"), Why::Target);
         assert!(!good("GET / HTTP/1.0\r\n\r\n").has_host_field);
         let text = "GET HTTP://A:80/x?y HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -483,6 +489,9 @@ mod tests {
         assert_eq!(kept(&text), "Host: h\r\nX-Hope: 2\r\nX-Forwarded-For: 1.2.3.4\r\n");
         let trusted = Request::parse(text.as_bytes(), Edit::default()).unwrap().unwrap();
         assert!(trusted.fields.len() > good(&text).fields.len());
+        let named = with("Connection: X-Forwarded-Proto\r\nX-Forwarded-Proto: https\r\n");
+        let trusted = Request::parse(named.as_bytes(), Edit::default()).unwrap().unwrap();
+        assert_eq!(trusted.fields.len(), "Host: h\r\n".len());
     }
 
     #[test]
@@ -491,8 +500,18 @@ mod tests {
             assert_eq!(why(&with(&format!("Connection: {name}\r\n"))), Why::Connection, "{name}");
         }
         assert_eq!(why(&with("Connection: a b\r\n")), Why::Connection);
-        let many: Vec<String> = (0..9).map(|i| format!("x{i}")).collect();
+        let many: Vec<String> = (0..=limits::CONNECTION_NAMES).map(|i| format!("x{i}")).collect();
         assert_eq!(why(&with(&format!("Connection: {}\r\n", many.join(",")))), Why::Connection);
+    }
+
+    #[test]
+    fn names_that_a_cgi_server_would_take_for_framing_or_forwarding_stay_here() {
+        let text = with(
+            "Content_Length: 41\r\nTransfer_Encoding: chunked\r\nX_Forwarded_Proto: https\r\nX_A: b\r\n",
+        );
+        assert_eq!(kept(&text), "Host: h\r\nX_A: b\r\n");
+        assert_eq!(good(&text).body, Body::None);
+        assert_eq!(kept(&with("Connection: Trailer\r\nTrailer: X\r\n")), "Host: h\r\n");
     }
 
     #[test]

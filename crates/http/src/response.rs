@@ -95,7 +95,7 @@ fn build(buffer: &[u8], parsed: &httparse::Response<'_, '_>, asked: Asked) -> Re
     let (lines, length) = Lines::walk(buffer, fields_at, parsed.headers, |kind, at, value| match kind {
         Field::ContentLength => frame.content_length(buffer, at, value),
         Field::TransferEncoding => frame.transfer_encoding(buffer, at, value, minor),
-        Field::Connection => connection.add(buffer, value),
+        Field::Connection => connection.add_of_server(buffer, value),
         Field::Upgrade => {
             upgrade = Some(value);
             Ok(())
@@ -118,7 +118,13 @@ fn build(buffer: &[u8], parsed: &httparse::Response<'_, '_>, asked: Asked) -> Re
     let mut kept = Kept::new();
     kept.keep(0, fields_at)?;
     lines.keep(buffer, &mut kept, &connection, |kind| match kind {
-        Field::Connection | Field::KeepAlive | Field::ProxyConnection | Field::Te | Field::Upgrade => true,
+        Field::Connection
+        | Field::KeepAlive
+        | Field::ProxyConnection
+        | Field::Te
+        | Field::Upgrade
+        | Field::Alias => true,
+        Field::Trailer if connection.trailer => true,
         Field::TransferEncoding | Field::Trailer => unframed || unchunk || !frame.chunked,
         Field::ContentLength => unframed,
         _ => false,
@@ -215,6 +221,14 @@ mod tests {
         assert!(good(chunked, Asked { minor: 0, ..GET }).unchunk);
         let none = "HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(kept(none, GET), "HTTP/1.1 204 No\r\n");
+    }
+
+    #[test]
+    fn a_server_that_names_framing_in_connection_is_forgiven() {
+        let text = "HTTP/1.1 200 OK\r\nConnection: Transfer-Encoding, a b, X-Hop\r\nX-Hop: 1\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(kept(text, GET), "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n");
+        assert_eq!(good(text, GET).body, Body::Chunked);
     }
 
     #[test]
