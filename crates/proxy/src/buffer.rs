@@ -2,9 +2,7 @@
 
 use std::io;
 
-use rustix::net::RecvFlags;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use crate::io::Io;
 
 use crate::limits;
 
@@ -88,27 +86,12 @@ impl Buffer {
 
     /// Reads what is there; 0 is the end of the stream.
     ///
-    /// A read that leaves room has emptied the socket: the readiness is cleared with it, without the second
-    /// system call that would find nothing (`epoll(7)`, question 9).
-    ///
     /// # Errors
     /// `WouldBlock` if nothing is there; else what the kernel says.
-    pub(crate) fn fill(&mut self, io: &TcpStream) -> io::Result<usize> {
+    pub(crate) fn fill(&mut self, io: &Io) -> io::Result<usize> {
         self.make_room();
-        let room = &mut self.data[self.end..];
-        debug_assert!(!room.is_empty());
-        let size = room.len();
-        let mut got = 0;
-        let result = io.try_io(Interest::READABLE, || {
-            got = rustix::net::recv(io, &mut *room, RecvFlags::empty())?.0;
-            if got > 0 && got < size { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        match result {
-            Err(error) if got == 0 => Err(error),
-            _ => {
-                self.end += got;
-                Ok(got)
-            }
-        }
+        let got = io.try_read(&mut self.data[self.end..])?;
+        self.end += got;
+        Ok(got)
     }
 }

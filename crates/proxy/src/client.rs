@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use relais_base::Time;
-use tokio::net::TcpStream;
 
+use crate::io::Io;
 use crate::session;
 use crate::timer::SlotId;
 use crate::worker::{Front, Worker};
@@ -20,14 +20,14 @@ pub(crate) struct Late;
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) front: Rc<Front>,
-    pub(crate) io: TcpStream,
+    pub(crate) io: Io,
     pub(crate) peer: SocketAddr,
     slot: SlotId,
 }
 
 impl Client {
     /// Takes over an accepted connection, whose place at the frontend is already taken.
-    pub(crate) fn new(worker: Rc<Worker>, front: Rc<Front>, io: TcpStream, peer: SocketAddr) -> Client {
+    pub(crate) fn new(worker: Rc<Worker>, front: Rc<Front>, io: Io, peer: SocketAddr) -> Client {
         worker.tick();
         let slot = worker.timers.borrow_mut().insert();
         worker.connections.set(worker.connections.get() + 1);

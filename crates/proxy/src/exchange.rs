@@ -3,19 +3,19 @@
 //! Both directions run at the same time, so an early response reaches a client that is still sending, and
 //! each waits for the slower of its two ends.
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, Write};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use relais_base::Time;
 use relais_http::{Body, Framing, Method, Reject, Response, response};
-use tokio::net::TcpStream;
 
 use crate::access::{self, RequestLine};
 use crate::answer::Persistence;
 use crate::buffer::Buffer;
 use crate::client::Client;
 use crate::half::{Broken, Half, Stand, recycle};
+use crate::io::Io;
 use crate::limits;
 use crate::session::{self, Account, Asked, Leaves, Rest};
 use crate::tunnel::Tunnel;
@@ -52,7 +52,7 @@ struct Exchange<'a> {
     backend: &'a Backend,
     server: &'a Server,
     timeout_client: std::time::Duration,
-    io: TcpStream,
+    io: Io,
     up: Half,
     /// The server takes no more of the request.
     deaf: bool,
@@ -78,7 +78,7 @@ pub(crate) async fn run(
     account: &mut Account,
     backend: &Rc<Backend>,
     lease: &Lease,
-    io: TcpStream,
+    io: Io,
     repeatable: bool,
 ) -> Result<Leaves, Failure> {
     let client = asked.client;
@@ -425,12 +425,12 @@ impl Exchange<'_> {
 
 /// Writes a head and the beginning of a body with one system call. A short body is copied behind the head
 /// (which then is longer by it): that costs less than a list of two.
-fn write_both(io: &TcpStream, head: &mut Vec<u8>, body: &[u8]) -> io::Result<usize> {
+fn write_both(io: &Io, head: &mut Vec<u8>, body: &[u8]) -> io::Result<usize> {
     if body.len() <= limits::COALESCE_BYTES {
         head.extend_from_slice(body);
         io.try_write(head)
     } else {
-        io.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)])
+        io.try_write_both(head, body)
     }
 }
 

@@ -10,6 +10,7 @@ use relais_http::{Body, Chunked, Framing, Reject};
 use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
+use crate::io::Io;
 use crate::limits;
 use crate::splice::Pipe;
 use crate::worker::Worker;
@@ -182,8 +183,8 @@ impl Half {
     pub(crate) fn pump(
         &mut self,
         worker: &Worker,
-        from: &TcpStream,
-        to: &TcpStream,
+        from: &Io,
+        to: &Io,
         cx: &mut Context<'_>,
     ) -> Result<Stand, Broken> {
         for _ in 0..limits::TURNS {
@@ -200,7 +201,7 @@ impl Half {
                 self.put_away(worker);
                 return Ok(Stand::Done);
             }
-            match self.read(worker, from) {
+            match self.read(worker, from, to) {
                 Ok(()) => self.digest()?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if from.poll_read_ready(cx).is_pending() {
@@ -229,7 +230,7 @@ impl Half {
     }
 
     /// Writes all that is there to write.
-    fn write(&mut self, worker: &Worker, to: &TcpStream) -> io::Result<()> {
+    fn write(&mut self, worker: &Worker, to: &Io) -> io::Result<()> {
         while !self.head.is_empty() {
             let n = to.try_write(&self.head)?;
             self.head.drain(..n);
@@ -239,8 +240,8 @@ impl Half {
             let n = to.try_write(self.ready())?;
             self.wrote(n);
         }
-        while let Some(pipe) = self.pipe.as_mut().filter(|p| p.held() > 0) {
-            let n = pipe.drain(to)?;
+        while let (Some(pipe), Some(socket)) = (self.pipe.as_mut().filter(|p| p.held() > 0), to.plain()) {
+            let n = pipe.drain(socket)?;
             self.written += n as u64;
             self.moved = true;
         }
@@ -251,7 +252,7 @@ impl Half {
     }
 
     /// Reads once. Nothing waits to be written.
-    fn read(&mut self, worker: &Worker, from: &TcpStream) -> io::Result<()> {
+    fn read(&mut self, worker: &Worker, from: &Io, to: &Io) -> io::Result<()> {
         let spliceable = match &self.left {
             Left::Length(n) if *n >= limits::SPLICE_FROM => *n,
             Left::UntilClose if self.flood => u64::MAX,
@@ -259,8 +260,9 @@ impl Half {
             _ => 0,
         };
         let nothing_held = self.buffer.as_ref().is_none_or(Buffer::is_empty);
-        let got = if spliceable > 0 && nothing_held {
-            self.read_into_pipe(worker, from, spliceable)?
+        let socket = from.plain().filter(|_| spliceable > 0 && nothing_held && to.plain().is_some());
+        let got = if let Some(socket) = socket {
+            self.read_into_pipe(worker, socket, spliceable)?
         } else {
             let buffer = self.buffer.get_or_insert_with(|| worker.take_buffer());
             if buffer.is_full() {

@@ -20,6 +20,7 @@ mod client;
 mod counters;
 mod exchange;
 mod half;
+mod io;
 mod limits;
 pub mod probe;
 mod process;

@@ -379,7 +379,7 @@ pub(crate) fn log_request(client: &Client, account: &mut Account, line: RequestL
 
 /// Ends a connection so that a client still sending gets what was answered; see [`limits::LINGER`].
 async fn linger(client: &Client) {
-    if rustix::net::shutdown(&client.io, rustix::net::Shutdown::Write).is_err() {
+    if client.io.shut_down().is_err() {
         return;
     }
     let deadline = client.worker.now() + limits::LINGER;

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use relais_base::Time;
 use relais_http::{Body, Framing};
-use tokio::net::TcpStream;
 
 use crate::access::{Entry, Kind, Sessions, Times};
 use crate::client::Client;
 use crate::half::{Broken, Half, Stand, recycle};
+use crate::io::Io;
 use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Tried};
 
 /// How a tunnel ended, in the letters of HAProxy's termination state.
@@ -21,7 +21,7 @@ pub(crate) type State = [u8; 2];
 /// A tunnel between two sockets.
 pub(crate) struct Tunnel<'a> {
     client: &'a Client,
-    server: &'a TcpStream,
+    server: &'a Io,
     pub(crate) up: Half,
     pub(crate) down: Half,
     silence: Duration,
@@ -31,7 +31,7 @@ pub(crate) struct Tunnel<'a> {
 
 impl<'a> Tunnel<'a> {
     /// A tunnel that ends after `silence` in both directions.
-    pub(crate) fn new(client: &'a Client, server: &'a TcpStream, silence: Duration) -> Tunnel<'a> {
+    pub(crate) fn new(client: &'a Client, server: &'a Io, silence: Duration) -> Tunnel<'a> {
         let half = || Half::new(Body::UntilClose, Framing::Keep);
         let last = client.worker.now();
         Tunnel { client, server, up: half(), down: half(), silence, open: [true; 2], last }
@@ -47,7 +47,7 @@ impl<'a> Tunnel<'a> {
                     match self.up.pump(worker, &client.io, self.server, cx) {
                         Ok(Stand::Done) => {
                             self.open[0] = false;
-                            half_close(self.server);
+                            let _ = self.server.shut_down();
                         }
                         Ok(_) => {}
                         Err(Broken::Source) => return Poll::Ready(*b"CD"),
@@ -58,7 +58,7 @@ impl<'a> Tunnel<'a> {
                     match self.down.pump(worker, self.server, &client.io, cx) {
                         Ok(Stand::Done) => {
                             self.open[1] = false;
-                            half_close(&client.io);
+                            let _ = client.io.shut_down();
                         }
                         Ok(_) => {}
                         Err(Broken::Source) => return Poll::Ready(*b"SD"),
@@ -82,10 +82,6 @@ impl Drop for Tunnel<'_> {
         recycle(&mut self.up, &self.client.worker);
         recycle(&mut self.down, &self.client.worker);
     }
-}
-
-fn half_close(io: &TcpStream) {
-    let _ = rustix::net::shutdown(io, rustix::net::Shutdown::Write);
 }
 
 /// What a TCP connection's access line needs.
@@ -130,11 +126,7 @@ pub(crate) async fn tcp(client: Client) {
 }
 
 /// A connection to a server of the backend, with its place.
-async fn open(
-    client: &Client,
-    backend: &std::rc::Rc<Backend>,
-    account: &mut Account,
-) -> Option<(Lease, TcpStream)> {
+async fn open(client: &Client, backend: &std::rc::Rc<Backend>, account: &mut Account) -> Option<(Lease, Io)> {
     let mut tried = Tried::default();
     loop {
         let place = match backend.acquire(client, tried).await {

@@ -5,17 +5,17 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use relais_balance::RoundRobin;
 use relais_base::Time;
 use relais_config::plan;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::client::{Client, Late};
 use crate::counters::{BackShared, ServerCounters, ServerShared, Waiter, lock};
+use crate::io::Io;
 use crate::limits;
 
 /// A server as one plan describes it, with this worker's idle connections to it.
@@ -27,7 +27,7 @@ pub(crate) struct Server {
 }
 
 struct Idle {
-    io: TcpStream,
+    io: Io,
     since: Time,
 }
 
@@ -42,7 +42,7 @@ impl Server {
     }
 
     /// The idle connection used last, unless it has been idle for `longest`; dead ones on the way go.
-    pub(crate) fn take_idle(&self, now: Time, longest: Duration) -> Option<TcpStream> {
+    pub(crate) fn take_idle(&self, now: Time, longest: Duration) -> Option<Io> {
         let mut idle = self.idle.borrow_mut();
         while let Some(last) = idle.last() {
             if now.since(last.since) > longest {
@@ -50,7 +50,7 @@ impl Server {
             }
             let Idle { io, .. } = idle.pop()?;
             self.shared.idle.fetch_sub(1, Relaxed);
-            if is_quiet(&io) {
+            if io.is_quiet() {
                 return Some(io);
             }
         }
@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// Keeps a connection for the next request.
-    pub(crate) fn put_idle(&self, io: TcpStream, now: Time) {
+    pub(crate) fn put_idle(&self, io: Io, now: Time) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < limits::IDLE_PER_SERVER && self.shared.is_up() {
             self.shared.idle.fetch_add(1, Relaxed);
@@ -70,7 +70,7 @@ impl Server {
     pub(crate) fn sweep(&self, now: Time) {
         let up = self.shared.is_up();
         self.idle.borrow_mut().retain(|idle| {
-            let keep = up && now.since(idle.since) < limits::IDLE_FOR && is_quiet(&idle.io);
+            let keep = up && now.since(idle.since) < limits::IDLE_FOR && idle.io.is_quiet();
             if !keep {
                 self.shared.idle.fetch_sub(1, Relaxed);
             }
@@ -83,18 +83,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.shared.idle.fetch_sub(self.idle.get_mut().len() as u32, Relaxed);
     }
-}
-
-/// Whether nothing has arrived on an idle connection: neither its end nor bytes that nobody asked for. Costs
-/// no system call unless the runtime has seen something.
-fn is_quiet(io: &TcpStream) -> bool {
-    let mut context = Context::from_waker(Waker::noop());
-    if io.poll_read_ready(&mut context).is_pending() {
-        return true;
-    }
-    let peek =
-        || rustix::net::recv(io, &mut [0u8; 1][..], rustix::net::RecvFlags::PEEK).map_err(io::Error::from);
-    matches!(io.try_io(Interest::READABLE, peek), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// A backend as one plan describes it.
@@ -243,11 +231,7 @@ pub(crate) enum NoConnection {
 }
 
 /// Connects to a server within the connect time-out.
-pub(crate) async fn connect(
-    client: &Client,
-    backend: &Backend,
-    server: &Server,
-) -> Result<TcpStream, NoConnection> {
+pub(crate) async fn connect(client: &Client, backend: &Backend, server: &Server) -> Result<Io, NoConnection> {
     let deadline = client.worker.now() + backend.plan.timeout.connect;
     let attempt = TcpStream::connect(server.plan.address);
     let mut attempt = std::pin::pin!(attempt);
@@ -267,5 +251,5 @@ pub(crate) async fn connect(
         Ok(Some(Ok(io))) => io,
     };
     io.set_nodelay(true).map_err(NoConnection::Failed)?;
-    Ok(io)
+    Ok(Io::Plain(io))
 }

@@ -26,6 +26,7 @@ use crate::access::{Log, Sink};
 use crate::buffer::Buffer;
 use crate::client::{self, Client};
 use crate::counters::{BackShared, FrontCounters, FrontShared, ServerShared};
+use crate::io::Io;
 use crate::limits;
 use crate::splice::Pipe;
 use crate::timer::Timers;
@@ -436,7 +437,7 @@ fn greet(
     address: Option<rustix::net::SocketAddrAny>,
 ) -> io::Result<()> {
     let peer = address.and_then(|a| SocketAddr::try_from(a).ok()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-    let io = TcpStream::from_std(std::net::TcpStream::from(socket))?;
+    let io = Io::Plain(TcpStream::from_std(std::net::TcpStream::from(socket))?);
     let client = Client::new(worker.clone(), front.clone(), io, peer);
     match front.plan().plan.mode {
         Mode::Http => drop(tokio::task::spawn_local(client::http(client))),

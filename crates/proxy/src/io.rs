@@ -1,0 +1,122 @@
+//! A connection as everything above it sees one: bytes in, bytes out, readiness.
+//!
+//! The one place that knows what carries the bytes. It never waits and decides nothing; sessions, exchanges and
+//! tunnels call it. A variant that keeps state does so behind `&self`: a connection belongs to one thread, and
+//! both directions of a session hold it.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll, Waker};
+
+use rustix::net::{RecvFlags, Shutdown};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// A connection to a client or to a server.
+pub(crate) enum Io {
+    /// TCP.
+    Plain(TcpStream),
+}
+
+impl Io {
+    /// Reads what is there into `room`, which is not empty; 0 is the end of the stream.
+    ///
+    /// A read that leaves room has emptied a socket: the readiness is cleared with it, without the second
+    /// system call that would find nothing (`epoll(7)`, question 9).
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is there; else what the kernel says.
+    pub(crate) fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
+        debug_assert!(!room.is_empty());
+        match self {
+            Io::Plain(io) => {
+                let size = room.len();
+                let mut got = 0;
+                let result = io.try_io(Interest::READABLE, || {
+                    got = rustix::net::recv(io, &mut *room, RecvFlags::empty())?.0;
+                    if got > 0 && got < size { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+                });
+                match result {
+                    Err(error) if got == 0 => Err(error),
+                    _ => Ok(got),
+                }
+            }
+        }
+    }
+
+    /// Writes some of `bytes`.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none is taken now; else what the kernel says.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Io::Plain(io) => io.try_write(bytes),
+        }
+    }
+
+    /// Writes some of `first` and, behind it, of `second`.
+    ///
+    /// # Errors
+    /// As [`Io::try_write`].
+    pub(crate) fn try_write_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        match self {
+            Io::Plain(io) => io.try_write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
+        }
+    }
+
+    /// Ready when a read may find something.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Io::Plain(io) => io.poll_read_ready(cx),
+        }
+    }
+
+    /// Ready when a write may be taken.
+    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Io::Plain(io) => io.poll_write_ready(cx),
+        }
+    }
+
+    /// Says that nothing more will be written.
+    ///
+    /// # Errors
+    /// What the kernel says, as when the other end is gone.
+    pub(crate) fn shut_down(&self) -> io::Result<()> {
+        match self {
+            Io::Plain(io) => Ok(rustix::net::shutdown(io, Shutdown::Write)?),
+        }
+    }
+
+    /// Whether nothing has arrived on an idle connection: neither its end nor bytes that nobody asked for. Costs
+    /// no system call unless the runtime has seen something.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        if self.poll_read_ready(&mut context).is_pending() {
+            return true;
+        }
+        match self {
+            Io::Plain(io) => {
+                let peek =
+                    || rustix::net::recv(io, &mut [0u8; 1][..], RecvFlags::PEEK).map_err(io::Error::from);
+                let got = io.try_io(Interest::READABLE, peek);
+                matches!(got, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+        }
+    }
+
+    /// The socket, if its bytes are the connection's own: only those may be spliced.
+    pub(crate) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Io::Plain(io) => Some(io),
+        }
+    }
+}
+
+impl AsFd for Io {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Io::Plain(io) => io.as_fd(),
+        }
+    }
+}
