@@ -35,6 +35,8 @@ pub struct Plan {
     pub user: Arc<str>,
     /// How long a stopping node waits for open requests before it ends them.
     pub drain: Duration,
+    /// Client connections open at a time on one node; `None`: as many as its descriptors allow.
+    pub max_connections: Option<u32>,
     /// Machines, in the order of the file.
     pub nodes: Vec<Node>,
     /// Virtual addresses.
@@ -145,6 +147,10 @@ pub struct Frontend {
     pub binds: Vec<Bind>,
     /// Connections open at a time on one node; more wait in the kernel's queue.
     pub max_connections: u32,
+    /// Longest body of a request, bytes; more is answered with 413.
+    pub max_body: Option<u64>,
+    /// The least that a client must send or take; `None`: only the time-outs hold.
+    pub min_rate: Option<MinRate>,
     /// `X-Forwarded-For` is set on requests, except from these networks; `None`: not set at all.
     pub forwarded_for: Option<Vec<Cidr>>,
     /// Time-outs towards the client.
@@ -162,6 +168,17 @@ pub struct Bind {
     pub address: SocketAddr,
     /// It speaks TLS, which this build does not: it is not opened, and `pending` says so.
     pub tls: bool,
+    /// Connections open at a time that came in here.
+    pub max_connections: Option<u32>,
+}
+
+/// The least that a client must send of a body, or take of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MinRate {
+    /// Bytes a second, at least 1.
+    pub bytes: u64,
+    /// Patience that a client begins with, and never has more of.
+    pub grace: Duration,
 }
 
 /// A redirect of every request to another scheme on the same host and path.
@@ -182,6 +199,8 @@ pub struct FrontendTimeouts {
     pub client: Duration,
     /// Longest wait for the next request on an idle connection (end: silent close).
     pub keep_alive: Duration,
+    /// Longest silence of a tunnel's client once the server has ended its half.
+    pub client_fin: Option<Duration>,
 }
 
 /// Time-outs towards the servers.
@@ -195,6 +214,8 @@ pub struct BackendTimeouts {
     pub queue: Duration,
     /// Longest silence in both directions of a tunnel (Upgrade, TCP mode).
     pub tunnel: Duration,
+    /// Longest silence of a tunnel's server once the client has ended its half.
+    pub server_fin: Option<Duration>,
     /// For a health check as a whole, once connected (before that, `connect` counts too).
     pub check: Duration,
 }
@@ -212,6 +233,10 @@ pub struct Backend {
     pub check: Option<Check>,
     /// Time-outs towards its servers.
     pub timeout: BackendTimeouts,
+    /// The most that may wait for a place at its servers.
+    pub max_queue: Option<u32>,
+    /// Longest body of a request, bytes; more is answered with 413.
+    pub max_body: Option<u64>,
     /// How often a request may be tried again, 0 to 100.
     pub retries: u8,
     /// Whether a retry may go to another server.

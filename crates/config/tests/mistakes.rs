@@ -153,6 +153,14 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "server tomcat1 \"192.168.112.177:8081\"",
         "server tomcat1 \"192.168.112.99:8081\"",
     ),
+    (
+        "body_limit_in_tcp",
+        "    mode tcp\n    balance first",
+        "    mode tcp\n    max-body \"1MiB\"\n    balance first",
+    ),
+    ("rate_in_tcp", "    mode tcp\n    bind \"127", "    mode tcp\n    min-rate \"1KiB\"\n    bind \"127"),
+    ("body_without_unit", "    max-connections 20000\n", "    max-connections 20000\n    max-body 10\n"),
+    ("queue_of_a_server", " max-connections=5000 ", " max-connections=5000 max-queue=10 "),
     // ---- several at once ----
     (
         "everything_in_one_run",

@@ -193,14 +193,24 @@ fn a_frontend_has_what_its_file_says_and_else_the_defaults() {
     let seconds = Duration::from_secs;
     assert_eq!(
         web.timeout,
-        FrontendTimeouts { request: seconds(1), client: seconds(2), keep_alive: seconds(3) }
+        FrontendTimeouts {
+            request: seconds(1),
+            client: seconds(2),
+            keep_alive: seconds(3),
+            client_fin: None
+        }
     );
     assert_eq!((web.redirect.clone(), web.default_backend), (None, Some(relais_config::plan::BackendId(0))));
     let plain = &plan.frontends[1];
     assert_eq!((plain.nodes.len(), plain.max_connections, plain.forwarded_for.clone()), (3, 20_000, None));
     assert_eq!(
         plain.timeout,
-        FrontendTimeouts { request: seconds(10), client: seconds(60), keep_alive: seconds(10) }
+        FrontendTimeouts {
+            request: seconds(10),
+            client: seconds(60),
+            keep_alive: seconds(10),
+            client_fin: None
+        }
     );
 }
 
@@ -282,7 +292,7 @@ fn a_backend_has_what_its_file_says_and_else_the_defaults() {
         CheckKind::Http { path: "/up?x=1".into(), host: Some("www.example".into()), expect: (200, 299) };
     assert_eq!(app.check, Some(Check { kind, every: Duration::from_secs(1), fall: 2, rise: 4 }));
     let [connect, server, queue, tunnel, check] = [1, 2, 3, 4, 5].map(Duration::from_secs);
-    assert_eq!(app.timeout, BackendTimeouts { connect, server, queue, tunnel, check });
+    assert_eq!(app.timeout, BackendTimeouts { connect, server, queue, tunnel, server_fin: None, check });
     assert_eq!((app.balance, app.retries, app.redispatch), (Balance::RoundRobin, 1, true));
     let servers: Vec<_> =
         app.servers.iter().map(|s| (&*s.name, s.weight, s.max_connections, s.node.map(|n| n.0))).collect();
@@ -291,7 +301,7 @@ fn a_backend_has_what_its_file_says_and_else_the_defaults() {
     let kind = CheckKind::Http { path: "/".into(), host: None, expect: (200, 399) };
     assert_eq!(plain.check, Some(Check { kind, every: Duration::from_secs(2), fall: 3, rise: 2 }));
     let [connect, server, queue, tunnel, check] = [5, 60, 10, 3600, 2].map(Duration::from_secs);
-    assert_eq!(plain.timeout, BackendTimeouts { connect, server, queue, tunnel, check });
+    assert_eq!(plain.timeout, BackendTimeouts { connect, server, queue, tunnel, server_fin: None, check });
     assert_eq!((plain.retries, plain.redispatch), (3, false));
     assert_eq!(plan.backends[2].check, None);
 }

@@ -39,6 +39,9 @@ pub struct Chunked {
     framing: Framing,
     /// Bytes of the body, as received, that are behind us.
     seen: u64,
+    /// Bytes of data in all chunks whose size was read.
+    announced: u64,
+    most: u64,
 }
 
 /// What a call to [`Chunked::forward`] found.
@@ -53,7 +56,21 @@ pub struct Progress {
 impl Chunked {
     /// At the beginning of a body.
     pub const fn new(framing: Framing) -> Chunked {
-        Chunked { state: State::Size, framing, seen: 0 }
+        Chunked { state: State::Size, framing, seen: 0, announced: 0, most: limits::BODY_BYTES }
+    }
+
+    /// Refuses a body of more than `most` bytes of data, at the size line of the chunk that would pass it.
+    ///
+    /// # Errors
+    /// If the chunks seen so far have more.
+    pub fn limit(&mut self, most: u64) -> Result<(), Reject> {
+        self.most = self.most.min(most);
+        if self.announced > self.most { Err(Reject::new(Why::BodyTooLong, 0)) } else { Ok(()) }
+    }
+
+    /// Bytes of data in all chunks whose size line was seen.
+    pub fn announced(&self) -> u64 {
+        self.announced
     }
 
     /// Whether the whole body was seen.
@@ -98,6 +115,10 @@ impl Chunked {
                 State::Size => match size_line(rest).map_err(|r| Reject::new(r.why, r.at + used))? {
                     None => break,
                     Some(line) => {
+                        self.announced = self.announced.saturating_add(line.size);
+                        if self.announced > self.most {
+                            return Err(Reject::new(Why::BodyTooLong, used));
+                        }
                         self.state = if line.size == 0 { State::Trailer(0) } else { State::Data(line.size) };
                         if line.digits + 2 < line.length && self.framing == Framing::Keep {
                             // An extension stands between size and CRLF: both are kept, it is not.
@@ -396,5 +417,20 @@ mod tests {
         let mut tail = b"\r\n0\r\n\r\n".to_vec();
         chunked.forward(&mut tail).unwrap();
         assert!(chunked.is_end());
+    }
+
+    #[test]
+    fn a_body_is_refused_at_the_chunk_that_would_pass_its_limit() {
+        let chunks = |most: u64| {
+            let mut chunked = Chunked::new(Framing::Keep);
+            chunked.limit(most).unwrap();
+            chunked.forward(&mut b"4\r\nabcd\r\n4\r\nefgh\r\n0\r\n\r\n".to_vec())
+        };
+        assert!(chunks(8).is_ok());
+        assert_eq!(chunks(7), Err(Reject::new(Why::BodyTooLong, 9)));
+        let mut chunked = Chunked::new(Framing::Keep);
+        chunked.forward(&mut b"4\r\nabcd\r\n".to_vec()).unwrap();
+        assert_eq!(chunked.limit(4), Ok(()));
+        assert_eq!(chunked.limit(3), Err(Reject::new(Why::BodyTooLong, 0)));
     }
 }

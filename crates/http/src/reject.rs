@@ -111,6 +111,8 @@ reasons! {
     TrailerForbidden 400 "a trailer field frames or routes the message";
     /// RFC 6585 §5.
     TrailerTooLong 431 "the trailer section is too long";
+    /// RFC 9110 §15.5.14.
+    BodyTooLong 413 "the body is longer than max-body allows";
     /// RFC 9112 §8.
     Truncated 400 "the message ends before its end";
     /// RFC 9110 §15.2.2, §7.8.

@@ -14,6 +14,7 @@ fn reason(status: u16) -> &'static str {
         400 => "Bad Request",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
         431 => "Request Header Fields Too Large",
@@ -30,6 +31,7 @@ fn reason(status: u16) -> &'static str {
 fn explanation(status: u16) -> &'static str {
     match status {
         408 => "The request did not arrive in time.",
+        413 => "The body of this request is longer than is taken here.",
         414 => "The address of this request is too long.",
         431 => "The header fields of this request are too many or too long.",
         501 => "This method or coding is not served here.",

@@ -76,6 +76,22 @@ impl Buffer {
         self.len() == self.data.len()
     }
 
+    /// Moves a little that is in it to memory of its own size, and returns what it was in; [`Buffer::unfold`] has to
+    /// follow. Many clients that send their heads slowly cost what they sent, not a buffer each.
+    pub(crate) fn fold(&mut self) -> Option<Buffer> {
+        if self.len() > limits::SLOW_HEAD_BYTES {
+            return None;
+        }
+        let small = Buffer { data: self.bytes().into(), start: 0, end: self.len() };
+        Some(std::mem::replace(self, small))
+    }
+
+    /// Goes on in `spacious`, an empty buffer.
+    pub(crate) fn unfold(&mut self, mut spacious: Buffer) {
+        spacious.append(self.bytes());
+        *self = spacious;
+    }
+
     fn make_room(&mut self) {
         if self.end == self.data.len() && self.start > 0 {
             self.data.copy_within(self.start..self.end, 0);

@@ -7,10 +7,14 @@ use std::task::{Context, Poll};
 
 use relais_base::Time;
 
+use crate::counters::Pass;
 use crate::io::Io;
 use crate::session;
 use crate::timer::SlotId;
 use crate::worker::{Front, Worker};
+
+/// The places that a connection takes: at its listener if that has a limit, at its frontend, in the process.
+pub(crate) type Places = (Option<Pass>, Pass, Pass);
 
 /// A deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +27,23 @@ pub(crate) struct Client {
     pub(crate) io: Io,
     pub(crate) peer: SocketAddr,
     slot: SlotId,
+    _places: Places,
 }
 
 impl Client {
-    /// Takes over an accepted connection, whose place at the frontend is already taken.
-    pub(crate) fn new(worker: Rc<Worker>, front: Rc<Front>, io: Io, peer: SocketAddr) -> Client {
+    /// Takes over an accepted connection and its places, which are given back when it ends.
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        front: Rc<Front>,
+        io: Io,
+        peer: SocketAddr,
+        places: Places,
+    ) -> Client {
         worker.tick();
         let slot = worker.timers.borrow_mut().insert();
         worker.connections.set(worker.connections.get() + 1);
         front.counters().connections.add(1);
-        Client { worker, front, io, peer, slot }
+        Client { worker, front, io, peer, slot, _places: places }
     }
 
     /// What `poll` is ready with, or that `deadline` came first.
@@ -81,7 +92,6 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.worker.timers.borrow_mut().remove(self.slot);
         self.worker.connections.set(self.worker.connections.get() - 1);
-        self.front.shared.leave();
     }
 }
 

@@ -2,9 +2,10 @@
 //! counters, gauges, health, and the queues for places at servers.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 /// A number that one thread counts up and others read: no locked instruction.
@@ -68,22 +69,31 @@ pub(crate) struct ServerCounters {
     pub(crate) bytes_out: Counter,
 }
 
-/// A frontend, by name.
+/// A limit of connections that is shared by everybody: of a listener, a frontend, the process.
 #[derive(Debug)]
-pub(crate) struct FrontShared {
-    pub(crate) name: Arc<str>,
+pub(crate) struct Gate {
     /// Connections open now, all workers.
     pub(crate) open: AtomicU32,
     /// The most that may be.
     pub(crate) limit: AtomicU32,
+    /// Accepting failed for want of descriptors, and has not succeeded since.
+    pub(crate) short: AtomicBool,
     /// Accept loops that wait for a place.
     waiting: Mutex<Vec<Waker>>,
-    pub(crate) workers: Box<[FrontCounters]>,
 }
 
-impl FrontShared {
+impl Gate {
+    pub(crate) fn new(limit: u32) -> Gate {
+        Gate {
+            open: AtomicU32::new(0),
+            limit: AtomicU32::new(limit),
+            short: AtomicBool::new(false),
+            waiting: Mutex::default(),
+        }
+    }
+
     /// Takes a place for a connection; if there is none, `waker` hears of the next.
-    pub(crate) fn enter(&self, waker: &Waker) -> bool {
+    fn enter(&self, waker: &Waker) -> bool {
         if self.try_enter() {
             return true;
         }
@@ -97,16 +107,57 @@ impl FrontShared {
     }
 
     /// Gives a place back.
-    pub(crate) fn leave(&self) {
+    fn leave(&self) {
         let open = self.open.fetch_sub(1, SeqCst);
         if open >= self.limit.load(SeqCst) {
             self.wake();
         }
     }
 
+    /// Sets the most that may be, for those who wait too.
+    pub(crate) fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, SeqCst);
+        self.wake();
+    }
+
     /// Lets every waiting accept loop try again.
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         std::mem::take(&mut *lock(&self.waiting)).into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A place at a [`Gate`]; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Pass(Arc<Gate>);
+
+impl Pass {
+    /// Waits for a place.
+    pub(crate) async fn through(gate: &Arc<Gate>) -> Pass {
+        std::future::poll_fn(|cx| {
+            if gate.enter(cx.waker()) { Poll::Ready(Pass(gate.clone())) } else { Poll::Pending }
+        })
+        .await
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// A frontend, by name.
+#[derive(Debug)]
+pub(crate) struct FrontShared {
+    pub(crate) name: Arc<str>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) workers: Box<[FrontCounters]>,
+}
+
+impl FrontShared {
+    /// Connections open now, all workers.
+    pub(crate) fn open(&self) -> u32 {
+        self.gate.open.load(Relaxed)
     }
 }
 
@@ -165,6 +216,8 @@ impl ServerShared {
 /// Somebody who waits for a place at any server of a backend.
 #[derive(Debug, Default)]
 pub(crate) struct Waiter {
+    /// Servers, by id, that have failed this request: it gets another if another is up.
+    pub(crate) avoid: Vec<u32>,
     /// The server whose place it was given.
     pub(crate) granted: Mutex<Option<Arc<ServerShared>>>,
     pub(crate) waker: Mutex<Option<Waker>>,
@@ -195,14 +248,22 @@ impl BackShared {
     }
 
     /// Puts a waiter at the end of the queue, and says how many were before it.
-    pub(crate) fn wait(&self, waiter: &Arc<Waiter>) -> u32 {
+    ///
+    /// # Errors
+    /// If there are `most` already.
+    pub(crate) fn wait(&self, waiter: &Arc<Waiter>, most: u32) -> Result<u32, u32> {
         let before = {
             let mut queue = lock(&self.queue);
+            let before = queue.len() as u32;
+            if before >= most {
+                return Err(before);
+            }
             queue.push_back(waiter.clone());
-            self.queued.fetch_add(1, SeqCst)
+            self.queued.fetch_add(1, SeqCst);
+            before
         };
         self.dispatch(); // a place may have come free before we were seen
-        before
+        Ok(before)
     }
 
     /// Takes a waiter out again; a place that it was given in the meantime goes on to the next.
@@ -219,18 +280,28 @@ impl BackShared {
         }
     }
 
-    /// Gives free places to waiters, first come, first served.
+    /// Gives free places to waiters, first come, first served, whichever worker they wait on. Only who avoids the
+    /// servers with a free place is passed over.
     pub(crate) fn dispatch(&self) {
         let servers = lock(&self.servers);
         let mut queue = lock(&self.queue);
-        while let Some(waiter) = queue.front() {
-            let free = servers.iter().find(|s| s.enabled.load(Relaxed) && s.is_up() && s.enter());
-            let Some(server) = free else { return };
+        let mut at = 0;
+        while let Some(waiter) = queue.get(at) {
+            let serves = |s: &ServerShared| s.enabled.load(Relaxed) && s.is_up();
+            let others = servers.iter().any(|s| serves(s) && !waiter.avoid.contains(&s.id));
+            let suits = |s: &ServerShared| serves(s) && !(others && waiter.avoid.contains(&s.id));
+            let Some(server) = servers.iter().find(|s| suits(s) && s.enter()) else {
+                if waiter.avoid.is_empty() {
+                    return;
+                }
+                at += 1;
+                continue;
+            };
             *lock(&waiter.granted) = Some(server.clone());
             if let Some(waker) = lock(&waiter.waker).take() {
                 waker.wake();
             }
-            queue.pop_front();
+            queue.remove(at);
             self.queued.fetch_sub(1, SeqCst);
         }
     }
@@ -245,6 +316,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(crate) struct Registry {
     workers: usize,
+    /// All of the process's connections.
+    pub(crate) gate: Arc<Gate>,
+    doors: HashMap<SocketAddr, Arc<Gate>>,
     fronts: HashMap<Arc<str>, Arc<FrontShared>>,
     backs: HashMap<Arc<str>, Arc<BackShared>>,
     servers: HashMap<(Arc<str>, Arc<str>), Arc<ServerShared>>,
@@ -260,6 +334,8 @@ impl Registry {
     pub(crate) fn new(workers: usize) -> Registry {
         Registry {
             workers,
+            gate: Arc::new(Gate::new(u32::MAX)),
+            doors: HashMap::new(),
             fronts: HashMap::new(),
             backs: HashMap::new(),
             servers: HashMap::new(),
@@ -269,19 +345,19 @@ impl Registry {
 
     pub(crate) fn front(&mut self, name: &Arc<str>) -> Arc<FrontShared> {
         let workers = self.workers;
-        let make = || FrontShared {
-            name: name.clone(),
-            open: AtomicU32::new(0),
-            limit: AtomicU32::new(0),
-            waiting: Mutex::default(),
-            workers: each(workers),
-        };
+        let make =
+            || FrontShared { name: name.clone(), gate: Arc::new(Gate::new(0)), workers: each(workers) };
         self.fronts.entry(name.clone()).or_insert_with(|| Arc::new(make())).clone()
+    }
+
+    /// The limit of a listener that has one of its own.
+    pub(crate) fn door(&mut self, address: SocketAddr) -> Arc<Gate> {
+        self.doors.entry(address).or_insert_with(|| Arc::new(Gate::new(u32::MAX))).clone()
     }
 
     /// Connections open now, all frontends.
     pub(crate) fn open(&self) -> u32 {
-        self.fronts.values().map(|f| f.open.load(SeqCst)).sum()
+        self.fronts.values().map(|f| f.gate.open.load(SeqCst)).sum()
     }
 
     pub(crate) fn back(&mut self, name: &Arc<str>) -> Arc<BackShared> {

@@ -17,8 +17,9 @@ use crate::client::Client;
 use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
 use crate::limits;
+use crate::pace::Pace;
 use crate::session::{self, Account, Asked, Leaves, Rest};
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Patience, Tunnel};
 use crate::upstream::{Backend, Lease, Server};
 
 /// Why there is no response.
@@ -60,6 +61,9 @@ struct Exchange<'a> {
     cut: bool,
     /// Who owes the next move, and since when.
     turn: (Whose, Time),
+    pace: Pace,
+    /// Bytes of the response that the client has taken.
+    taken: u64,
 }
 
 /// Whose silence is counted.
@@ -93,6 +97,8 @@ pub(crate) async fn run(
         deaf: false,
         cut: false,
         turn: (Whose::Server, client.worker.now()),
+        pace: Pace::new(asked.plan.plan.min_rate, client.worker.now()),
+        taken: 0,
     };
     exchange.send(asked)?;
     let mut received = client.worker.take_buffer();
@@ -233,16 +239,24 @@ impl Exchange<'_> {
     }
 
     /// When the patience with whoever's turn it is ends: it begins anew with each move, and with each turn, so that
-    /// nobody is blamed for a time in which the other was waited for.
+    /// nobody is blamed for a time in which the other was waited for. A client's ends with its credit, too.
     fn deadline(&mut self, whose: Whose, moved: bool) -> Time {
+        let now = self.client.worker.now();
+        let waited = self.turn.0 == Whose::Client;
         if moved || whose != self.turn.0 {
-            self.turn = (whose, self.client.worker.now());
+            self.turn = (whose, now);
         }
-        self.turn.1
-            + match whose {
-                Whose::Client => self.timeout_client,
-                Whose::Server => self.backend.plan.timeout.server,
+        match whose {
+            Whose::Server if !waited => self.turn.1 + self.backend.plan.timeout.server,
+            Whose::Server => {
+                self.pace.end(now, waited, self.up.read + self.taken);
+                self.turn.1 + self.backend.plan.timeout.server
             }
+            Whose::Client => {
+                let end = self.pace.end(now, waited, self.up.read + self.taken);
+                end.min(self.turn.1 + self.timeout_client)
+            }
+        }
     }
 
     /// Carries the request's body on; once it is done, or will not get any further, it stands as done.
@@ -380,6 +394,7 @@ impl Exchange<'_> {
             _ => (Whose::Server, *b"sD"),
         };
         let moved = self.up.has_moved() | down.has_moved();
+        self.taken = down.written;
         let deadline = self.deadline(whose, moved);
         self.client.poll_deadline(deadline, cx).map(|_| state)
     }
@@ -399,7 +414,8 @@ impl Exchange<'_> {
         received.consume(response.length);
         account.written += head.len() as u64;
 
-        let mut tunnel = Tunnel::new(self.client, &self.io, self.backend.plan.timeout.tunnel);
+        let patience = Patience::new(&asked.plan.plan, &self.backend.plan);
+        let mut tunnel = Tunnel::new(self.client, &self.io, patience);
         tunnel.down.owe_head(head);
         let _ = tunnel.down.feed(received);
         // What the client sent after its request belongs to the new protocol already.

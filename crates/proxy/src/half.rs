@@ -7,7 +7,6 @@ use std::io;
 use std::task::Context;
 
 use relais_http::{Body, Chunked, Framing, Reject};
-use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
 use crate::io::Io;
@@ -261,8 +260,13 @@ impl Half {
         };
         let nothing_held = self.buffer.as_ref().is_none_or(Buffer::is_empty);
         let socket = from.plain().filter(|_| spliceable > 0 && nothing_held && to.plain().is_some());
-        let got = if let Some(socket) = socket {
-            self.read_into_pipe(worker, socket, spliceable)?
+        if socket.is_some() && self.pipe.is_none() {
+            self.pipe = worker.take_pipe().ok(); // without one, out of descriptors, bytes are copied
+        }
+        let got = if let (Some(socket), Some(pipe)) = (socket, &mut self.pipe) {
+            let got = pipe.fill(socket, spliceable)?;
+            self.pass_by(got);
+            got
         } else {
             let buffer = self.buffer.get_or_insert_with(|| worker.take_buffer());
             if buffer.is_full() {
@@ -283,12 +287,8 @@ impl Half {
         Ok(())
     }
 
-    fn read_into_pipe(&mut self, worker: &Worker, from: &TcpStream, most: u64) -> io::Result<usize> {
-        let pipe = match &mut self.pipe {
-            Some(pipe) => pipe,
-            none => none.insert(worker.take_pipe()?),
-        };
-        let got = pipe.fill(from, most)?;
+    /// Accounts for bytes of the body that went into the pipe.
+    fn pass_by(&mut self, got: usize) {
         match &mut self.left {
             Left::Length(left) => {
                 *left -= got as u64;
@@ -300,7 +300,6 @@ impl Half {
             Left::UntilClose if got < limits::BUFFER_BYTES => self.flood = false,
             _ => {}
         }
-        Ok(got)
     }
 }
 

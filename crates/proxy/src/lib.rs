@@ -22,6 +22,7 @@ mod exchange;
 mod half;
 mod io;
 mod limits;
+mod pace;
 pub mod probe;
 mod process;
 mod session;

@@ -34,6 +34,15 @@ pub(crate) const INTERIM: u32 = 16;
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// See [`LINGER`].
 pub(crate) const LINGER_BYTES: usize = 256 * 1024;
+/// How long accepting pauses when the process is out of descriptors.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Descriptors of a process beside those of connections: its channel, logs, status and runtime.
+pub(crate) const DESCRIPTORS: u64 = 64;
+/// Descriptors of a worker beside those of connections: its runtime, and a pipe or two. Without a pipe, bytes are
+/// copied.
+pub(crate) const DESCRIPTORS_PER_WORKER: u64 = 8;
+/// A head that comes in pieces is kept in memory of its own size while it has at most so many bytes.
+pub(crate) const SLOW_HEAD_BYTES: usize = 2048;
 /// Access lines gathered before they are handed over.
 pub(crate) const LOG_BYTES: usize = 32 * 1024;
 /// Longest that an access line is kept back.

@@ -68,6 +68,8 @@ struct Process {
     /// When a drain ends at the latest.
     deadline: Option<Instant>,
     orphan: bool,
+    /// Too few descriptors, and connections wanted, as last said.
+    short: Option<(u64, u64)>,
 }
 
 /// Obeys the orders on `channel` until the end.
@@ -91,6 +93,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         log_file: None,
         deadline: None,
         orphan: false,
+        short: None,
     };
     let result = process.obey(&mut changed).await;
     process.end();
@@ -176,10 +179,11 @@ impl Process {
         for index in 0..usize::from(count) {
             let (commands, inbox) = unbounded_channel();
             let (sink, sender) = (log.sink.clone(), log.sender.clone());
+            let gate = self.registry.gate.clone();
             let last_words = LastWords(index, self.ended.0.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let _last_words = last_words;
-                if let Err(error) = worker::run(index, sink, sender, inbox) {
+                if let Err(error) = worker::run(index, gate, sink, sender, inbox) {
                     tracing::error!("worker {index} cannot run: {error}");
                 }
             })?;
@@ -214,9 +218,14 @@ impl Process {
         }
 
         for (plan, shared) in &setup.fronts {
-            shared.limit.store(plan.max_connections, Relaxed);
-            shared.wake();
+            shared.gate.set_limit(plan.max_connections);
+            for bind in &plan.binds {
+                if let (Some(most), Some(door)) = (bind.max_connections, setup.doors.get(&bind.address)) {
+                    door.set_limit(most);
+                }
+            }
         }
+        self.limit_connections(&plan, &setup);
         self.registry.disable_servers();
         for (plan, shared, servers) in &setup.backs {
             for (plan, server) in plan.servers.iter().zip(servers) {
@@ -249,13 +258,39 @@ impl Process {
         Ok(())
     }
 
+    /// Sets how many connections the process takes: what the plan says, but no more than there are descriptors for.
+    fn limit_connections(&mut self, plan: &Plan, setup: &Setup) {
+        let fronts = setup.fronts.iter().map(|(front, _)| u64::from(front.max_connections)).sum::<u64>();
+        let wanted = plan.max_connections.map_or(fronts, |most| fronts.min(u64::from(most)));
+        let servers: usize = setup.backs.iter().map(|(back, ..)| back.servers.len()).sum();
+        let per_worker = limits::DESCRIPTORS_PER_WORKER + setup.listens.len() as u64;
+        let others = limits::DESCRIPTORS + servers as u64 + self.workers.len() as u64 * per_worker;
+        let descriptors =
+            rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let room = (descriptors.saturating_sub(others) / 2).max(1);
+        let limit = room.min(plan.max_connections.map_or(u64::MAX, u64::from));
+        self.registry.gate.set_limit(u32::try_from(limit).unwrap_or(u32::MAX));
+        let short = (room < wanted).then_some((descriptors, wanted));
+        if short.is_some() && short != self.short {
+            tracing::warn!(
+                "the limit of open files is {descriptors}: at most {room} connections at a time, where the plan \
+                 allows {wanted}; raise LimitNOFILE= (ulimit -n) to {} or lower max-connections",
+                wanted * 2 + others
+            );
+        }
+        self.short = short;
+    }
+
     /// This node's part of a plan.
     fn set_up(&mut self, plan: &Plan) -> Result<Setup, String> {
         let node = plan.node(&self.node).ok_or_else(|| format!("the plan has no node {}", self.node))?;
-        let mut setup = Setup { fronts: Vec::new(), backs: Vec::new(), listens: HashMap::new() };
+        let mut setup = Setup::default();
         for (_, front) in plan.frontends_on(node) {
             for bind in plan.binds_on(node, front) {
                 setup.listens.insert(bind.address, setup.fronts.len());
+                if bind.max_connections.is_some() {
+                    setup.doors.insert(bind.address, self.registry.door(bind.address));
+                }
             }
             setup.fronts.push((front.clone(), self.registry.front(&front.name)));
         }

@@ -62,6 +62,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) inline: usize,
     /// What of the body is still to be read.
     pub(crate) rest: Rest,
+    /// Bytes of its body: as its length says, or as its chunks that are here announce.
+    pub(crate) body_bytes: u64,
 }
 
 /// What of a request's body is not in memory.
@@ -189,7 +191,12 @@ async fn read_head(
                 return Err(NoHead::Nothing);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                match client.until(deadline, |cx| client.io.poll_read_ready(cx)).await {
+                let spare = buffer.fold().map(|spare| client.worker.give_buffer(spare));
+                let ready = client.until(deadline, |cx| client.io.poll_read_ready(cx)).await;
+                if spare.is_some() {
+                    buffer.unfold(client.worker.take_buffer());
+                }
+                match ready {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(NoHead::Gone),
                     Err(Late) => return Err(NoHead::Late),
@@ -254,19 +261,32 @@ fn look_at_body<'a>(
     buffer: &'a mut Buffer,
 ) -> Result<Asked<'a>, Reject> {
     let behind = buffer.len() - request.length;
+    let most = plan.plan.max_body.unwrap_or(u64::MAX);
+    let mut body_bytes = 0;
     let (inline, rest) = match request.body {
         Body::None | Body::UntilClose => (0, Rest::Nothing),
-        Body::Length(n) if n <= behind as u64 => (n as usize, Rest::Nothing),
-        Body::Length(n) => (behind, Rest::Length(n - behind as u64)),
+        Body::Length(n) => {
+            body_bytes = n;
+            if n > most {
+                return Err(Reject { why: Why::BodyTooLong, at: request.length });
+            }
+            if n <= behind as u64 {
+                (n as usize, Rest::Nothing)
+            } else {
+                (behind, Rest::Length(n - behind as u64))
+            }
+        }
         Body::Chunked => {
             let mut chunked = Chunked::new(Framing::Keep);
+            chunked.limit(most)?;
             let progress = chunked.forward(&mut buffer.bytes_mut()[request.length..])?;
             buffer.remove(request.length + progress.kept, progress.used - progress.kept);
+            body_bytes = chunked.announced();
             let rest = if chunked.is_end() { Rest::Nothing } else { Rest::Chunked(chunked) };
             (progress.kept, rest)
         }
     };
-    Ok(Asked { client, plan, request, buffer, inline, rest })
+    Ok(Asked { client, plan, request, buffer, inline, rest, body_bytes })
 }
 
 /// Whether the client's connection may go on after this request's answer.
@@ -355,7 +375,7 @@ pub(crate) fn log_request(client: &Client, account: &mut Account, line: RequestL
     let front: &str = &client.front.shared.name;
     let sessions = Sessions {
         process: worker.open_everywhere(),
-        frontend: client.front.shared.open.load(Relaxed),
+        frontend: client.front.shared.open(),
         backend: account.backend.as_ref().map_or(0, |b| b.active()),
         server: account.server.as_ref().map_or(0, |s| s.shared.active.load(Relaxed)),
     };

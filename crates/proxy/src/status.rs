@@ -39,7 +39,7 @@ fn frontend(plan: &plan::Frontend, shared: &FrontShared) -> FrontendStatus {
     FrontendStatus {
         name: plan.name.to_string(),
         mode: mode(plan.mode),
-        connections: u64::from(shared.open.load(Relaxed)),
+        connections: u64::from(shared.open()),
         max_connections: u64::from(plan.max_connections),
         connections_total: sum(|w| &w.connections),
         requests_total: sum(|w| &w.requests),

@@ -39,11 +39,27 @@ pub(crate) async fn run(asked: &mut Asked<'_>, account: &mut Account) -> Leaves 
         return give_up(asked, account, Verdict::plain(503, b"SC")).await;
     };
     account.backend = Some(backend.clone());
+    if let Err(reject) = limit_body(asked, &backend) {
+        let verdict = Verdict { status: reject.why.status(), state: *b"PR", why: Why::Request(reject) };
+        return give_up(asked, account, verdict).await;
+    }
     let result = attempts(asked, account, &backend).await;
     match result {
         Ok(leaves) => leaves,
         Err(verdict) => give_up(asked, account, verdict).await,
     }
+}
+
+/// Holds the request's body to what the backend takes.
+fn limit_body(asked: &mut Asked<'_>, backend: &Backend) -> Result<(), Reject> {
+    let Some(most) = backend.plan.max_body else { return Ok(()) };
+    if asked.body_bytes > most {
+        return Err(Reject { why: relais_http::Why::BodyTooLong, at: asked.request.length });
+    }
+    if let Rest::Chunked(chunked) = &mut asked.rest {
+        chunked.limit(most)?;
+    }
+    Ok(())
 }
 
 /// The bookkeeping of repeated attempts.
@@ -196,6 +212,10 @@ async fn place(
         Err(NoPlace::Late { queued }) => {
             account.queued = queued;
             Err(Verdict::plain(503, b"sQ"))
+        }
+        Err(NoPlace::Full { queued }) => {
+            account.queued = queued;
+            Err(Verdict::plain(503, b"PQ"))
         }
         Err(NoPlace::NoServer) => Err(Verdict::plain(503, b"SC")),
     }

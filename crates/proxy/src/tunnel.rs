@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use relais_base::Time;
+use relais_config::plan;
 use relais_http::{Body, Framing};
 
 use crate::access::{Entry, Kind, Sessions, Times};
@@ -24,17 +25,33 @@ pub(crate) struct Tunnel<'a> {
     server: &'a Io,
     pub(crate) up: Half,
     pub(crate) down: Half,
-    silence: Duration,
+    patience: Patience,
     open: [bool; 2],
     last: Time,
 }
 
+/// How long a tunnel may be silent: with both halves open, and with only the server's or the client's to come.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    both: Duration,
+    server: Duration,
+    client: Duration,
+}
+
+impl Patience {
+    pub(crate) fn new(front: &plan::Frontend, back: &plan::Backend) -> Patience {
+        let both = back.timeout.tunnel;
+        let (server, client) = (back.timeout.server_fin, front.timeout.client_fin);
+        Patience { both, server: server.unwrap_or(both), client: client.unwrap_or(both) }
+    }
+}
+
 impl<'a> Tunnel<'a> {
-    /// A tunnel that ends after `silence` in both directions.
-    pub(crate) fn new(client: &'a Client, server: &'a Io, silence: Duration) -> Tunnel<'a> {
+    /// A tunnel that ends after a silence in both directions.
+    pub(crate) fn new(client: &'a Client, server: &'a Io, patience: Patience) -> Tunnel<'a> {
         let half = || Half::new(Body::UntilClose, Framing::Keep);
         let last = client.worker.now();
-        Tunnel { client, server, up: half(), down: half(), silence, open: [true; 2], last }
+        Tunnel { client, server, up: half(), down: half(), patience, open: [true; 2], last }
     }
 
     /// Carries bytes both ways until both ends are done, one fails, or both are silent for too long.
@@ -71,7 +88,12 @@ impl<'a> Tunnel<'a> {
                 if self.up.has_moved() | self.down.has_moved() {
                     self.last = worker.now();
                 }
-                client.poll_deadline(self.last + self.silence, cx).map(|_| *b"sD")
+                let (silence, state) = match self.open {
+                    [false, _] => (self.patience.server, *b"sD"),
+                    [_, false] => (self.patience.client, *b"cD"),
+                    _ => (self.patience.both, *b"sD"),
+                };
+                client.poll_deadline(self.last + silence, cx).map(|_| state)
             })
             .await
     }
@@ -115,7 +137,7 @@ pub(crate) async fn tcp(client: Client) {
         Some((lease, server)) => {
             account.connect = client.worker.now().since(began).as_millis() as i64 - account.queue;
             lease.server().counters().sessions.add(1);
-            let mut tunnel = Tunnel::new(&client, &server, backend.plan.timeout.tunnel);
+            let mut tunnel = Tunnel::new(&client, &server, Patience::new(&plan.plan, &backend.plan));
             account.state = tunnel.run().await;
             account.bytes = [tunnel.up.written, tunnel.down.written];
             Some(lease)
@@ -134,6 +156,11 @@ async fn open(client: &Client, backend: &std::rc::Rc<Backend>, account: &mut Acc
             Err(NoPlace::Late { queued }) => {
                 account.queued = queued;
                 account.state = *b"sQ";
+                return None;
+            }
+            Err(NoPlace::Full { queued }) => {
+                account.queued = queued;
+                account.state = *b"PQ";
                 return None;
             }
             Err(NoPlace::NoServer) => return None,
@@ -185,7 +212,7 @@ fn finish(client: &Client, backend: &Backend, lease: Option<&Lease>, account: &A
     }
     let sessions = Sessions {
         process: worker.open_everywhere(),
-        frontend: client.front.shared.open.load(std::sync::atomic::Ordering::Relaxed),
+        frontend: client.front.shared.open(),
         backend: backend.active(),
         server: lease.map_or(0, |l| l.server().shared.active.load(std::sync::atomic::Ordering::Relaxed)),
     };

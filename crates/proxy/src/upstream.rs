@@ -127,7 +127,7 @@ impl Backend {
     /// A place at a server outside `tried`: at once, or by waiting in the queue.
     ///
     /// # Errors
-    /// If no server is up, or the queue time-out is over.
+    /// If no server is up, the queue is full, or its time-out is over.
     pub(crate) async fn acquire(self: &Rc<Self>, client: &Client, tried: Tried) -> Result<Place, NoPlace> {
         if self.shared.queued.load(Relaxed) == 0
             && let Some(lease) = self.pick(tried)
@@ -137,8 +137,11 @@ impl Backend {
         if !self.has_server(Tried::default()) {
             return Err(NoPlace::NoServer);
         }
-        let wait = Queued { backend: self, waiter: Arc::new(Waiter::default()) };
-        let queued = self.shared.wait(&wait.waiter);
+        let failed = self.servers.iter().enumerate().filter(|(i, _)| tried.has(*i));
+        let avoid = failed.map(|(_, s)| s.shared.id).collect();
+        let wait = Queued { backend: self, waiter: Arc::new(Waiter { avoid, ..Waiter::default() }) };
+        let most = self.plan.max_queue.unwrap_or(u32::MAX);
+        let queued = self.shared.wait(&wait.waiter, most).map_err(|queued| NoPlace::Full { queued })?;
         let deadline = client.worker.now() + self.plan.timeout.queue;
         let granted = |cx: &mut Context<'_>| {
             *lock(&wait.waiter.waker) = Some(cx.waker().clone());
@@ -182,6 +185,8 @@ pub(crate) struct Place {
 pub(crate) enum NoPlace {
     /// No server is up.
     NoServer,
+    /// As many wait as may.
+    Full { queued: u32 },
     /// The queue time-out is over.
     Late { queued: u32 },
 }

@@ -24,8 +24,8 @@ use tokio::sync::oneshot;
 
 use crate::access::{Log, Sink};
 use crate::buffer::Buffer;
-use crate::client::{self, Client};
-use crate::counters::{BackShared, FrontCounters, FrontShared, ServerShared};
+use crate::client::{self, Client, Places};
+use crate::counters::{BackShared, FrontCounters, FrontShared, Gate, Pass, ServerShared};
 use crate::io::Io;
 use crate::limits;
 use crate::splice::Pipe;
@@ -34,12 +34,15 @@ use crate::tunnel;
 use crate::upstream::{Backend, Server};
 
 /// A plan with everything that its names stand for.
+#[derive(Default)]
 pub(crate) struct Setup {
     pub(crate) fronts: Vec<(plan::Frontend, Arc<FrontShared>)>,
     /// By `BackendId`.
     pub(crate) backs: Vec<(plan::Backend, Arc<BackShared>, Vec<Arc<ServerShared>>)>,
     /// Index into `fronts` of each address that is listened on.
     pub(crate) listens: HashMap<SocketAddr, usize>,
+    /// Of those, which have a limit of their own.
+    pub(crate) doors: HashMap<SocketAddr, Arc<Gate>>,
 }
 
 /// From the process to a worker.
@@ -84,6 +87,8 @@ impl Front {
 /// What all connections of a thread share.
 pub(crate) struct Worker {
     pub(crate) index: usize,
+    /// All of the process's connections.
+    gate: Arc<Gate>,
     origin: Instant,
     now: Cell<Time>,
     /// Milliseconds from 1970 to `origin`, set right again every second.
@@ -104,6 +109,7 @@ pub(crate) struct Worker {
 struct Listener {
     socket: AsyncFd<OwnedFd>,
     front: RefCell<Rc<Front>>,
+    door: RefCell<Option<Arc<Gate>>>,
     removed: Cell<bool>,
     changed: tokio::sync::Notify,
 }
@@ -114,6 +120,7 @@ struct Listener {
 /// If the runtime cannot be made.
 pub(crate) fn run(
     index: usize,
+    gate: Arc<Gate>,
     sink: Arc<Sink>,
     sender: SyncSender<Vec<u8>>,
     commands: UnboundedReceiver<Command>,
@@ -122,6 +129,7 @@ pub(crate) fn run(
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let worker = Rc::new(Worker {
         index,
+        gate,
         origin: Instant::now(),
         now: Cell::default(),
         wall_ms: Cell::new(0),
@@ -221,9 +229,9 @@ impl Worker {
         count <= limits::COMPLAINTS_PER_SECOND
     }
 
-    /// Connections open on all workers and frontends that this one knows.
+    /// Connections open on all workers and frontends.
     pub(crate) fn open_everywhere(&self) -> u32 {
-        self.fronts.borrow().values().map(|f| f.shared.open.load(Relaxed)).sum()
+        self.gate.open.load(Relaxed)
     }
 
     async fn obey(self: Rc<Self>, mut commands: UnboundedReceiver<Command>) {
@@ -287,7 +295,8 @@ impl Worker {
             match (self.listen(socket), front_of(&address)) {
                 (Ok(socket), Some(front)) => {
                     let (removed, changed) = (Cell::new(false), tokio::sync::Notify::new());
-                    let listener = Rc::new(Listener { socket, front: RefCell::new(front), removed, changed });
+                    let (front, door) = (RefCell::new(front), RefCell::default());
+                    let listener = Rc::new(Listener { socket, front, door, removed, changed });
                     tokio::task::spawn_local(accept(self.clone(), listener.clone()));
                     if let Some(old) = listeners.insert(address, listener) {
                         old.remove();
@@ -300,6 +309,7 @@ impl Worker {
         listeners.retain(|address, listener| match front_of(address) {
             Some(front) => {
                 *listener.front.borrow_mut() = front;
+                *listener.door.borrow_mut() = setup.doors.get(address).cloned();
                 true
             }
             None => {
@@ -395,23 +405,26 @@ async fn accept(worker: Rc<Worker>, listener: Rc<Listener>) {
                 () = listener.changed.notified() => {}
             }
         }
-        let front = listener.front.borrow().clone();
-        poll_fn(|cx| if front.shared.enter(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+        let (front, door) = (listener.front.borrow().clone(), listener.door.borrow().clone());
+        let door = match &door {
+            Some(gate) => Some(Pass::through(gate).await),
+            None => None,
+        };
+        let places = (door, Pass::through(&front.shared.gate).await, Pass::through(&worker.gate).await);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let error: io::Error = match rustix::net::acceptfrom_with(&listener.socket, flags) {
             Ok((socket, address)) => {
-                match greet(&worker, &front, socket, address) {
-                    Ok(()) => {}
-                    Err(error) => {
-                        front.shared.leave();
-                        tracing::warn!("a connection is lost: {error}");
-                    }
+                if worker.gate.short.swap(false, Relaxed) {
+                    tracing::info!("connections are accepted again");
+                }
+                if let Err(error) = greet(&worker, &front, socket, address, places) {
+                    tracing::warn!("a connection is lost: {error}");
                 }
                 continue;
             }
             Err(error) => error.into(),
         };
-        front.shared.leave();
+        drop(places);
         match error.kind() {
             io::ErrorKind::WouldBlock if listener.removed.get() => return,
             io::ErrorKind::WouldBlock => {
@@ -421,10 +434,13 @@ async fn accept(worker: Rc<Worker>, listener: Rc<Listener>) {
             }
             io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
             _ => {
-                if worker.may_complain() {
-                    tracing::warn!("cannot accept a connection: {error}");
+                // Out of descriptors or memory: they come back when connections end. Said once, until it is over.
+                if !worker.gate.short.swap(true, Relaxed) {
+                    tracing::warn!(
+                        "cannot accept connections: {error}; they wait in the kernel's queue until others end"
+                    );
                 }
-                tokio::time::sleep(Duration::from_millis(100)).await; // out of descriptors: let some come back
+                tokio::time::sleep(limits::ACCEPT_PAUSE).await;
             }
         }
     }
@@ -435,10 +451,11 @@ fn greet(
     front: &Rc<Front>,
     socket: OwnedFd,
     address: Option<rustix::net::SocketAddrAny>,
+    places: Places,
 ) -> io::Result<()> {
     let peer = address.and_then(|a| SocketAddr::try_from(a).ok()).ok_or(io::ErrorKind::AddrNotAvailable)?;
     let io = Io::Plain(TcpStream::from_std(std::net::TcpStream::from(socket))?);
-    let client = Client::new(worker.clone(), front.clone(), io, peer);
+    let client = Client::new(worker.clone(), front.clone(), io, peer, places);
     match front.plan().plan.mode {
         Mode::Http => drop(tokio::task::spawn_local(client::http(client))),
         Mode::Tcp => drop(tokio::task::spawn_local(tunnel::tcp(client))),

@@ -88,13 +88,19 @@ static NODES: AtomicU32 = AtomicU32::new(0);
 
 impl Node {
     fn start(origins: &[&Origin]) -> Node {
+        Node::start_with(origins, "")
+    }
+
+    /// A node whose processes come out of a shell that has done `first`.
+    fn start_with(origins: &[&Origin], first: &str) -> Node {
         let n = NODES.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("relais-test-{}-{n}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let web: SocketAddr = ([127, 0, 0, 1], free_port()).into();
         let admin: SocketAddr = ([127, 0, 0, 1], free_port()).into();
         std::fs::write(dir.join("plan.kdl"), plan(web, admin, origins, "")).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_relais"))
+        let mut process = Command::new("sh")
+            .args(["-c", &format!("{first}\nexec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_relais")])
             .arg("run")
             .arg(dir.join("plan.kdl"))
             .args(["--node", "here", "--run-dir"])
@@ -245,6 +251,21 @@ fn a_request_passes_through_and_status_tells_of_it() {
     let (code, metrics) = get(node.admin, "/metrics").unwrap();
     assert_eq!(code, 200);
     assert!(metrics.contains("haproxy_frontend_http_requests_total{proxy=\"web\"} 1"), "{metrics}");
+}
+
+#[test]
+fn a_low_limit_of_open_files_is_said_and_kept() {
+    let origin = Origin::start("hello");
+    let node = Node::start_with(&[&origin], "ulimit -n 200");
+    node.await_log("the limit of open files is 200: at most ");
+    // Far more than there are places: the kernel's queue holds the rest, and everybody has an answer.
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..150).map(|_| scope.spawn(|| get(node.web, "/slow").unwrap())).collect();
+        for thread in asking {
+            assert_eq!(thread.join().unwrap(), (200, "hello".to_owned()));
+        }
+    });
+    assert!(!node.log().contains("cannot accept"), "{}", node.log());
 }
 
 #[test]

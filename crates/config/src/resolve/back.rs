@@ -56,9 +56,12 @@ fn backend(
             server: timeout.get("server")?,
             queue: timeout.get("queue")?,
             tunnel: timeout.get("tunnel")?,
+            server_fin: timeout.get("server-fin"),
             check: timeout.get("check").or(check.as_ref().map(|check| check.every)).unwrap_or(connect),
         },
         check,
+        max_queue: item.find("max-queue").and_then(|m| m.get("number")),
+        max_body: super::front::max_body(item),
         retries: item.setting("retries").get("number")?,
         redispatch: item.find("redispatch").is_some(),
         servers: servers?,
@@ -66,6 +69,15 @@ fn backend(
 }
 
 fn check_tcp(cx: &mut Context, item: &Item) {
+    if let Some(body) = item.find("max-body") {
+        cx.error(
+            Diagnostic::error(
+                body.span.clone(),
+                "`max-body` needs `mode http`: in `mode tcp` requests are not read",
+            )
+            .help("take it out, or take `mode tcp` out"),
+        );
+    }
     if let Some(persist) = item.find("persist") {
         cx.error(
             Diagnostic::error(

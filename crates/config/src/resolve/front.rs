@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Context, each};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
-use crate::plan::{Backend, Bind, Frontend, FrontendTimeouts, Mode, Node, NodeId, Redirect, Vip};
+use crate::plan::{Backend, Bind, Frontend, FrontendTimeouts, MinRate, Mode, Node, NodeId, Redirect, Vip};
 
 pub(super) fn frontends(
     cx: &mut Context,
@@ -50,11 +50,14 @@ fn frontend(
         mode: mode?,
         binds,
         max_connections: item.setting("max-connections").get("number")?,
+        max_body: max_body(item),
+        min_rate: min_rate(item)?,
         forwarded_for: item.find("forwarded-for").map(|f| f.get("except").unwrap_or_default()),
         timeout: FrontendTimeouts {
             request: timeout.get("request")?,
             client: timeout.get("client")?,
             keep_alive: timeout.get("keep-alive")?,
+            client_fin: timeout.get("client-fin"),
         },
         redirect: match item.find("redirect") {
             Some(r) => {
@@ -78,7 +81,20 @@ pub(super) fn mode(item: &Item) -> Option<Mode> {
 }
 
 fn bind(item: &Item) -> Option<Bind> {
-    Some(Bind { address: item.get("address")?, tls: item.find("tls").is_some() })
+    let max_connections = item.find("max-connections").and_then(|m| m.get("number"));
+    Some(Bind { address: item.get("address")?, tls: item.find("tls").is_some(), max_connections })
+}
+
+/// The longest body of a request to a frontend or backend.
+pub(super) fn max_body(item: &Item) -> Option<u64> {
+    item.find("max-body").and_then(|m| m.get("size"))
+}
+
+/// The least that clients must send or take; `None` within if there is none.
+fn min_rate(item: &Item) -> Option<Option<MinRate>> {
+    let setting = item.setting("min-rate");
+    let (bytes, grace) = (setting.get("rate")?, setting.get("grace")?);
+    Some((bytes > 0).then_some(MinRate { bytes, grace }))
 }
 
 /// Where a frontend without `on` runs: on the nodes that have, or may hold, an address it binds; where
@@ -148,7 +164,8 @@ fn check_leads_somewhere(cx: &mut Context, item: &Item) {
 /// What needs HTTP to be understood.
 fn check_tcp(cx: &mut Context, item: &Item) {
     for child in &item.children {
-        if matches!(child.row.name, "redirect" | "forwarded-for" | "cache" | "rule") {
+        if matches!(child.row.name, "redirect" | "forwarded-for" | "cache" | "rule" | "max-body" | "min-rate")
+        {
             cx.error(
                 Diagnostic::error(
                     child.span.clone(),

@@ -146,6 +146,7 @@ fn plan(cx: &mut Context, items: &[Item]) -> Option<Plan> {
         access_log,
         user: platform.setting("user").get("name")?,
         drain: platform.setting("drain").get::<Duration>("time")?,
+        max_connections: platform.find("max-connections").and_then(|m| m.get("number")),
         nodes: all(nodes)?,
         vips: all(vips)?,
         frontends: all(frontends)?,

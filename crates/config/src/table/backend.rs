@@ -133,6 +133,12 @@ pub(super) const ROWS: &[Directive] = &[
                 "longest silence of a tunnel (Upgrade, `mode tcp`)",
             ),
             optional(
+                "server-fin",
+                Duration(1, DAY),
+                "`tunnel`",
+                "longest silence of a tunnel's server once the client has ended its half",
+            ),
+            optional(
                 "check",
                 Duration(1, 10 * MINUTE),
                 "the check's `every`",
@@ -146,8 +152,19 @@ pub(super) const ROWS: &[Directive] = &[
             "a_server_that_falls_silent_in_its_response_ends_the_response",
             "who_waits_too_long_for_a_place_gets_a_503",
             "a_silent_tunnel_ends",
+            "a_half_closed_tunnel_waits_no_longer_than_its_fin_time_outs",
             "a_check_that_takes_too_long_has_failed",
         ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "max-queue",
+        inside: &[Section::Backend],
+        arguments: &[required("number", Integer(0, 1_000_000), "requests (`mode tcp`: connections)")],
+        doc: "The most that may wait for a place at the servers. One more is answered with 503 (`PQ`) at once, which serves everybody \
+              better than a queue nobody will see the end of. Without it, only `timeout queue` ends the waiting.",
+        example: "max-queue 1000",
+        effect: Effect::Tests(&["who_finds_the_queue_full_gets_a_503_at_once"]),
         ..Directive::EMPTY
     },
     Directive {

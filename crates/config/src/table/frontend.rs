@@ -115,6 +115,52 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "max-connections",
+        inside: &[Section::Bind],
+        arguments: &[required("number", Integer(1, 1_000_000), "connections")],
+        doc: "Connections open at a time that came in on this address, so that one listener leaves room for the others of its \
+              frontend. More wait in the kernel's queue. Without it, only the frontend's limit holds.",
+        example: "max-connections 5000",
+        effect: Effect::Tests(&["a_full_listener_leaves_the_others_of_its_frontend_alone"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "max-body",
+        inside: &[Section::Frontend, Section::Backend],
+        arguments: &[required("size", Size(0, TIB), "longest body of a request")],
+        doc: "A request that announces a longer body is answered with 413 before a byte of it goes to a server. One in chunks is cut \
+              where it announces the chunk that would pass the limit: the server's connection ends unfinished. Where frontend \
+              and backend both say it, the smaller holds. Without it there is no limit. HTTP only.",
+        example: "max-body \"10MiB\"",
+        effect: Effect::Tests(&[
+            "a_body_that_is_announced_too_long_never_reaches_a_server",
+            "a_chunked_body_that_grows_too_long_is_never_finished_for_the_server",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "min-rate",
+        inside: &[Section::Frontend],
+        arguments: &[default(
+            "rate",
+            Size(0, 1 << 30),
+            "100B",
+            "a second; `\"0B\"`: none, only the time-outs hold",
+        )],
+        properties: &[default("grace", Duration(1, DAY), "1m", "patience that a client begins with")],
+        doc: "The least that a client must send of a body, or take of a response, a second. Each second that it is waited for costs a \
+              second of patience; every byte that moves brings back its share, up to `grace`. A client that has used all up is \
+              answered with 408 (`cD`), or its response is cut. A client that is fast and then pauses is the business of \
+              `timeout client`; one that trickles is that of this. The head is held to `timeout request` as a whole. HTTP only.",
+        example: "min-rate \"240B\" grace=\"20s\"",
+        effect: Effect::Tests(&[
+            "a_body_that_trickles_is_cut_though_it_never_pauses",
+            "a_reader_that_trickles_is_cut_though_it_never_pauses",
+            "a_client_that_keeps_the_minimum_rate_is_never_cut",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "forwarded-for",
         inside: &[Section::Frontend],
         properties: &[optional(
@@ -153,6 +199,12 @@ pub(super) const ROWS: &[Directive] = &[
                 "10s",
                 "longest wait for the next request; end: a silent close",
             ),
+            optional(
+                "client-fin",
+                Duration(1, DAY),
+                "the backend's `tunnel`",
+                "longest silence of a tunnel's client once the server has ended its half",
+            ),
         ],
         doc: "Time-outs towards the client.",
         example: "timeout request=\"10s\" client=\"1m\" keep-alive=\"10s\"",
@@ -160,6 +212,7 @@ pub(super) const ROWS: &[Directive] = &[
             "a_head_that_does_not_come_to_its_end_is_answered_with_408",
             "a_client_that_takes_nothing_is_let_go",
             "an_idle_connection_ends_silently_after_the_keep_alive_time",
+            "a_half_closed_tunnel_waits_no_longer_than_its_fin_time_outs",
         ]),
         ..Directive::EMPTY
     },

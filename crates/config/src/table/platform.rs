@@ -1,6 +1,6 @@
 //! `platform` and `node`: what the whole is called, and its machines.
 
-use super::Type::{Duration, Ip, Listen, LogTarget, Name, Text};
+use super::Type::{Duration, Integer, Ip, Listen, LogTarget, Name, Text};
 use super::{DAY, Directive, Effect, Kind, Section, Times, Type, default, optional, required};
 
 pub(super) const ROWS: &[Directive] = &[
@@ -29,6 +29,20 @@ pub(super) const ROWS: &[Directive] = &[
               Secrets themselves never stand in this file.",
         example: "secret cluster-key file=\"/etc/relais/cluster.key\"",
         effect: Effect::Later("hand the secret to what names it"),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "max-connections",
+        inside: &[Section::Platform],
+        arguments: &[required("number", Integer(1, 10_000_000), "connections")],
+        doc: "Client connections open at a time on one node, all frontends together. More wait in the kernel's queue. Without it, \
+              and at most, as many as the limit of open files allows at two descriptors each; where that is less than the \
+              frontends may have, a warning says so.",
+        example: "max-connections 100000",
+        effect: Effect::Tests(&[
+            "a_full_process_leaves_connections_in_the_kernels_queue",
+            "a_low_limit_of_open_files_is_said_and_kept",
+        ]),
         ..Directive::EMPTY
     },
     Directive {

@@ -64,6 +64,8 @@ pub struct Proxy {
     thread: Option<JoinHandle<ExitCode>>,
     status: PathBuf,
     pub log: PathBuf,
+    /// More directives for `platform`.
+    pub platform: String,
     workers: u16,
     generation: u64,
 }
@@ -87,6 +89,7 @@ impl Proxy {
             thread: Some(thread),
             status,
             log,
+            platform: String::new(),
             workers,
             generation: 0,
         };
@@ -114,7 +117,8 @@ impl Proxy {
         }
         let log = self.log.display();
         let text = format!(
-            "platform test {{ access-log \"{log}\"; }}\nnode here {{ link \"127.0.0.1\"; }}\n{plan}\n"
+            "platform test {{ access-log \"{log}\"; {} }}\nnode here {{ link \"127.0.0.1\"; }}\n{plan}\n",
+            self.platform
         );
         self.generation += 1;
         let generation = self.generation;
