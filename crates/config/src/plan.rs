@@ -37,6 +37,8 @@ pub struct Plan {
     pub drain: Duration,
     /// Client connections open at a time on one node; `None`: as many as its descriptors allow.
     pub max_connections: Option<u32>,
+    /// How long the processes that a binary upgrade replaces may keep what they have open.
+    pub hard_stop_after: Duration,
     /// Machines, in the order of the file.
     pub nodes: Vec<Node>,
     /// Virtual addresses.

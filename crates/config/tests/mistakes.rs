@@ -40,6 +40,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("backslash_in_quotes", "\"/srv/relais/progres.war\"", "\"C:\\progres.war\""),
     ("true_is_a_keyword", "    redispatch\n", "    redispatch true\n"),
     // ---- words of the table ----
+    (
+        "hard_stop_at_once",
+        "    admin \"127.0.0.1:8404\"",
+        "    admin \"127.0.0.1:8404\"\n    hard-stop-after \"0s\"",
+    ),
+    (
+        "hard_stop_never",
+        "    admin \"127.0.0.1:8404\"",
+        "    admin \"127.0.0.1:8404\"\n    hard-stop-after off",
+    ),
     ("unknown_section", "frontend plain {", "frontent plain {"),
     ("unknown_directive", "    balance roundrobin\n", "    balanse roundrobin\n"),
     (

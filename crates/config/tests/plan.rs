@@ -104,6 +104,7 @@ fn the_platform_has_its_settings_and_their_defaults() {
     assert_eq!(&*least.platform, "lab");
     assert_eq!(least.admin, "127.0.0.1:8404".parse().expect("an address"));
     assert_eq!((&*least.user, least.drain), ("relais", Duration::from_secs(30)));
+    assert_eq!(least.hard_stop_after, Duration::from_secs(12 * 3600));
     let text = "platform p { admin \"*:9000\"; user www-data; drain \"1m\"; }\nnode a { link \"10.0.0.1\"; }";
     let set = parse("test.kdl", text).unwrap_or_else(|rejected| panic!("{rejected}")).plan;
     assert_eq!(set.admin, "0.0.0.0:9000".parse().expect("an address"));

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::io::Errno;
@@ -68,6 +69,15 @@ impl Channel {
         Channel::new(socket)
     }
 
+    /// Process id of the other end, as the kernel noted it when the channel was made.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn peer_pid(&self) -> io::Result<u32> {
+        let peer = rustix::net::sockopt::socket_peercred(self.socket.get_ref())?;
+        Ok(peer.pid.as_raw_nonzero().get() as u32)
+    }
+
     /// Sends one message, with a descriptor if there is one. Waits while the other end is slow.
     ///
     /// # Errors
@@ -89,6 +99,12 @@ impl Channel {
             Ok(())
         };
         self.socket.async_io(Interest::WRITABLE, send).await
+    }
+
+    /// Sends one message to another end that may be gone or hung, which is heard of elsewhere: waits no longer than
+    /// `limit`, and tells nothing.
+    pub async fn tell<T: Serialize>(&self, message: &T, limit: Duration) {
+        let _ = tokio::time::timeout(limit, self.send(message, None)).await;
     }
 
     /// The next message and its descriptor; `None` once the other end is gone.
@@ -156,7 +172,24 @@ impl Listener {
         bind(&socket, &SocketAddrUnix::new(path)?)?;
         rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR)?;
         listen(&socket, 16)?;
+        Listener::new(socket)
+    }
+
+    /// A socket that listens already, from within a tokio runtime.
+    ///
+    /// # Errors
+    /// If it cannot be made non-blocking or watched.
+    pub fn new(socket: OwnedFd) -> io::Result<Listener> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Listener { socket: watch(socket, Interest::READABLE)? })
+    }
+
+    /// Another descriptor of the socket: it listens as long as one of them is open.
+    ///
+    /// # Errors
+    /// If the process is out of descriptors.
+    pub fn try_clone_to_owned(&self) -> io::Result<OwnedFd> {
+        self.socket.get_ref().try_clone()
     }
 
     /// The next channel.

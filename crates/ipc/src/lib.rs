@@ -10,6 +10,7 @@ pub mod channel;
 pub mod journal;
 pub mod message;
 pub mod status;
+pub mod upgrade;
 
 pub use channel::Channel;
 pub use message::{FrontendState, Order, Report, Role, VipState};

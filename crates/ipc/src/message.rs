@@ -104,6 +104,18 @@ pub enum Order {
         /// Milliseconds until what is still open is cut.
         limit_ms: u64,
     },
+    /// To proxy: another generation accepts on the same sockets as well, or no longer does. While it does, a proxy
+    /// whose supervisor dies leaves them to it.
+    Shared {
+        /// Whether it does.
+        shared: bool,
+    },
+    /// To proxy: the listening sockets are another generation's now. Let go of them and of the status socket, let
+    /// clients finish as in `Drain`, then answer `Drained` and exit 0.
+    Retire {
+        /// Milliseconds until what is still open is cut.
+        limit_ms: u64,
+    },
     /// Exit 0 now.
     Stop,
 }
@@ -183,6 +195,14 @@ pub enum Ask {
     Apply {
         /// Where it came from, for diagnostics.
         file: String,
+    },
+    /// Hand the node over to the supervisor that asks; what follows on the channel is told in
+    /// [`upgrade`](crate::upgrade).
+    Upgrade {
+        /// The node that it was told to be.
+        node: String,
+        /// Its version.
+        version: String,
     },
 }
 

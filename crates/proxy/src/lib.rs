@@ -59,7 +59,8 @@ fn serve(channel: impl FnOnce() -> std::io::Result<Channel>) -> std::io::Result<
 /// to say, which drains it first, or for the end of its channel.
 fn ignore_signals() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+    let supervisors = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    for kind in supervisors.into_iter().chain([SignalKind::user_defined2()]) {
         drop(signal(kind)?); // once asked for, a signal never again has its default effect
     }
     Ok(())

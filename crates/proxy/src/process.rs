@@ -70,6 +70,9 @@ struct Process {
     orphan: bool,
     /// Too few descriptors, and connections wanted, as last said.
     short: Option<(u64, u64)>,
+    /// Another generation accepts on the same sockets.
+    shared: bool,
+    answering: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// Obeys the orders on `channel` until the end.
@@ -94,6 +97,8 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         deadline: None,
         orphan: false,
         short: None,
+        shared: false,
+        answering: None,
     };
     let result = process.obey(&mut changed).await;
     process.end();
@@ -111,6 +116,9 @@ impl Process {
                     None => {
                         tracing::warn!("the supervisor is gone: finishing what is open, then ending");
                         self.orphan = true;
+                        if self.shared {
+                            self.leave_the_listeners();
+                        }
                         self.start_drain(self.drain);
                     }
                 },
@@ -161,6 +169,11 @@ impl Process {
                 self.report(&report).await?;
             }
             Order::Drain { limit_ms } => self.start_drain(Duration::from_millis(limit_ms)),
+            Order::Shared { shared } => self.shared = shared,
+            Order::Retire { limit_ms } => {
+                self.leave_the_listeners();
+                self.start_drain(Duration::from_millis(limit_ms));
+            }
             Order::Frontend { .. }
             | Order::Resume { .. }
             | Order::Node(_)
@@ -193,15 +206,15 @@ impl Process {
         Ok(())
     }
 
-    fn serve_status(&self, socket: OwnedFd) -> io::Result<()> {
+    fn serve_status(&mut self, socket: OwnedFd) -> io::Result<()> {
         let listener = std::os::unix::net::UnixListener::from(socket);
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
         let view = self.view.clone();
-        tokio::task::spawn_local(status::serve(listener, move || {
+        self.answering = Some(tokio::task::spawn_local(status::serve(listener, move || {
             let setup = view.setup.borrow().clone();
             document(setup.as_deref(), view.generation.get(), view.draining.get(), view.workers.get())
-        }));
+        })));
         Ok(())
     }
 
@@ -343,6 +356,17 @@ impl Process {
         }
         let (backend, server) = (change.server.backend.to_string(), change.server.name.to_string());
         self.report(&Report::Server { backend, server, up: change.up }).await
+    }
+
+    /// Another generation accepts on the same sockets: what waits in their queues is its.
+    fn leave_the_listeners(&mut self) {
+        self.pending.clear();
+        for (commands, _) in &self.workers {
+            let _ = commands.send(Command::Leave);
+        }
+        if let Some(answering) = self.answering.take() {
+            answering.abort();
+        }
     }
 
     fn start_drain(&mut self, limit: Duration) {

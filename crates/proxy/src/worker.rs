@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Down(u32),
     /// Answer `Connection: close` from now on.
     Drain,
+    /// Accept nothing more and let go of the listeners, which another process has too.
+    Leave,
     /// End now; the answer is the number of connections that were cut.
     Stop(oneshot::Sender<u32>),
 }
@@ -111,6 +113,8 @@ struct Listener {
     front: RefCell<Rc<Front>>,
     door: RefCell<Option<Arc<Gate>>>,
     removed: Cell<bool>,
+    /// What waits in its queue is not for this process.
+    left: Cell<bool>,
     changed: tokio::sync::Notify,
 }
 
@@ -254,6 +258,12 @@ impl Worker {
                     self.timers.borrow().wake_waiting(server);
                 }
                 Command::Drain => self.draining.set(true),
+                Command::Leave => {
+                    for (_, listener) in self.listeners.borrow_mut().drain() {
+                        listener.left.set(true);
+                        listener.remove();
+                    }
+                }
                 Command::Stop(done) => {
                     self.log.borrow_mut().flush();
                     let _ = done.send(self.connections.get());
@@ -295,8 +305,8 @@ impl Worker {
             match (self.listen(socket), front_of(&address)) {
                 (Ok(socket), Some(front)) => {
                     let (removed, changed) = (Cell::new(false), tokio::sync::Notify::new());
-                    let (front, door) = (RefCell::new(front), RefCell::default());
-                    let listener = Rc::new(Listener { socket, front, door, removed, changed });
+                    let (front, door, left) = (RefCell::new(front), RefCell::default(), Cell::new(false));
+                    let listener = Rc::new(Listener { socket, front, door, removed, left, changed });
                     tokio::task::spawn_local(accept(self.clone(), listener.clone()));
                     if let Some(old) = listeners.insert(address, listener) {
                         old.remove();
@@ -389,6 +399,13 @@ impl Listener {
         self.removed.set(true);
         self.changed.notify_one();
     }
+
+    /// Until what waits in its queue is not for this process any more.
+    async fn left(&self) {
+        while !self.left.get() {
+            self.changed.notified().await;
+        }
+    }
 }
 
 /// Accepts on one listener while its frontend has places. Once it is removed, what already waits in its
@@ -406,11 +423,21 @@ async fn accept(worker: Rc<Worker>, listener: Rc<Listener>) {
             }
         }
         let (front, door) = (listener.front.borrow().clone(), listener.door.borrow().clone());
-        let door = match &door {
-            Some(gate) => Some(Pass::through(gate).await),
-            None => None,
+        let places = async {
+            let door = match &door {
+                Some(gate) => Some(Pass::through(gate).await),
+                None => None,
+            };
+            (door, Pass::through(&front.shared.gate).await, Pass::through(&worker.gate).await)
         };
-        let places = (door, Pass::through(&front.shared.gate).await, Pass::through(&worker.gate).await);
+        let places = tokio::select! {
+            biased;
+            places = places => places,
+            () = listener.left() => return,
+        };
+        if listener.left.get() {
+            return;
+        }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let error: io::Error = match rustix::net::acceptfrom_with(&listener.socket, flags) {
             Ok((socket, address)) => {

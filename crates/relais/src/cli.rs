@@ -41,6 +41,10 @@ enum Command {
         /// Which of the file's nodes this machine is
         #[arg(long, value_name = "NAME")]
         node: String,
+        /// Take over from the relais that runs in the run directory: its sockets, its addresses, what it knows. It
+        /// finishes what it has open. If this one cannot serve, that one goes on
+        #[arg(long)]
+        upgrade: bool,
         #[command(flatten)]
         run_dir: RunDir,
     },
@@ -96,6 +100,12 @@ enum Child {
         #[arg(long, value_name = "DIR")]
         store: PathBuf,
     },
+    /// What starts a new version and waits for its end
+    Launch {
+        /// The binary and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
     /// The controller of `relais demo`
     Demo(demo::Inside),
     /// What takes it into namespaces
@@ -108,8 +118,8 @@ impl Cli {
         match self.command {
             Command::Check { file } => commands::check(&file),
             Command::Explain { directive } => commands::explain(directive.as_deref()),
-            Command::Run { file, node, run_dir } => {
-                supervisor::run(supervisor::Options { file, node, run_dir: run_dir.run_dir })
+            Command::Run { file, node, upgrade, run_dir } => {
+                supervisor::run(supervisor::Options { file, node, run_dir: run_dir.run_dir, upgrade })
             }
             Command::Apply { file, run_dir } => commands::apply(&file, &run_dir.run_dir),
             Command::Status { json, run_dir } => commands::status::run(&run_dir.run_dir, json),
@@ -122,6 +132,9 @@ impl Cli {
 
 /// Becomes one of the processes; none of them can gain privileges that it was not started with.
 fn child(child: Child) -> ExitCode {
+    if let Child::Launch { command } = child {
+        return launch(&command);
+    }
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
         eprintln!("relais: the kernel cannot forbid new privileges: {error}");
     }
@@ -132,7 +145,21 @@ fn child(child: Child) -> ExitCode {
         Child::App { listen, name, store } => {
             relais_lab::app::main(relais_lab::app::Args { listen, name, store })
         }
+        Child::Launch { command } => launch(&command),
         Child::Demo(inside) => relais_lab::demo::controller(inside.into()),
         Child::DemoDoor(inside) => relais_lab::demo::door(inside.into()),
+    }
+}
+
+/// Starts a new version, which is no child of the supervisor: killed once the new version has come forward, so that
+/// systemd is its parent and hears of its death.
+fn launch(command: &[std::ffi::OsString]) -> ExitCode {
+    let Some((binary, arguments)) = command.split_first() else { return ExitCode::FAILURE };
+    match std::process::Command::new(binary).args(arguments).status() {
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("relais: {} cannot be started: {error}", binary.display());
+            ExitCode::FAILURE
+        }
     }
 }

@@ -147,6 +147,7 @@ fn plan(cx: &mut Context, items: &[Item]) -> Option<Plan> {
         user: platform.setting("user").get("name")?,
         drain: platform.setting("drain").get::<Duration>("time")?,
         max_connections: platform.find("max-connections").and_then(|m| m.get("number")),
+        hard_stop_after: platform.setting("hard-stop-after").get::<Duration>("time")?,
         nodes: all(nodes)?,
         vips: all(vips)?,
         frontends: all(frontends)?,

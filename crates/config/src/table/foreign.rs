@@ -23,7 +23,6 @@ const WORDS: &[(&str, &str)] = &[
     ("ssl", "tls"),
     ("crt", "certificate"),
     ("inter", "every"),
-    ("hard-stop-after", "drain"),
     // keepalived
     ("vrrp_instance", "vip"),
     ("virtual_ipaddress", "address"),

@@ -92,6 +92,21 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "hard-stop-after",
+        inside: &[Section::Platform],
+        arguments: &[default(
+            "time",
+            Duration(1000, 30 * DAY),
+            "12h",
+            "longest life of a replaced generation",
+        )],
+        doc: "After a binary upgrade: how long the old processes may keep the connections that are still open, such as \
+              WebSockets, before they end them.",
+        example: "hard-stop-after \"1h\"",
+        effect: Effect::Tests(&["a_replaced_generation_ends_what_is_open_at_its_hard_stop"]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "node",
         inside: &[Section::File],
         arguments: &[required("name", Name(Kind::Node), "what `--node` and other directives call it")],

@@ -37,8 +37,11 @@ impl Supervisor {
     pub(super) async fn apply(&mut self, file: String, text: String, asked_by: Option<Channel>) {
         let refused = match () {
             () if self.stopping.is_some() => Err("the node is being stopped".to_owned()),
+            () if self.inheriting.is_some() || self.upgrading.is_some() => {
+                Err("an upgrade is on its way: try again".to_owned())
+            }
             () if self.applying.is_some() => Err("another plan is being put in force: try again".to_owned()),
-            () => Edition::parse(&self.options.node, file, text, self.last_generation + 1),
+            () => Edition::parse(&self.options.node, file, text, self.last_generation + 1, None),
         };
         let edition = match refused {
             Ok(edition) => edition,

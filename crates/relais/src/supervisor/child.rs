@@ -156,7 +156,8 @@ impl Child {
     }
 }
 
-fn obituary(status: io::Result<ExitStatus>) -> String {
+/// How a process ended, in words.
+pub(super) fn obituary(status: io::Result<ExitStatus>) -> String {
     use std::os::unix::process::ExitStatusExt;
     match status {
         Err(error) => format!("was lost ({error})"),

@@ -5,9 +5,11 @@
 mod apply;
 mod backoff;
 mod child;
+mod inherit;
 mod notify;
 mod sockets;
 mod stop;
+mod upgrade;
 mod user;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use relais_base::Time;
@@ -32,9 +35,11 @@ use tracing::{error, info, warn};
 
 use apply::Applying;
 use child::{Child, Event, FromChild};
+use inherit::{Inheritance, Inheriting};
 use notify::Notify;
 use sockets::Sockets;
 use stop::Stopping;
+use upgrade::{Binary, FromKin, Kin, Upgrading};
 use user::User;
 
 /// Longest plan text, bytes.
@@ -49,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) node: String,
     /// Where the sockets of this node are.
     pub(crate) run_dir: PathBuf,
+    /// Take over from the relais that runs there.
+    pub(crate) upgrade: bool,
 }
 
 /// A plan and what it was made of.
@@ -85,8 +92,25 @@ struct Supervisor {
     vips: BTreeMap<String, VipState>,
     frontends: FrontendState,
     announced_ready: bool,
-    _lock: File,
+    /// The run directory's lock, until another supervisor has taken over.
+    lock: Option<File>,
+    asks: Arc<Listener>,
+    asked: mpsc::Sender<Asked>,
+    accepting: Option<tokio::task::JoinHandle<()>>,
+    binary: Binary,
+    /// Where the words of another supervisor come from, in an upgrade.
+    kin: mpsc::UnboundedSender<FromKin>,
+    last_kin: u64,
+    upgrading: Option<Upgrading>,
+    inheriting: Option<Inheriting>,
+    /// Who ran the node before, while it finishes what it has open. It sees our end by the channel.
+    predecessor: Option<(u32, Arc<Channel>)>,
+    /// Why the process ends as a failure.
+    failed: Option<String>,
 }
+
+/// A command's question, with a descriptor if one came along, and where the answer goes.
+type Asked = (Ask, Option<OwnedFd>, Channel);
 
 /// Runs this node until it is told to stop.
 pub(crate) fn run(options: Options) -> ExitCode {
@@ -108,23 +132,74 @@ pub(crate) fn run(options: Options) -> ExitCode {
 }
 
 impl Supervisor {
-    /// Reads the plan, opens the sockets, starts the children.
+    /// Reads the plan, opens or inherits the sockets, starts the children.
     async fn start(options: Options) -> Result<Running, String> {
-        let edition = Edition::read(&options, 1)?;
-        let lock = prepare_run_dir(&options.run_dir)?;
+        if !options.upgrade {
+            return Supervisor::start_with(options, None).await;
+        }
+        let inheritance = Inheritance::ask(&options).await?;
+        Supervisor::start_with(options, Some(inheritance)).await
+    }
+
+    async fn start_with(options: Options, inherited: Option<Inheritance>) -> Result<Running, String> {
+        let mut inherited = inherited;
+        match Supervisor::make(options, inherited.as_mut()) {
+            Ok(mut running) => {
+                running.supervisor.begin(inherited.as_ref()).await;
+                Ok(running)
+            }
+            Err(why) => {
+                if let Some(inheritance) = inherited {
+                    inheritance.give_up(&why).await;
+                }
+                Err(why)
+            }
+        }
+    }
+
+    fn make(options: Options, mut inherited: Option<&mut Inheritance>) -> Result<Running, String> {
+        let generation = inherited.as_ref().map_or(1, |inherited| inherited.generation + 1);
+        let log = inherited.as_mut().and_then(|inherited| inherited.access_log.take());
+        let edition = Edition::read(&options, generation, log)?;
+        let lock = match inherited.as_mut().and_then(|inherited| inherited.lock.take()) {
+            Some(lock) => lock,
+            None => prepare_run_dir(&options.run_dir)?,
+        };
         raise_descriptor_limit();
-        let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(256) as u16);
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(256) as u16);
+        let workers = inherited.as_ref().map_or(cores, |inherited| inherited.workers);
         let user = user::unprivileged(&edition.plan.user);
         let mut sockets = Sockets::new(workers);
-        sockets.open(&sockets::wanted(&edition.plan, edition.node))?;
-        let status_sockets = status_sockets(&options.run_dir, user)?;
-        let asks = Listener::bind(&options.run_dir.join("relais.sock"))
-            .map_err(|error| format!("cannot listen in {}: {error}", options.run_dir.display()))?;
+        let mut notify = Notify::from_env();
+        let (mut health, mut vips, mut asks) = (BTreeMap::new(), BTreeMap::new(), None);
+        if let Some(inherited) = &mut inherited {
+            sockets.inherit(std::mem::take(&mut inherited.listeners));
+            if let Some(path) = inherited.notify.take() {
+                notify = Notify::to(path, inherited.watchdog);
+            }
+            health = std::mem::take(&mut inherited.health);
+            vips = std::mem::take(&mut inherited.vips);
+            asks = inherited.asks.take();
+        }
+        let wanted = sockets::wanted(&edition.plan, edition.node);
+        sockets.open(&wanted)?;
+        sockets.close_all_but(&wanted);
+        let status_sockets = match inherited.map(|inherited| std::mem::take(&mut inherited.status_sockets)) {
+            Some(sockets) if !sockets.is_empty() => sockets,
+            _ => status_sockets(&options.run_dir, user)?,
+        };
+        let asks = match asks {
+            Some(socket) => Listener::new(socket),
+            None => Listener::bind(&options.run_dir.join("relais.sock")),
+        };
+        let asks =
+            asks.map_err(|error| format!("cannot listen in {}: {error}", options.run_dir.display()))?;
         let (events, from_children) = mpsc::unbounded_channel();
-
-        let mut supervisor = Supervisor {
+        let (kin, from_kin) = mpsc::unbounded_channel();
+        let (asked, asks_from) = mpsc::channel(16);
+        let supervisor = Supervisor {
             started: Instant::now(),
-            notify: Notify::from_env(),
+            notify,
             user,
             workers,
             sockets,
@@ -136,22 +211,44 @@ impl Supervisor {
             current: edition,
             applying: None,
             stopping: None,
-            health: BTreeMap::new(),
-            vips: BTreeMap::new(),
+            health,
+            vips,
             frontends: FrontendState::Down,
             announced_ready: false,
             options,
-            _lock: lock,
+            lock: Some(lock),
+            asks: Arc::new(asks),
+            asked,
+            accepting: None,
+            binary: Binary::of_this_process(),
+            kin,
+            last_kin: 0,
+            upgrading: None,
+            inheriting: None,
+            predecessor: None,
+            failed: None,
         };
+        Ok(Running { supervisor, from_children, from_kin, asks: asks_from })
+    }
+
+    async fn begin(&mut self, inherited: Option<&Inheritance>) {
         info!(
-            "node {} of platform {}: plan {} with {workers} workers",
-            supervisor.options.node, supervisor.current.plan.platform, supervisor.current.file
+            "node {} of platform {}: plan {} with {} workers",
+            self.options.node, self.current.plan.platform, self.current.file, self.workers
         );
-        supervisor.say_what_is_pending();
-        for role in Role::ALL {
-            supervisor.start_child(role).await;
+        self.say_what_is_pending();
+        match inherited {
+            Some(inherited) => self.inheriting = Some(inherited.begin(self.now(), 0, &self.kin)),
+            None => self.accept_asks(),
         }
-        Ok(Running { supervisor, from_children, asks })
+        for role in Role::ALL {
+            self.start_child(role).await;
+        }
+    }
+
+    /// Answers commands from here on.
+    fn accept_asks(&mut self) {
+        self.accepting = Some(tokio::spawn(accept_asks(self.asks.clone(), self.asked.clone())));
     }
 
     fn now(&self) -> Time {
@@ -188,28 +285,45 @@ impl Supervisor {
             run_dir: self.options.run_dir.display().to_string(),
         };
         child.order(&hello, None).await;
+        if role == Role::Vip {
+            self.tell_vip_of_frontends().await;
+            if !self.withholds_addresses() {
+                self.brief_vip().await;
+            }
+            return self.tell_control().await;
+        }
         if let Some(socket) = self.status_sockets.get(role.name()) {
             child.order(&Order::Status, Some(socket.as_fd())).await;
         }
         match role {
             Role::Proxy => {
+                if self.inheriting.is_some() || self.upgrading.is_some() {
+                    child.order(&Order::Shared { shared: true }, None).await;
+                }
                 for ((backend, server), up) in &self.health {
                     let (backend, server) = (backend.clone(), server.clone());
                     child.order(&Order::Server { backend, server, up: *up }, None).await;
                 }
             }
-            Role::Vip => {
-                self.tell_vip_of_frontends().await;
-                let ago_ms = child.died.map_or(u64::MAX, |died| now.since(died).as_millis() as u64);
-                let held = self.vips.iter().filter(|(_, state)| **state == VipState::Master);
-                for (vip, _) in held {
-                    child.order(&Order::Resume { vip: vip.clone(), ago_ms }, None).await;
-                }
-            }
+            Role::Vip => {}
             Role::Control => child.order(&Order::Node(self.status()), None).await,
         }
         self.send_plan(role, &self.current).await;
         self.tell_control().await;
+    }
+
+    /// Tells a new vip which addresses it goes on with, and the plan.
+    async fn brief_vip(&self) {
+        let (child, now) = (self.child(Role::Vip), self.now());
+        if let Some(socket) = self.status_sockets.get(Role::Vip.name()) {
+            child.order(&Order::Status, Some(socket.as_fd())).await;
+        }
+        let ago_ms = child.died.map_or(u64::MAX, |died| now.since(died).as_millis() as u64);
+        let held = self.vips.iter().filter(|(_, state)| **state == VipState::Master);
+        for (vip, _) in held {
+            child.order(&Order::Resume { vip: vip.clone(), ago_ms }, None).await;
+        }
+        self.send_plan(Role::Vip, &self.current).await;
     }
 
     /// Sends the listeners of `edition` that are this child's, then its text.
@@ -298,7 +412,9 @@ impl Supervisor {
                     self.frontends_are(FrontendState::Up).await;
                 }
                 self.apply_on_ready(role, generation).await;
-                self.announce_if_ready();
+                if self.inherit_on_ready().await {
+                    self.announce_if_ready();
+                }
                 self.tell_control().await;
             }
             Report::Refused { generation, why } => {
@@ -335,6 +451,9 @@ impl Supervisor {
         if self.stopping.is_some() {
             self.stop_on_death(role).await;
             return;
+        }
+        if role == Role::Vip && self.is_yielding() {
+            return self.yield_addresses().await;
         }
         let delay = self.schedule_respawn(role);
         if role == Role::Proxy {
@@ -373,7 +492,10 @@ impl Supervisor {
         let respawn = self.respawn.iter().map(|(_, at)| *at);
         let applying = self.applying.as_ref().map(|applying| applying.deadline);
         let stopping = self.stopping.as_ref().map(|stopping| stopping.deadline);
-        respawn.chain(applying).chain(stopping).min()
+        let upgrading = self.upgrading.as_ref().map(|upgrading| upgrading.deadline);
+        let inheriting = self.inheriting.as_ref().map(|inheriting| inheriting.deadline);
+        let all = respawn.chain(applying).chain(stopping).chain(upgrading).chain(inheriting);
+        all.filter(|at| *at < Time::MAX).min()
     }
 }
 
@@ -381,20 +503,36 @@ impl Supervisor {
 struct Running {
     supervisor: Supervisor,
     from_children: mpsc::UnboundedReceiver<FromChild>,
-    asks: Listener,
+    from_kin: mpsc::UnboundedReceiver<FromKin>,
+    asks: mpsc::Receiver<Asked>,
 }
 
 impl Running {
     /// Until the node has stopped.
     async fn serve(mut self) -> Result<(), String> {
+        let ended = self.obey().await;
+        let supervisor = &mut self.supervisor;
+        match (ended, supervisor.failed.take()) {
+            (Err(why), _) => {
+                supervisor.step_back(&why).await;
+                Err(why)
+            }
+            (Ok(()), Some(why)) => Err(why),
+            (Ok(()), None) => {
+                info!("node {} has stopped", supervisor.options.node);
+                Ok(())
+            }
+        }
+    }
+
+    async fn obey(&mut self) -> Result<(), String> {
         let listen = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut hangup = listen(SignalKind::hangup())?;
-        let (asked, mut asks) = mpsc::channel::<(Ask, Option<OwnedFd>, Channel)>(16);
+        let mut upgrade = listen(SignalKind::user_defined2())?;
         let watchdog = self.supervisor.notify.watchdog.unwrap_or(Duration::from_secs(3600));
         let mut watchdog = tokio::time::interval(watchdog);
-        tokio::spawn(accept_asks(self.asks, asked));
 
         let supervisor = &mut self.supervisor;
         while !supervisor.has_stopped() {
@@ -402,25 +540,28 @@ impl Running {
             let due = supervisor.next_deadline().map(|at| at.since(now));
             tokio::select! {
                 Some(from) = self.from_children.recv() => supervisor.on_child(from).await?,
+                Some(from) = self.from_kin.recv() => supervisor.on_kin(from).await,
                 _ = terminate.recv() => supervisor.stop("SIGTERM").await,
                 _ = interrupt.recv() => supervisor.stop("SIGINT").await,
                 _ = hangup.recv() => supervisor.reload().await,
-                Some((ask, fd, channel)) = asks.recv() => supervisor.on_ask(ask, fd, channel).await,
+                _ = upgrade.recv() => supervisor.launch(),
+                Some((ask, fd, channel)) = self.asks.recv() => supervisor.on_ask(ask, fd, channel).await,
                 _ = watchdog.tick() => supervisor.notify.alive(),
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {
                     supervisor.respawn_due().await;
                     supervisor.apply_on_time().await;
                     supervisor.stop_on_time().await;
+                    supervisor.upgrade_on_time().await;
+                    supervisor.inherit_on_time().await;
                 }
             }
         }
-        info!("node {} has stopped", supervisor.options.node);
         Ok(())
     }
 }
 
 /// Takes questions from root's commands; each has a second to be asked.
-async fn accept_asks(listener: Listener, asked: mpsc::Sender<(Ask, Option<OwnedFd>, Channel)>) {
+async fn accept_asks(listener: Arc<Listener>, asked: mpsc::Sender<Asked>) {
     loop {
         let Ok(channel) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: let some come back
@@ -437,9 +578,18 @@ async fn accept_asks(listener: Listener, asked: mpsc::Sender<(Ask, Option<OwnedF
 }
 
 impl Supervisor {
+    async fn on_kin(&mut self, from: FromKin) {
+        match from.what {
+            Kin::Heir(said) => self.on_heir(from.id, said).await,
+            Kin::Predecessor(said) => self.on_predecessor(said).await,
+            Kin::Ended(how) => self.on_launch_ended(from.id, &how).await,
+        }
+    }
+
     async fn on_ask(&mut self, ask: Ask, fd: Option<OwnedFd>, channel: Channel) {
         match ask {
             Ask::Status => answer(&channel, &Answer::Status(self.status())).await,
+            Ask::Upgrade { node, version } => self.hand_over_to(&node, &version, channel).await,
             Ask::Apply { file } => {
                 let text = fd.map(|fd| relais_ipc::channel::fd_to_text(fd, MAX_PLAN));
                 match text {
@@ -461,14 +611,20 @@ async fn answer(channel: &Channel, answer: &Answer) {
 }
 
 impl Edition {
-    /// The plan of this file, for this node.
-    fn read(options: &Options, generation: u64) -> Result<Edition, String> {
+    /// The plan of this file, for this node. `log` is the access log that is open, if one is.
+    fn read(options: &Options, generation: u64, log: Option<(String, OwnedFd)>) -> Result<Edition, String> {
         let file = options.file.display().to_string();
         let text = read_plan(&options.file)?;
-        Edition::parse(&options.node, file, text, generation)
+        Edition::parse(&options.node, file, text, generation, log)
     }
 
-    fn parse(node: &str, file: String, text: String, generation: u64) -> Result<Edition, String> {
+    fn parse(
+        node: &str,
+        file: String,
+        text: String,
+        generation: u64,
+        log: Option<(String, OwnedFd)>,
+    ) -> Result<Edition, String> {
         let checked = relais_config::parse(&file, &text).map_err(|rejected| rejected.to_string())?;
         let plan = checked.plan;
         let Some(id) = plan.node(node) else {
@@ -476,7 +632,10 @@ impl Edition {
             let names = names.join(", ");
             return Err(format!("{file} has no node {node}: --node must be one of {names}"));
         };
-        let access_log = open_access_log(&plan.access_log)?;
+        let access_log = match (log, &plan.access_log) {
+            (Some((open, file)), AccessLog::File(path)) if *open == **path => Some(file),
+            _ => open_access_log(&plan.access_log)?,
+        };
         Ok(Edition { generation, file, text, plan, node: id, access_log })
     }
 }

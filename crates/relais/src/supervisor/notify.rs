@@ -8,6 +8,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Notify {
     to: Option<(UnixDatagram, SocketAddr)>,
+    /// Its path, as systemd gave it; an abstract one begins with `@`.
+    pub(crate) path: Option<String>,
     /// Half of `WatchdogSec=`, if it is set: how often [`Notify::alive`] is due.
     pub(crate) watchdog: Option<Duration>,
 }
@@ -15,15 +17,27 @@ pub(crate) struct Notify {
 impl Notify {
     /// From the environment that systemd gave us.
     pub(crate) fn from_env() -> Notify {
-        let to = std::env::var("NOTIFY_SOCKET").ok().and_then(|path| {
-            let address = match path.strip_prefix('@') {
-                Some(name) => SocketAddr::from_abstract_name(name),
-                None => SocketAddr::from_pathname(&path),
-            };
-            Some((UnixDatagram::unbound().ok()?, address.ok()?))
-        });
         let usec = std::env::var("WATCHDOG_USEC").ok().and_then(|usec| usec.parse().ok());
-        Notify { to, watchdog: usec.map(|usec: u64| Duration::from_micros((usec / 2).max(1000))) }
+        let watchdog = usec.map(|usec: u64| Duration::from_micros((usec / 2).max(1000)));
+        match std::env::var("NOTIFY_SOCKET") {
+            Ok(path) => Notify::to(path, watchdog),
+            Err(_) => Notify { watchdog, ..Notify::nowhere() },
+        }
+    }
+
+    /// To the socket at `path`, with a watchdog to be kept alive this often.
+    pub(crate) fn to(path: String, watchdog: Option<Duration>) -> Notify {
+        let address = match path.strip_prefix('@') {
+            Some(name) => SocketAddr::from_abstract_name(name),
+            None => SocketAddr::from_pathname(&path),
+        };
+        let to = UnixDatagram::unbound().ok().zip(address.ok());
+        Notify { to, path: Some(path), watchdog }
+    }
+
+    /// To nobody.
+    pub(crate) fn nowhere() -> Notify {
+        Notify { to: None, path: None, watchdog: None }
     }
 
     fn say(&self, state: &str) {
@@ -47,6 +61,12 @@ impl Notify {
     /// The node hands over and drains.
     pub(crate) fn stopping(&self) {
         self.say("STOPPING=1\nSTATUS=handing over and draining");
+    }
+
+    /// The service's main process is another one now. The old main process says so, since systemd need not believe
+    /// anybody else (`NotifyAccess=main`).
+    pub(crate) fn main_pid(&self, pid: u32) {
+        self.say(&format!("MAINPID={pid}"));
     }
 
     /// The watchdog's sign of life.

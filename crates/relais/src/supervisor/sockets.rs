@@ -56,6 +56,22 @@ impl Sockets {
         Sockets { workers, open: BTreeMap::new() }
     }
 
+    /// Takes over the sets of another supervisor; one that is not whole is left, and opened anew.
+    pub(crate) fn inherit(&mut self, sets: BTreeMap<SocketAddr, BTreeMap<u16, OwnedFd>>) {
+        for (address, set) in sets {
+            if set.keys().copied().eq(0..set.len() as u16) {
+                self.open.insert(address, set.into_values().collect());
+            }
+        }
+    }
+
+    /// Every socket, with its address and its place in the set.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (SocketAddr, u16, BorrowedFd<'_>)> {
+        self.open.iter().flat_map(|(address, set)| {
+            (0..).zip(set).map(|(index, socket)| (*address, index, socket.as_fd()))
+        })
+    }
+
     /// Opens what is wanted and not open, all or nothing.
     ///
     /// # Errors

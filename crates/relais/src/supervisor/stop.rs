@@ -36,6 +36,10 @@ impl Supervisor {
             warn!("{why} again: not waiting any longer");
             return self.next_step().await;
         }
+        if self.inheriting.is_some() {
+            return self.step_back(why).await;
+        }
+        self.call_off("the node is being stopped").await;
         info!("{why}: handing over, then draining");
         self.notify.stopping();
         self.respawn.clear();
@@ -78,6 +82,19 @@ impl Supervisor {
             Step::Done => {}
         }
         self.tell_control().await;
+    }
+
+    /// Another generation has the sockets and the addresses: finishes what is open here, then ends. A second call
+    /// can only shorten the limit.
+    pub(super) async fn drain_retired(&mut self, limit: Duration) {
+        let deadline = self.now() + limit + Duration::from_secs(1);
+        let deadline = self.stopping.as_ref().map_or(deadline, |stopping| stopping.deadline.min(deadline));
+        self.stopping = Some(Stopping { step: Step::Drain, deadline });
+        if self.child(Role::Proxy).pid().is_none() {
+            return self.next_step().await;
+        }
+        let limit_ms = limit.as_millis() as u64;
+        self.child(Role::Proxy).order(&Order::Retire { limit_ms }, None).await;
     }
 
     fn holds_an_address(&self) -> bool {
