@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use relais_base::Time;
-use relais_http::{Body, Framing, Method, Reject, Response, response};
+use relais_http::{Body, Framing, Method, Reject, Response, Why, field, response};
 
 use crate::access::{self, RequestLine};
 use crate::answer::Persistence;
@@ -19,6 +19,7 @@ use crate::io::Io;
 use crate::limits;
 use crate::pace::Pace;
 use crate::session::{self, Account, Asked, Leaves, Rest};
+use crate::transaction;
 use crate::tunnel::{Patience, Tunnel};
 use crate::upstream::{Backend, Lease, Server};
 
@@ -119,6 +120,11 @@ pub(crate) async fn run(
         - account.times.queue.max(0)
         - account.times.connect.max(0);
     if response.status == 101 {
+        if let Some(reject) = switches_elsewhere(asked, &response, &received) {
+            worker.give_buffer(received);
+            recycle(&mut exchange.up, worker);
+            return Err(Failure::Response(reject));
+        }
         exchange.count(account, &response);
         return Ok(exchange.switch(asked, account, &response, received).await);
     }
@@ -311,7 +317,7 @@ impl Exchange<'_> {
             worker.give_scratch(head);
             recycle(&mut down, worker);
             recycle(&mut self.up, worker);
-            return Err(Failure::Response(reject));
+            return Err(Failure::Response(Reject { at: reject.at + response.length, ..reject }));
         }
         self.count(account, response);
         let head_bytes = head.len() as u64;
@@ -334,6 +340,12 @@ impl Exchange<'_> {
             RequestLine::Good(asked.request.line.of(asked.buffer.bytes())),
         );
 
+        if state != *b"--" && unframed {
+            // Nothing but the connection's end tells this client where the body ends: let it not look like one.
+            client.io.end_in_reset();
+        }
+        let sent_no_more =
+            asked.buffer.len() == asked.request.length + asked.inline && !self.up.has_surplus();
         let whole = state == *b"--" && self.up.is_done() && !self.deaf;
         let reusable = whole && response.keep_alive && !down.has_surplus();
         recycle(&mut down, worker);
@@ -345,7 +357,7 @@ impl Exchange<'_> {
         if !(whole && keep) {
             surplus.into_iter().for_each(|buffer| worker.give_buffer(buffer));
             // Who asked for the end, and sent all, sends no more; another may be sending this moment.
-            let silent = whole && !asked.request.keep_alive;
+            let silent = whole && !asked.request.keep_alive && sent_no_more;
             return Ok(if state == *b"--" && !silent { Leaves::Linger } else { Leaves::Closed });
         }
         if matches!(asked.rest, Rest::Nothing) {
@@ -375,8 +387,11 @@ impl Exchange<'_> {
     fn poll_relay(&mut self, down: &mut Half, cx: &mut Context<'_>) -> Poll<[u8; 2]> {
         let upload = match self.poll_upload(cx) {
             Ok(stand) => stand,
-            Err(_) => {
+            Err(failure) => {
                 // The client cut its request short, or garbled it; the response under way is still its due.
+                if let Failure::Request(reject) = failure {
+                    transaction::complain_of_body(self.client, reject);
+                }
                 self.cut = true;
                 self.deaf = true;
                 Stand::Done
@@ -386,7 +401,10 @@ impl Exchange<'_> {
             Ok(Stand::Done) => return Poll::Ready(*b"--"),
             Ok(stand) => stand,
             Err(Broken::Source) => return Poll::Ready(*b"SD"),
-            Err(Broken::Framing(_)) => return Poll::Ready(*b"PD"),
+            Err(Broken::Framing(reject)) => {
+                transaction::complain_of_response(self.client, self.server, "body of the response", reject);
+                return Poll::Ready(*b"PD");
+            }
             Err(Broken::Destination) => return Poll::Ready(*b"CD"),
         };
         let (whose, state) = match (upload, download) {
@@ -437,6 +455,16 @@ impl Exchange<'_> {
         recycle(&mut self.up, worker);
         Leaves::Closed
     }
+}
+
+/// What is wrong with a 101, if it switches to a protocol that was not offered (RFC 9110 §7.8).
+fn switches_elsewhere(asked: &Asked<'_>, response: &Response, received: &Buffer) -> Option<Reject> {
+    let (offer, taken) = (asked.request.upgrade?, response.upgrade?);
+    let offered = |protocol: &[u8]| {
+        field::elements(offer.of(asked.buffer.bytes())).any(|p| p.eq_ignore_ascii_case(protocol))
+    };
+    let fits = field::elements(taken.of(received.bytes())).all(offered);
+    (!fits).then_some(Reject { why: Why::Switching, at: usize::from(taken.start) })
 }
 
 /// Writes a head and the beginning of a body with one system call. A short body is copied behind the head

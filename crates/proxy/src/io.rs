@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, Shutdown};
 use tokio::io::Interest;
@@ -85,6 +86,15 @@ impl Io {
     pub(crate) fn shut_down(&self) -> io::Result<()> {
         match self {
             Io::Plain(io) => Ok(rustix::net::shutdown(io, Shutdown::Write)?),
+        }
+    }
+
+    /// Has the connection end with a reset when it is dropped: the other end must not take what it got for whole,
+    /// and has no other way to tell.
+    pub(crate) fn end_in_reset(&self) {
+        match self {
+            // A lasting error means that there is no connection left to reset.
+            Io::Plain(io) => drop(rustix::net::sockopt::set_socket_linger(io, Some(Duration::ZERO))),
         }
     }
 

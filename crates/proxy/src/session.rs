@@ -279,7 +279,9 @@ fn look_at_body<'a>(
         Body::Chunked => {
             let mut chunked = Chunked::new(Framing::Keep);
             chunked.limit(most)?;
-            let progress = chunked.forward(&mut buffer.bytes_mut()[request.length..])?;
+            let progress = chunked
+                .forward(&mut buffer.bytes_mut()[request.length..])
+                .map_err(|reject| Reject { at: request.length + reject.at, ..reject })?;
             buffer.remove(request.length + progress.kept, progress.used - progress.kept);
             body_bytes = chunked.announced();
             let rest = if chunked.is_end() { Rest::Nothing } else { Rest::Chunked(chunked) };

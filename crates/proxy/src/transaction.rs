@@ -6,6 +6,7 @@ use relais_http::{Method, Reject};
 
 use crate::access::RequestLine;
 use crate::answer::{self, Persistence};
+use crate::client::Client;
 use crate::exchange::{self, Failure};
 use crate::limits;
 use crate::session::{self, Account, Asked, Leaves, Rest};
@@ -187,6 +188,22 @@ impl Attempts {
     }
 }
 
+/// Says why a request's body was refused.
+pub(crate) fn complain_of_body(client: &Client, reject: Reject) {
+    if client.worker.may_complain() {
+        let front = &client.front.shared.name;
+        tracing::info!("frontend {front}: body of the request of {} refused: {reject}", client.peer);
+    }
+}
+
+/// Says why a server's response, or what `part` of it is, was refused.
+pub(crate) fn complain_of_response(client: &Client, server: &Server, part: &str, reject: Reject) {
+    if client.worker.may_complain() {
+        let (backend, name) = (&server.shared.backend, &server.shared.name);
+        tracing::warn!("backend {backend}: {part} of server {name} refused: {reject}");
+    }
+}
+
 fn complain_of_connect(asked: &Asked<'_>, server: &Server, error: &std::io::Error) {
     if asked.client.worker.may_complain() {
         let (backend, name, address) = (&server.shared.backend, &server.shared.name, server.plan.address);
@@ -229,20 +246,11 @@ async fn give_up(asked: &mut Asked<'_>, account: &mut Account, verdict: Verdict)
         Why::Plain => {}
         Why::Request(reject) => {
             client.front.counters().errors.add(1);
-            if worker.may_complain() {
-                tracing::info!(
-                    "frontend {}: body of {} refused: {reject}",
-                    asked.plan.plan.name,
-                    client.peer
-                );
-            }
+            complain_of_body(client, reject);
         }
         Why::Response(reject) => {
-            if worker.may_complain()
-                && let Some(server) = &account.server
-            {
-                let (backend, name) = (&server.shared.backend, &server.shared.name);
-                tracing::warn!("backend {backend}: response of server {name} refused: {reject}");
+            if let Some(server) = &account.server {
+                complain_of_response(client, server, "response", reject);
             }
         }
     }

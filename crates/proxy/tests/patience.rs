@@ -451,8 +451,10 @@ fn who_waits_too_long_for_a_place_gets_a_503() {
     assert!(line.contains(" app/<NOSRV> 0/-1/-1/-1/1") && line.contains(" sQ-- "), "{line}");
     go.send(()).unwrap();
     assert_eq!(first.message().1, "/first");
-    let status = proxy.status();
-    assert_eq!((status.backends[0].queued, status.backends[0].servers[0].active), (0, 0));
+    wait("the place to be free", || {
+        let status = proxy.status();
+        (status.backends[0].queued, status.backends[0].servers[0].active) == (0, 0)
+    });
 }
 
 #[test]
