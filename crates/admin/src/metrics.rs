@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use relais_ipc::status::{
-    BackendStatus, FrontendStatus, ProcessStatus, ProxyStatus, ServerStatus, VipStatus,
+    AccessLogStatus, BackendStatus, FrontendStatus, ProcessStatus, ProxyStatus, ServerStatus, VipStatus,
 };
 use relais_ipc::{FrontendState, Role, VipState};
 
@@ -239,6 +239,13 @@ const SERVER: &[Metric<ServerStatus>] = &[
     }),
 ];
 
+const ACCESS_LOG: &[Metric<AccessLogStatus>] = &[
+    counter("relais_access_log_lines_total", "Access lines written.", |l| one(l.written_total)),
+    counter("relais_access_log_dropped_total", "Access lines that their target could not take.", |l| {
+        one(l.dropped_total)
+    }),
+];
+
 const NODE: &[Metric<Snapshot>] = &[
     gauge("relais_node_info", "1, with the node's name as a label.", |s| {
         Value::By("node", vec![(s.node.node.clone(), 1.0)])
@@ -305,6 +312,8 @@ pub(crate) fn write(snapshot: &Snapshot) -> String {
     family(&mut out, PROCESS, &[(vec![], snapshot)]);
     if let Some(proxy) = &snapshot.proxy {
         family(&mut out, PROXY, &[(vec![], proxy)]);
+        let logs: Vec<_> = proxy.access_logs.iter().map(|l| (vec![("target", &*l.target)], l)).collect();
+        family(&mut out, ACCESS_LOG, &logs);
         let frontends: Vec<_> = proxy.frontends.iter().map(|f| (vec![("proxy", &*f.name)], f)).collect();
         family(&mut out, FRONTEND, &frontends);
         let backends: Vec<_> = proxy.backends.iter().map(|b| (vec![("proxy", &*b.name)], b)).collect();

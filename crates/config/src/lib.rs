@@ -14,6 +14,7 @@ mod advice;
 pub mod diagnostic;
 mod explain;
 mod item;
+mod log_format;
 mod nearest;
 pub mod plan;
 mod resolve;

@@ -29,8 +29,8 @@ pub struct Plan {
     pub platform: Arc<str>,
     /// Where each node's dashboard, API and `/metrics` listen.
     pub admin: SocketAddr,
-    /// Where access lines go.
-    pub access_log: AccessLog,
+    /// Where access lines go, for all frontends together.
+    pub logs: Vec<LogTarget>,
     /// User that unprivileged processes run as when started by root.
     pub user: Arc<str>,
     /// How long a stopping node waits for open requests before it ends them.
@@ -153,6 +153,12 @@ pub struct Frontend {
     pub max_body: Option<u64>,
     /// The least that a client must send or take; `None`: only the time-outs hold.
     pub min_rate: Option<MinRate>,
+    /// Where its access lines go; `None`: nowhere.
+    pub log: Option<FrontendLog>,
+    /// Request headers that the log shows.
+    pub request_captures: Vec<Capture>,
+    /// Response headers that the log shows.
+    pub response_captures: Vec<Capture>,
     /// `X-Forwarded-For` is set on requests, except from these networks; `None`: not set at all.
     pub forwarded_for: Option<Vec<Cidr>>,
     /// Time-outs towards the client.
@@ -315,15 +321,166 @@ pub struct Tomcat {
     pub first_port: u16,
 }
 
-/// Where access lines go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    /// Nowhere.
-    Off,
+/// Where access lines go, and how they get there. Frontends that say the same share one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LogTarget {
+    /// The other end.
+    pub to: LogTo,
+    /// Longest line in bytes, 80 to 65535; what is more is cut off. Syslog only.
+    pub length: u32,
+}
+
+/// The other end of an access log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LogTo {
     /// The standard output, which systemd's journal keeps.
     Stdout,
-    /// A file, appended to, reopened on reload.
+    /// A file, appended to, reopened on reload and on SIGUSR1.
     File(Arc<str>),
+    /// A syslog server: each line a datagram (RFC 5426).
+    Udp(SocketAddr),
+    /// A syslog server: lines with their length before them (RFC 6587 §3.4.1).
+    Tcp(SocketAddr),
+    /// A datagram socket of this machine, such as `/dev/log`.
+    Unix(Arc<str>),
+}
+
+impl fmt::Display for LogTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogTo::Stdout => f.write_str("stdout"),
+            LogTo::File(path) => f.write_str(path),
+            LogTo::Udp(address) => write!(f, "udp@{address}"),
+            LogTo::Tcp(address) => write!(f, "tcp@{address}"),
+            LogTo::Unix(path) => write!(f, "unix@{path}"),
+        }
+    }
+}
+
+/// A frontend's access log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrontendLog {
+    /// Where its lines go: index in [`Plan::logs`].
+    pub target: usize,
+    /// What they say, syslog's header included.
+    pub format: Arc<LogFormat>,
+}
+
+/// What an access line is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogFormat {
+    /// Written one after the other; the line's end is not among them.
+    pub parts: Vec<LogPart>,
+}
+
+/// A part of an access line.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LogPart {
+    /// Written as it is.
+    Text(Arc<str>),
+    /// Something about the request or connection.
+    Field {
+        /// What.
+        field: LogField,
+        /// How.
+        style: LogStyle,
+    },
+}
+
+/// How a field is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStyle {
+    /// As HAProxy does.
+    Plain,
+    /// In quotation marks.
+    Quoted,
+    /// As a JSON value (RFC 8259); what is not there is `null`.
+    Json,
+}
+
+/// What can be logged: HAProxy's names (configuration manual §8.2.4) where it has one.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum LogField {
+    /// Always `-`: captured cookies, of which there are none.
+    Nothing,
+    Hostname,
+    Pid,
+    ClientIp,
+    ClientPort,
+    FrontendIp,
+    FrontendPort,
+    ServerIp,
+    ServerPort,
+    Frontend,
+    /// With `~` behind it where the client spoke TLS.
+    FrontendTls,
+    IsTls,
+    Backend,
+    Server,
+    DateAccept,
+    DateRequest,
+    DateRequestGmt,
+    DateRequestLocal,
+    DateGmt,
+    DateLocal,
+    /// RFC 3339, local time, milliseconds.
+    DateIso,
+    /// Of now, as RFC 5424 has it.
+    DateSyslog,
+    /// Of now, as RFC 3164 has it.
+    DateSyslogOld,
+    Seconds,
+    Milliseconds,
+    TimeHandshake,
+    TimeIdle,
+    TimeRequest,
+    TimeQueue,
+    TimeConnect,
+    TimeResponse,
+    TimeData,
+    TimeActive,
+    TimeAll,
+    TimeTotal,
+    TimeUser,
+    Status,
+    BytesOut,
+    BytesIn,
+    State,
+    StateCookie,
+    SessionsProcess,
+    SessionsFrontend,
+    SessionsBackend,
+    SessionsServer,
+    Retries,
+    RetryCount,
+    IsRedispatched,
+    QueueServer,
+    QueueBackend,
+    RequestCaptures,
+    RequestCaptureList,
+    ResponseCaptures,
+    ResponseCaptureList,
+    /// A field of the request by lower-case name.
+    RequestHeader(Arc<str>),
+    Host,
+    RequestLine,
+    Method,
+    Path,
+    Query,
+    Target,
+    Version,
+    RequestId,
+    Traceparent,
+}
+
+/// A header that is kept for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// Its name, lower case.
+    pub name: Arc<str>,
+    /// Bytes of its value that are kept, 1 to 4096.
+    pub length: u16,
 }
 
 impl Plan {

@@ -40,6 +40,20 @@ impl Source {
         let at = self.meant.binary_search_by_key(&span.start, |(span, _)| span.start).ok()?;
         Some(self.meant[at].1.clone())
     }
+
+    /// Where in the file the bytes `at` of the word at `span` stand, whose meaning is `text` and which begin
+    /// with a `%`: escapes may make the word longer than its meaning, but none of them makes a `%`.
+    pub(crate) fn within(&self, span: &Span, text: &str, at: std::ops::Range<usize>) -> Span {
+        let before = text.get(..at.start).unwrap_or_default().matches('%').count();
+        let raw = &self.text[span.clone()];
+        match raw.match_indices('%').nth(before) {
+            Some((offset, _)) if text[at.start..].starts_with('%') => {
+                let start = span.start + offset;
+                start..(start + at.len()).min(span.end)
+            }
+            _ => span.clone(),
+        }
+    }
 }
 
 /// The document, as far as there is one, and what is wrong with the text.

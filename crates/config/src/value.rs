@@ -51,6 +51,8 @@ pub(crate) struct Misfit {
     pub(crate) expected: String,
     /// What to write instead.
     pub(crate) help: String,
+    /// What exactly is wrong and where in the text, if it is not the whole.
+    pub(crate) within: Option<(std::ops::Range<usize>, String)>,
 }
 
 const LONGEST_TEXT: usize = 255;
@@ -77,7 +79,9 @@ impl Type {
             Self::Text => "a text of 1 to 255 characters".into(),
             Self::Path => "an absolute path".into(),
             Self::File => "the absolute path of a file".into(),
-            Self::LogTarget => "`off`, `stdout` or the absolute path of a file".into(),
+            Self::LogTarget => "`off`, `stdout`, the absolute path of a file, or a syslog server".into(),
+            Self::LogFormat => "a format of access lines".into(),
+            Self::HeaderName => "the name of a header field".into(),
             Self::UrlPath => "the path of a URL, which begins with `/`".into(),
             Self::Url => "a URL that begins with `http://` or `https://`".into(),
             Self::PathPattern => "a pattern for paths, which begins with `/`".into(),
@@ -108,6 +112,8 @@ impl Type {
             Self::Text => "NAME",
             Self::Path | Self::File => "\"/srv/relais/FILE\"",
             Self::LogTarget => "stdout",
+            Self::LogFormat => "json",
+            Self::HeaderName => "User-Agent",
             Self::UrlPath => "\"/healthz\"",
             Self::Url => "\"https://www.example/healthz\"",
             Self::PathPattern => "\"/manager/**\"",
@@ -127,7 +133,7 @@ impl Type {
     }
 
     fn misfit(self, help: impl Into<String>) -> Misfit {
-        Misfit { expected: self.describe(), help: help.into() }
+        Misfit { expected: self.describe(), help: help.into(), within: None }
     }
 
     /// What `raw` is as this type.
@@ -208,9 +214,39 @@ impl Type {
                     text.trim_start_matches(['.', '/', '~'])
                 ),
             ),
-            Self::LogTarget => it(
-                matches!(text, "off" | "stdout") || is_path(text),
-                "write `off`, `stdout`, or a path from the root on such as \"/var/log/relais/access.log\"",
+            Self::LogTarget => match text.split_once('@') {
+                Some(("udp" | "tcp", address))
+                    if address.parse::<SocketAddr>().is_ok_and(|a| a.port() != 0) =>
+                {
+                    Ok(Value::Text(text.into()))
+                }
+                Some((kind @ ("udp" | "tcp"), _)) => {
+                    Err(self.misfit(format!("write address and port: \"{kind}@192.168.112.177:514\"")))
+                }
+                Some(("unix", path)) => it(
+                    is_path(path) && path.len() < 108,
+                    "write the socket's path, of at most 107 bytes: \"unix@/dev/log\"",
+                ),
+                _ => it(
+                    matches!(text, "off" | "stdout" | "platform") || is_path(text),
+                    "write `off`, `stdout`, a path from the root on such as \"/var/log/relais/access.log\", \
+                     \"udp@ADDRESS:PORT\", \"tcp@ADDRESS:PORT\" or \"unix@/dev/log\"",
+                ),
+            },
+            Self::LogFormat => match crate::log_format::check(text) {
+                Ok(()) if text.len() <= LONGEST_PATH && !text.chars().any(char::is_control) => {
+                    Ok(Value::Text(text.into()))
+                }
+                Ok(()) => Err(self.misfit(format!("write at most {LONGEST_PATH} characters on one line"))),
+                Err(wrong) => Err(Misfit {
+                    within: Some((wrong.at, wrong.message)),
+                    help: wrong.help,
+                    expected: self.describe(),
+                }),
+            },
+            Self::HeaderName => it(
+                text.len() <= 128 && relais_http::field::is_token(text.as_bytes()),
+                "write a name such as User-Agent, without `:`",
             ),
             Self::UrlPath | Self::PathPattern => it(
                 is_url_path(text),

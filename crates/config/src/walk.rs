@@ -13,7 +13,7 @@ use crate::item::{Given, Item};
 use crate::nearest::nearest;
 use crate::syntax::Source;
 use crate::table::{self, Directive, Field, Need, Section, Times};
-use crate::value::{Raw, alternatives};
+use crate::value::{Misfit, Raw, alternatives};
 
 /// The directives of `document`, read as the block of `section`, and what is wrong with them.
 pub(crate) fn walk(
@@ -319,6 +319,10 @@ impl Walk<'_> {
     fn value(&mut self, item: &mut Item, field: &'static Field, entry: &Entry) {
         match field.kind.parse(&entry.raw) {
             Ok(value) => item.values.push(Given { field, value, span: entry.span.clone() }),
+            Err(Misfit { within: Some((at, message)), help, .. }) => {
+                let span = self.source.within(&entry.span, &entry.raw.text(), at);
+                self.error(Diagnostic::error(span, message).help(help));
+            }
             Err(misfit) => {
                 let is_property = item.row.properties.iter().any(|f| f.name == field.name);
                 let what = if is_property {

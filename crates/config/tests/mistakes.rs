@@ -39,6 +39,24 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("backslash_in_quotes", "\"/srv/relais/progres.war\"", "\"C:\\progres.war\""),
     ("true_is_a_keyword", "    redispatch\n", "    redispatch true\n"),
+    (
+        "log_format_unknown_field",
+        "platform progres {\n",
+        "platform progres {\n    access-log stdout format=\"\\\"%r\\\" %ci %xy %ST\"\n",
+    ),
+    (
+        "log_format_misspelt",
+        "platform progres {\n",
+        "platform progres {\n    access-log stdout format=htplog\n",
+    ),
+    ("log_server_no_port", "platform progres {\n", "platform progres {\n    access-log \"udp@10.0.0.1\"\n"),
+    (
+        "log_facility_for_a_file",
+        "platform progres {\n",
+        "platform progres {\n    access-log \"/var/log/a\" facility=mail\n",
+    ),
+    ("log_request_in_tcp", "    mode tcp\n", "    mode tcp\n    access-log stdout format=\"%ci %HM\"\n"),
+    ("capture_too_long", "    max-connections 20000\n", "    capture request-header Host len=65536\n"),
     // ---- words of the table ----
     (
         "hard_stop_at_once",

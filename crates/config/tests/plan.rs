@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use relais_config::parse;
 use relais_config::plan::{
-    AccessLog, BackendTimeouts, Balance, Check, CheckKind, Cidr, FrontendTimeouts, Mode, NodeId, Plan,
-    Preempt, Redirect,
+    BackendTimeouts, Balance, Check, CheckKind, Cidr, FrontendTimeouts, LogTo, Mode, NodeId, Plan, Preempt,
+    Redirect,
 };
 
 /// The least that a platform has; tests add to it.
@@ -86,16 +86,50 @@ fn check_counts_what_is_wrong() {
     assert_eq!((good.text.as_str(), good.ok), ("good.kdl: good\n", true));
 }
 
+/// A plan with a frontend, this in its `platform`, and this in the frontend.
+fn logging(platform: &str, frontend: &str) -> String {
+    format!(
+        "platform lab {{ {platform}\n }}\nnode a {{ link \"10.0.0.1\"; }}\n\
+         frontend web {{ bind \"*:80\"; redirect scheme=https\n {frontend}\n }}\n\
+         frontend plain {{ bind \"*:81\"; redirect scheme=https; }}"
+    )
+}
+
 #[test]
 fn access_lines_go_where_the_file_says() {
     let target = |text: &str| {
-        let text = format!("platform lab {{ {text}; }}\nnode a {{ link \"10.0.0.1\"; }}");
-        parse("test.kdl", &text).unwrap_or_else(|rejected| panic!("{rejected}")).plan.access_log
+        let plan = parse("test.kdl", &logging(text, "")).unwrap_or_else(|rejected| panic!("{rejected}")).plan;
+        assert_eq!(plan.frontends[0].log.is_some(), !plan.logs.is_empty());
+        assert!(plan.logs.len() <= 1, "both frontends share it");
+        plan.logs.first().map(|log| log.to.clone())
     };
-    assert_eq!(plan("").access_log, AccessLog::Stdout);
-    assert_eq!(target("access-log off"), AccessLog::Off);
-    assert_eq!(target("access-log stdout"), AccessLog::Stdout);
-    assert_eq!(target("access-log \"/var/log/relais.log\""), AccessLog::File("/var/log/relais.log".into()));
+    assert_eq!(target(""), Some(LogTo::Stdout));
+    assert_eq!(target("access-log off"), None);
+    assert_eq!(target("access-log stdout"), Some(LogTo::Stdout));
+    assert_eq!(target("access-log \"/var/log/relais.log\""), Some(LogTo::File("/var/log/relais.log".into())));
+    let server = "192.0.2.1:514".parse().expect("an address");
+    assert_eq!(target("access-log \"udp@192.0.2.1:514\" facility=local3"), Some(LogTo::Udp(server)));
+    assert_eq!(target("access-log \"tcp@192.0.2.1:514\""), Some(LogTo::Tcp(server)));
+    assert_eq!(target("access-log \"unix@/dev/log\" protocol=local"), Some(LogTo::Unix("/dev/log".into())));
+}
+
+#[test]
+fn a_frontend_has_an_access_log_of_its_own() {
+    let of = |platform: &str, frontend: &str| {
+        let text = logging(platform, frontend);
+        parse("test.kdl", &text).unwrap_or_else(|rejected| panic!("{rejected}")).plan
+    };
+    let plan = of("access-log \"/a\"", "access-log \"/b\" format=json");
+    assert_eq!(plan.logs.len(), 2);
+    let (web, plain) =
+        (plan.frontends[0].log.as_ref().expect("a"), plan.frontends[1].log.as_ref().expect("b"));
+    assert_eq!(plan.logs[web.target].to, LogTo::File("/b".into()));
+    assert_eq!(plan.logs[plain.target].to, LogTo::File("/a".into()));
+    assert_ne!(web.format, plain.format);
+    assert!(of("access-log \"/a\"", "access-log off").frontends[0].log.is_none());
+    assert!(of("access-log off", "access-log \"/b\"").frontends[0].log.is_some());
+    let same = of("access-log \"/a\"", "access-log platform format=json");
+    assert_eq!(same.logs.len(), 1);
 }
 
 #[test]

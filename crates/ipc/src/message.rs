@@ -62,9 +62,13 @@ pub enum Order {
         /// Worker that accepts on it, from 0.
         index: u16,
     },
-    /// The attached descriptor is the access log's file, opened for appending; it replaces the one
-    /// before. Comes before `Plan` where the plan's `access-log` is a file.
-    AccessLog,
+    /// The attached descriptor is an access log's file, opened for appending; it replaces the one of this path
+    /// at once. Comes before `Plan` for each file that the plan's `access-log`s name, and when files are to be
+    /// opened anew.
+    AccessLog {
+        /// The file, as in the plan.
+        path: String,
+    },
     /// The attached descriptor is a memory file with the text of the plan to put in force.
     Plan {
         /// Counts up with each plan of one supervisor.

@@ -65,6 +65,20 @@ pub struct ProxyStatus {
     pub frontends: Vec<FrontendStatus>,
     /// One for each backend that those can reach.
     pub backends: Vec<BackendStatus>,
+    /// One for each place that access lines go to.
+    #[serde(default)]
+    pub access_logs: Vec<AccessLogStatus>,
+}
+
+/// Where access lines go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AccessLogStatus {
+    /// As the plan has it: `stdout`, a path, `udp@ADDRESS:PORT`.
+    pub target: String,
+    /// Lines written there.
+    pub written_total: u64,
+    /// Lines that it could not take.
+    pub dropped_total: u64,
 }
 
 /// A frontend's counters.

@@ -33,9 +33,12 @@ fn main() -> std::process::ExitCode {
             let id = plan.node(&node).expect("the node");
             let hello = Order::Hello { node: node.clone(), workers, run_dir: "/tmp".into() };
             channel.send(&hello, None).await.expect("hello");
-            if let relais_config::plan::AccessLog::File(path) = &plan.access_log {
-                let file = std::fs::File::options().create(true).append(true).open(&**path).expect("the log");
-                channel.send(&Order::AccessLog, Some(file.as_fd())).await.expect("log");
+            for log in &plan.logs {
+                if let relais_config::plan::LogTo::File(path) = &log.to {
+                    let file = std::fs::File::options().create(true).append(true).open(&**path);
+                    let order = Order::AccessLog { path: path.to_string() };
+                    channel.send(&order, Some(file.expect("the log").as_fd())).await.expect("log");
+                }
             }
             for (_, front) in plan.frontends_on(id) {
                 for bind in front.binds.iter().filter(|b| !b.tls) {

@@ -1,5 +1,6 @@
 //! A client's connection: what stays of it while it idles, and waiting with a deadline.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -26,6 +27,8 @@ pub(crate) struct Client {
     pub(crate) front: Rc<Front>,
     pub(crate) io: Io,
     pub(crate) peer: SocketAddr,
+    /// When it came, or its last request was done.
+    pub(crate) since: Cell<Time>,
     slot: SlotId,
     _places: Places,
 }
@@ -43,7 +46,14 @@ impl Client {
         let slot = worker.timers.borrow_mut().insert();
         worker.connections.set(worker.connections.get() + 1);
         front.counters().connections.add(1);
-        Client { worker, front, io, peer, slot, _places: places }
+        let since = Cell::new(worker.now());
+        Client { worker, front, io, peer, since, slot, _places: places }
+    }
+
+    /// Where it connected to; a system call.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        let address = rustix::net::getsockname(&self.io).ok()?;
+        SocketAddr::try_from(address).ok()
     }
 
     /// What `poll` is ready with, or that `deadline` came first.

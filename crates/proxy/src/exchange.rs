@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use relais_base::Time;
 use relais_http::{Body, Framing, Method, Reject, Response, Why, field, response};
 
-use crate::access::{self, RequestLine};
+use crate::access;
 use crate::answer::Persistence;
 use crate::buffer::Buffer;
 use crate::client::Client;
@@ -286,6 +286,7 @@ impl Exchange<'_> {
     /// Notes that there is a response.
     fn count(&self, account: &mut Account, response: &Response) {
         account.status = response.status;
+        account.held = 1;
         self.client.front.counters().responses.count(response.status);
         self.server.counters().responses.count(response.status);
     }
@@ -309,6 +310,7 @@ impl Exchange<'_> {
         let mut head = worker.take_scratch();
         let persistence = session::persistence(keep, asked.request.minor);
         response_head(&mut head, response, received.bytes(), persistence, None);
+        note_headers(asked, account, &received.bytes()[..response.length]);
         received.consume(response.length);
 
         let mut down = Half::new(response.body, framing);
@@ -334,11 +336,7 @@ impl Exchange<'_> {
         if matches!(state, [b'S' | b's' | b'P', _]) {
             counters.response_errors.add(1);
         }
-        session::log_request(
-            self.client,
-            account,
-            RequestLine::Good(asked.request.line.of(asked.buffer.bytes())),
-        );
+        session::log_request(self.client, asked.plan, account, Some(asked.head()));
 
         if state != *b"--" && unframed {
             // Nothing but the connection's end tells this client where the body ends: let it not look like one.
@@ -429,6 +427,7 @@ impl Exchange<'_> {
         let mut head = Vec::new();
         let protocol = response.upgrade.map(|span| span.of(received.bytes()));
         response_head(&mut head, response, received.bytes(), Persistence::Keep, protocol);
+        note_headers(asked, account, &received.bytes()[..response.length]);
         received.consume(response.length);
         account.written += head.len() as u64;
 
@@ -447,11 +446,7 @@ impl Exchange<'_> {
         counters.bytes_in.add(tunnel.up.written);
         counters.bytes_out.add(response.length as u64 + tunnel.down.written);
         drop(tunnel);
-        session::log_request(
-            self.client,
-            account,
-            RequestLine::Good(asked.request.line.of(asked.buffer.bytes())),
-        );
+        session::log_request(self.client, asked.plan, account, Some(asked.head()));
         recycle(&mut self.up, worker);
         Leaves::Closed
     }
@@ -475,6 +470,14 @@ fn write_both(io: &Io, head: &mut Vec<u8>, body: &[u8]) -> io::Result<usize> {
         io.try_write(head)
     } else {
         io.try_write_both(head, body)
+    }
+}
+
+/// Keeps what the access log shows of a response's head, before that goes.
+fn note_headers(asked: &Asked<'_>, account: &mut Account, head: &[u8]) {
+    let captures = &asked.plan.plan.response_captures;
+    if !captures.is_empty() && asked.plan.log.is_some() {
+        account.noted.note(captures, head);
     }
 }
 

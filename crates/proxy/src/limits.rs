@@ -49,7 +49,17 @@ pub(crate) const LOG_BYTES: usize = 32 * 1024;
 pub(crate) const LOG_EVERY: Duration = Duration::from_millis(100);
 /// Blocks of access lines that wait for a slow sink; more are dropped and counted.
 pub(crate) const LOG_BLOCKS: usize = 64;
-/// Longest request line in an access line.
+/// Between two messages about one log that loses lines.
+pub(crate) const LOG_COMPLAINT: Duration = Duration::from_secs(10);
+/// Longest wait for a syslog server to accept a connection or a line.
+pub(crate) const LOG_PATIENCE: Duration = Duration::from_secs(3);
+/// First and longest pause before a syslog server is tried again.
+pub(crate) const LOG_RETRY_FIRST: Duration = Duration::from_millis(100);
+/// See [`LOG_RETRY_FIRST`].
+pub(crate) const LOG_RETRY_LAST: Duration = Duration::from_secs(5);
+/// Longest that an ending process waits for its access lines to be written.
+pub(crate) const LOG_END: Duration = Duration::from_secs(1);
+/// Longest request line, header or id in an access line.
 pub(crate) const LOG_LINE_BYTES: usize = 8192;
 /// Messages about refused requests, a second and worker.
 pub(crate) const COMPLAINTS_PER_SECOND: u32 = 5;

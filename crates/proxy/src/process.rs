@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use relais_config::plan::{AccessLog, Plan};
+use relais_config::plan::Plan;
 use relais_ipc::channel::{Channel, fd_to_text};
 use relais_ipc::{Order, Report, status};
 use tokio::net::UnixListener;
@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::access::{Running, Sink};
+use crate::access::Sinks;
 use crate::checks::{Change, Checks};
 use crate::counters::Registry;
 use crate::limits;
@@ -61,10 +61,9 @@ struct Process {
     drain: Duration,
     view: Rc<View>,
     checks: Checks,
-    log: Option<Running>,
+    logs: Sinks,
     /// Workers that end without being told tell it here.
     ended: (UnboundedSender<usize>, UnboundedReceiver<usize>),
-    log_file: Option<File>,
     /// When a drain ends at the latest.
     deadline: Option<Instant>,
     orphan: bool,
@@ -91,9 +90,8 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         drain: DRAIN_WITHOUT_PLAN,
         view: Rc::default(),
         checks: Checks::new(changes),
-        log: None,
+        logs: Sinks::default(),
         ended: unbounded_channel(),
-        log_file: None,
         deadline: None,
         orphan: false,
         short: None,
@@ -149,7 +147,7 @@ impl Process {
                 self.start_workers(workers.clamp(1, 256))?;
             }
             Order::Status => self.serve_status(fd.ok_or_else(missing)?)?,
-            Order::AccessLog => self.log_file = Some(fd.ok_or_else(missing)?.into()),
+            Order::AccessLog { path } => self.logs.opened(path, File::from(fd.ok_or_else(missing)?)),
             Order::Server { backend, server, up } => {
                 self.registry.remembered.insert((backend, server), up);
             }
@@ -188,21 +186,18 @@ impl Process {
     fn start_workers(&mut self, count: u16) -> io::Result<()> {
         self.registry = Registry::new(usize::from(count));
         self.view.workers.set(count);
-        let log = Sink::start()?;
         for index in 0..usize::from(count) {
             let (commands, inbox) = unbounded_channel();
-            let (sink, sender) = (log.sink.clone(), log.sender.clone());
             let gate = self.registry.gate.clone();
             let last_words = LastWords(index, self.ended.0.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let _last_words = last_words;
-                if let Err(error) = worker::run(index, gate, sink, sender, inbox) {
+                if let Err(error) = worker::run(index, gate, inbox) {
                     tracing::error!("worker {index} cannot run: {error}");
                 }
             })?;
             self.workers.push((commands, thread));
         }
-        self.log = Some(log);
         Ok(())
     }
 
@@ -224,11 +219,6 @@ impl Process {
         let plan = relais_config::parse(file, &text).map_err(|rejected| rejected.to_string())?.plan;
         let setup = self.set_up(&plan)?;
         let mut listeners = self.new_listeners(&setup)?;
-        if let AccessLog::File(path) = &plan.access_log
-            && self.log_file.is_none()
-        {
-            return Err(format!("no descriptor came for the access log {path}"));
-        }
 
         for (plan, shared) in &setup.fronts {
             shared.gate.set_limit(plan.max_connections);
@@ -248,7 +238,6 @@ impl Process {
             crate::counters::lock(&shared.servers).clone_from(servers);
             shared.dispatch();
         }
-        self.redirect_log(&plan.access_log);
         self.drain = plan.drain;
         let setup = Arc::new(setup);
         let mut taken = Vec::new();
@@ -264,6 +253,7 @@ impl Process {
                 _ => return Err(format!("worker {index} did not take the plan; restart the proxy")),
             }
         }
+        self.logs.retain(&plan.logs);
         self.listening = setup.listens.keys().copied().collect();
         let backs = setup.backs.iter().map(|(plan, shared, servers)| (plan, shared, servers.as_slice()));
         self.checks.set(backs);
@@ -297,7 +287,7 @@ impl Process {
     /// This node's part of a plan.
     fn set_up(&mut self, plan: &Plan) -> Result<Setup, String> {
         let node = plan.node(&self.node).ok_or_else(|| format!("the plan has no node {}", self.node))?;
-        let mut setup = Setup::default();
+        let mut setup = Setup { logs: self.logs.set(&plan.logs)?, ..Setup::default() };
         for (_, front) in plan.frontends_on(node) {
             for bind in plan.binds_on(node, front) {
                 setup.listens.insert(bind.address, setup.fronts.len());
@@ -334,15 +324,6 @@ impl Process {
             }
         }
         Ok(by_worker)
-    }
-
-    fn redirect_log(&mut self, target: &AccessLog) {
-        let Some(log) = &self.log else { return };
-        log.sink.redirect(match target {
-            AccessLog::Off => None,
-            AccessLog::Stdout => std::io::stdout().as_fd().try_clone_to_owned().ok().map(File::from),
-            AccessLog::File(_) => self.log_file.as_ref().and_then(|file| file.try_clone().ok()),
-        });
     }
 
     /// A server changed: those who wait for it, or for a place, must hear.
@@ -395,13 +376,7 @@ impl Process {
             drop(commands);
             let _ = thread.join();
         }
-        if let Some(Running { sender, thread, .. }) = self.log.take() {
-            drop(sender);
-            // A stuck sink must not keep the process from ending.
-            let until = std::time::Instant::now() + Duration::from_secs(1);
-            while !thread.is_finished() && std::time::Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
+        // A stuck sink must not keep the process from ending.
+        self.logs.end(limits::LOG_END);
     }
 }

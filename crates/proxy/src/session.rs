@@ -9,7 +9,7 @@ use relais_base::Time;
 use relais_http::request::Edit;
 use relais_http::{Body, Chunked, Framing, Method, Reject, Request, Why, field};
 
-use crate::access::{Entry, Kind, RequestLine, Sessions, Times};
+use crate::access::{Entry, Kind, Noted, Sessions, Times};
 use crate::answer::{self, Persistence};
 use crate::buffer::Buffer;
 use crate::client::{Client, Late, Then};
@@ -31,13 +31,17 @@ pub(crate) struct Account {
     pub(crate) retries: u32,
     pub(crate) redispatched: bool,
     pub(crate) queued: u32,
+    /// 1 while a server's place is held: log lines count the others, as HAProxy does.
+    pub(crate) held: u32,
+    /// Response headers that the log shows.
+    pub(crate) noted: Noted,
 }
 
 impl Account {
-    fn new(began: Time) -> Account {
+    fn new(began: Time, idle: i64) -> Account {
         Account {
             began,
-            times: Times { request: -1, queue: -1, connect: -1, response: -1, total: 0 },
+            times: Times { idle, request: -1, queue: -1, connect: -1, response: -1, total: 0 },
             status: 0,
             written: 0,
             read: 0,
@@ -47,6 +51,8 @@ impl Account {
             retries: 0,
             redispatched: false,
             queued: 0,
+            held: 0,
+            noted: Noted::default(),
         }
     }
 }
@@ -64,6 +70,13 @@ pub(crate) struct Asked<'a> {
     pub(crate) rest: Rest,
     /// Bytes of its body: as its length says, or as its chunks that are here announce.
     pub(crate) body_bytes: u64,
+}
+
+impl Asked<'_> {
+    /// The head as received, from the request line on.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.buffer.bytes()[usize::from(self.request.line.start)..self.request.length]
+    }
 }
 
 /// What of a request's body is not in memory.
@@ -112,7 +125,8 @@ pub(crate) async fn serve(client: &Client) -> Then {
 /// One request and its answer.
 async fn one(client: &Client, buffer: &mut Buffer) -> Leaves {
     let plan = client.front.plan();
-    let mut account = Account::new(client.worker.now());
+    let began = client.worker.now();
+    let mut account = Account::new(began, began.since(client.since.get()).as_millis() as i64);
     let request = match read_head(client, &plan, buffer, account.began).await {
         Ok(request) => request,
         Err(NoHead::Closed) => return Leaves::Closed,
@@ -126,7 +140,8 @@ async fn one(client: &Client, buffer: &mut Buffer) -> Leaves {
     let mut asked = match look_at_body(client, &plan, &request, buffer) {
         Ok(asked) => asked,
         Err(reject) => {
-            return refuse(client, &mut account, reject, Some(request.line.of(buffer.bytes()))).await;
+            let head = &buffer.bytes()[usize::from(request.line.start)..request.length];
+            return refuse(client, &mut account, reject, Some(head)).await;
         }
     };
     let leaves = match local_answer(&asked) {
@@ -137,7 +152,7 @@ async fn one(client: &Client, buffer: &mut Buffer) -> Leaves {
             let sent = send(client, &plan, &answer, &mut account).await;
             let all = asked.request.length + asked.inline;
             account.read = all as u64;
-            log_request(client, &mut account, RequestLine::Good(request.line.of(asked.buffer.bytes())));
+            log_request(client, &plan, &mut account, Some(asked.head()));
             match sent {
                 Err(_) => Leaves::Closed,
                 Ok(()) if !keep => Leaves::Linger,
@@ -225,14 +240,14 @@ async fn refuse_head(client: &Client, account: &mut Account, failure: NoHead) ->
             account.status = 408;
             account.state = *b"cR";
             let _ = send(client, &plan, &answer::error(408, Persistence::Close, false), account).await;
-            log_request(client, account, RequestLine::Bad);
+            log_request(client, &plan, account, None);
             return Leaves::Linger;
         }
         NoHead::Closed | NoHead::Nothing | NoHead::Gone => {
             client.front.counters().errors.add(1);
             account.state = *b"CR";
             account.status = 400;
-            log_request(client, account, RequestLine::Bad);
+            log_request(client, &client.front.plan(), account, None);
             return Leaves::Closed;
         }
     };
@@ -240,7 +255,7 @@ async fn refuse_head(client: &Client, account: &mut Account, failure: NoHead) ->
 }
 
 /// Answers what breaks the rules, and says why in the log.
-async fn refuse(client: &Client, account: &mut Account, reject: Reject, line: Option<&[u8]>) -> Leaves {
+async fn refuse(client: &Client, account: &mut Account, reject: Reject, head: Option<&[u8]>) -> Leaves {
     let plan = client.front.plan();
     client.front.counters().errors.add(1);
     if client.worker.may_complain() {
@@ -249,7 +264,7 @@ async fn refuse(client: &Client, account: &mut Account, reject: Reject, line: Op
     account.status = reject.why.status();
     account.state = if reject.why == Why::Truncated { *b"CR" } else { *b"PR" };
     let _ = send(client, &plan, &answer::error(account.status, Persistence::Close, false), account).await;
-    log_request(client, account, line.map_or(RequestLine::Bad, RequestLine::Good));
+    log_request(client, &plan, account, head);
     Leaves::Linger
 }
 
@@ -367,36 +382,49 @@ pub(crate) async fn write_all(client: &Client, plan: &FrontPlan, bytes: &[u8]) -
     Ok(bytes.len() as u64)
 }
 
-/// Writes the access line of a request.
-pub(crate) fn log_request(client: &Client, account: &mut Account, line: RequestLine<'_>) {
+/// Writes the access line of a request; `head` is what was received of it, from the request line on.
+pub(crate) fn log_request(client: &Client, plan: &FrontPlan, account: &mut Account, head: Option<&[u8]>) {
     let worker = &client.worker;
-    if !worker.log.borrow().is_on() {
-        return;
-    }
+    client.since.set(worker.now());
+    let Some(log) = &plan.log else { return };
     account.times.total = worker.now().since(account.began).as_millis() as i64;
     let front: &str = &client.front.shared.name;
     let sessions = Sessions {
         process: worker.open_everywhere(),
         frontend: client.front.shared.open(),
-        backend: account.backend.as_ref().map_or(0, |b| b.active()),
-        server: account.server.as_ref().map_or(0, |s| s.shared.active.load(Relaxed)),
+        backend: account.backend.as_ref().map_or(0, |b| b.active()).saturating_sub(account.held),
+        server: account
+            .server
+            .as_ref()
+            .map_or(0, |s| s.shared.active.load(Relaxed))
+            .saturating_sub(account.held),
     };
-    worker.log.borrow_mut().write(&Entry {
+    let line = head.map(|head| head.split(|&b| b == b'\r').next().unwrap_or(head));
+    let entry = Entry {
         client: client.peer,
+        local: if log.wants_local { client.local() } else { None },
+        tls: false,
         date_ms: worker.date_ms(account.began),
         frontend: front,
         backend: account.backend.as_ref().map_or(front, |b| &b.shared.name),
-        server: account.server.as_ref().map(|s| &*s.shared.name),
+        server: account.server.as_ref().map(|s| (&*s.shared.name, s.plan.address)),
         times: account.times,
-        bytes: account.written,
+        bytes_in: account.read,
+        bytes_out: account.written,
         state: account.state,
         sessions,
         retries: account.retries,
         redispatched: account.redispatched,
         server_queue: 0,
         backend_queue: account.queued,
-        kind: Kind::Http { status: account.status, line },
-    });
+        request_captures: &plan.plan.request_captures,
+        response_captures: &plan.plan.response_captures,
+        noted: &account.noted,
+        request_id: b"",
+        traceparent: b"",
+        kind: Kind::Http { status: account.status, line, head: head.unwrap_or_default() },
+    };
+    log.write(&entry, &mut worker.dates.borrow_mut());
 }
 
 /// Ends a connection so that a client still sending gets what was answered; see [`limits::LINGER`].

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use relais_config::plan::{self, Mode};
-use relais_ipc::status::{BackendStatus, FrontendStatus, ProxyStatus, ServerStatus};
+use relais_ipc::status::{AccessLogStatus, BackendStatus, FrontendStatus, ProxyStatus, ServerStatus};
 
 use crate::counters::{
     BackShared, Classes, Counter, FrontCounters, FrontShared, ServerCounters, ServerShared, lock,
@@ -29,6 +29,11 @@ pub(crate) fn document(setup: Option<&Setup>, generation: u64, draining: bool, w
             setup.fronts.iter().any(|(f, _)| f.default_backend.is_some_and(|id| usize::from(id.0) == i))
         };
         let backs = setup.backs.iter().enumerate().filter(|(i, _)| reached(*i));
+        let log = |sink: &Arc<crate::access::Sink>| {
+            let (target, written_total, dropped_total) = sink.counts();
+            AccessLogStatus { target, written_total, dropped_total }
+        };
+        status.access_logs = setup.logs.iter().map(log).collect();
         status.backends = backs.map(|(_, (plan, shared, servers))| backend(plan, shared, servers)).collect();
     }
     status

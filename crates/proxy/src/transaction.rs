@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use relais_http::{Method, Reject};
 
-use crate::access::RequestLine;
 use crate::answer::{self, Persistence};
 use crate::client::Client;
 use crate::exchange::{self, Failure};
@@ -270,7 +269,7 @@ async fn give_up(asked: &mut Asked<'_>, account: &mut Account, verdict: Verdict)
     let persistence = session::persistence(keep, asked.request.minor);
     let answer = answer::error(verdict.status, persistence, asked.request.method == Method::Head);
     let sent = session::send(client, asked.plan, &answer, account).await;
-    session::log_request(client, account, RequestLine::Good(asked.request.line.of(asked.buffer.bytes())));
+    session::log_request(client, asked.plan, account, Some(asked.head()));
     match sent {
         Err(_) => Leaves::Closed,
         Ok(()) if persistence == Persistence::Close => Leaves::Linger,

@@ -10,7 +10,7 @@ use relais_base::Time;
 use relais_config::plan;
 use relais_http::{Body, Framing};
 
-use crate::access::{Entry, Kind, Sessions, Times};
+use crate::access::{Entry, Kind, Noted, Sessions, Times};
 use crate::client::Client;
 use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
@@ -207,30 +207,48 @@ fn finish(client: &Client, backend: &Backend, lease: Option<&Lease>, account: &A
         }
         None => backend.shared.unserved[worker.index].add(1),
     }
-    if !worker.log.borrow().is_on() {
-        return;
-    }
+    let plan = client.front.plan();
+    let Some(log) = &plan.log else { return };
     let sessions = Sessions {
         process: worker.open_everywhere(),
         frontend: client.front.shared.open(),
-        backend: backend.active(),
-        server: lease.map_or(0, |l| l.server().shared.active.load(std::sync::atomic::Ordering::Relaxed)),
+        // Without this one, as HAProxy counts.
+        backend: backend.active().saturating_sub(lease.is_some().into()),
+        server: lease
+            .map_or(0, |l| l.server().shared.active.load(std::sync::atomic::Ordering::Relaxed))
+            .saturating_sub(1),
     };
     let total = worker.now().since(account.began).as_millis() as i64;
-    worker.log.borrow_mut().write(&Entry {
+    let entry = Entry {
         client: client.peer,
+        local: if log.wants_local { client.local() } else { None },
+        tls: false,
         date_ms: worker.date_ms(account.began),
         frontend: &client.front.shared.name,
         backend: &backend.shared.name,
-        server: lease.map(|l| &*l.server().shared.name),
-        times: Times { request: 0, queue: account.queue, connect: account.connect, response: 0, total },
-        bytes: down,
+        server: lease.map(|l| (&*l.server().shared.name, l.server().plan.address)),
+        times: Times {
+            idle: 0,
+            request: 0,
+            queue: account.queue,
+            connect: account.connect,
+            response: 0,
+            total,
+        },
+        bytes_in: up,
+        bytes_out: down,
         state: account.state,
         sessions,
         retries: account.retries,
         redispatched: account.redispatched,
         server_queue: 0,
         backend_queue: account.queued,
+        request_captures: &[],
+        response_captures: &[],
+        noted: &Noted::default(),
+        request_id: b"",
+        traceparent: b"",
         kind: Kind::Tcp,
-    });
+    };
+    log.write(&entry, &mut worker.dates.borrow_mut());
 }

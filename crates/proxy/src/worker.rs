@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::SyncSender;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
-use crate::access::{Log, Sink};
+use crate::access::{Dates, Log, Out, Sink};
 use crate::buffer::Buffer;
 use crate::client::{self, Client, Places};
 use crate::counters::{BackShared, FrontCounters, FrontShared, Gate, Pass, ServerShared};
@@ -43,6 +42,8 @@ pub(crate) struct Setup {
     pub(crate) listens: HashMap<SocketAddr, usize>,
     /// Of those, which have a limit of their own.
     pub(crate) doors: HashMap<SocketAddr, Arc<Gate>>,
+    /// Where access lines go, in the order of the plan.
+    pub(crate) logs: Vec<Arc<Sink>>,
 }
 
 /// From the process to a worker.
@@ -72,6 +73,8 @@ pub(crate) struct FrontPlan {
     pub(crate) backend: Option<Rc<Backend>>,
     /// The plan in force does not have it any more: its connections end with their next answer.
     pub(crate) removed: bool,
+    /// `None`: its requests are not logged.
+    pub(crate) log: Option<Rc<Log>>,
 }
 
 impl Front {
@@ -99,7 +102,10 @@ pub(crate) struct Worker {
     buffers: RefCell<Vec<Buffer>>,
     pipes: RefCell<Vec<Pipe>>,
     scratch: RefCell<Vec<Vec<u8>>>,
-    pub(crate) log: RefCell<Log>,
+    /// Ends of the logs of the plan in force, and who hears of their first lines.
+    outs: RefCell<Vec<Rc<Out>>>,
+    log_begun: Rc<tokio::sync::Notify>,
+    pub(crate) dates: RefCell<Dates>,
     pub(crate) draining: Cell<bool>,
     pub(crate) connections: Cell<u32>,
     complaints: Cell<(u64, u32)>,
@@ -122,13 +128,7 @@ struct Listener {
 ///
 /// # Errors
 /// If the runtime cannot be made.
-pub(crate) fn run(
-    index: usize,
-    gate: Arc<Gate>,
-    sink: Arc<Sink>,
-    sender: SyncSender<Vec<u8>>,
-    commands: UnboundedReceiver<Command>,
-) -> io::Result<()> {
+pub(crate) fn run(index: usize, gate: Arc<Gate>, commands: UnboundedReceiver<Command>) -> io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let worker = Rc::new(Worker {
@@ -141,7 +141,9 @@ pub(crate) fn run(
         buffers: RefCell::default(),
         pipes: RefCell::default(),
         scratch: RefCell::default(),
-        log: RefCell::new(Log::new(sink, sender)),
+        outs: RefCell::default(),
+        log_begun: Rc::default(),
+        dates: RefCell::new(Dates::new()),
         draining: Cell::new(false),
         connections: Cell::new(0),
         complaints: Cell::default(),
@@ -151,7 +153,7 @@ pub(crate) fn run(
     });
     runtime.block_on(worker.clone().obey(commands));
     drop(runtime);
-    worker.log.borrow_mut().flush();
+    worker.flush_logs();
     Ok(())
 }
 
@@ -265,7 +267,7 @@ impl Worker {
                     }
                 }
                 Command::Stop(done) => {
-                    self.log.borrow_mut().flush();
+                    self.flush_logs();
                     let _ = done.send(self.connections.get());
                     return;
                 }
@@ -276,17 +278,33 @@ impl Worker {
     /// Puts a plan in force. Connections and what they are doing are left alone.
     fn set_up(self: &Rc<Self>, setup: &Setup, new: Vec<(SocketAddr, OwnedFd)>) {
         let backends = self.set_up_backends(setup);
+        let outs: Vec<Option<Rc<Out>>> = setup
+            .logs
+            .iter()
+            .map(|sink| Some(Rc::new(Out::new(sink.clone(), sink.sender()?, self.log_begun.clone()))))
+            .collect();
+        self.flush_logs(); // lines stay in order, where an end of the same log is replaced
+        *self.outs.borrow_mut() = outs.iter().flatten().cloned().collect();
         let mut fronts = self.fronts.borrow_mut();
         for front in fronts.values() {
             if !setup.fronts.iter().any(|(plan, _)| plan.name == front.shared.name) {
                 let old = front.plan();
-                let plan = FrontPlan { plan: old.plan.clone(), backend: old.backend.clone(), removed: true };
+                let plan = FrontPlan {
+                    plan: old.plan.clone(),
+                    backend: old.backend.clone(),
+                    removed: true,
+                    log: old.log.clone(),
+                };
                 *front.plan.borrow_mut() = Rc::new(plan);
             }
         }
         for (plan, shared) in &setup.fronts {
             let backend = plan.default_backend.map(|id| backends[usize::from(id.0)].clone());
-            let plan = Rc::new(FrontPlan { plan: plan.clone(), backend, removed: false });
+            let log = plan.log.as_ref().and_then(|log| {
+                let out = outs.get(log.target)?.clone()?;
+                Some(Rc::new(Log::new(out, log.format.clone())))
+            });
+            let plan = Rc::new(FrontPlan { plan: plan.clone(), backend, removed: false, log });
             match fronts.get(&shared.name) {
                 Some(front) => *front.plan.borrow_mut() = plan,
                 None => {
@@ -377,11 +395,14 @@ impl Worker {
 
     async fn flush_log(self: Rc<Self>) {
         loop {
-            let begun = self.log.borrow().begun();
-            begun.notified().await;
+            self.log_begun.notified().await;
             tokio::time::sleep(limits::LOG_EVERY).await;
-            self.log.borrow_mut().flush();
+            self.flush_logs();
         }
+    }
+
+    fn flush_logs(&self) {
+        self.outs.borrow().iter().for_each(|out| out.flush());
     }
 
     async fn sweep(self: Rc<Self>) {

@@ -274,7 +274,7 @@ fn an_access_line_has_the_fields_of_httplog() {
     let times: Vec<i64> = fields[2].split('/').map(|t| t.parse().unwrap()).collect();
     assert!(times.len() == 5 && times.iter().all(|t| (0..1000).contains(t)), "{line}");
     assert_eq!(fields[3..6], ["200", &bytes.to_string(), "-"]);
-    assert_eq!(fields[6..10], ["-", "----", "1/1/1/1/0", "0/0"]);
+    assert_eq!(fields[6..10], ["-", "----", "1/1/0/0/0", "0/0"]);
     assert_eq!(fields[10], "\"GET /a#22b?c HTTP/1.1\"");
 }
 
@@ -334,7 +334,8 @@ fn a_log_whose_reader_is_stuck_holds_no_request() {
     let door = Door::new(1);
     let mut proxy = Proxy::bare(1);
     let (read, write) = rustix::pipe::pipe().unwrap();
-    proxy.order(&Order::AccessLog, Some(write));
+    let path = proxy.log.display().to_string();
+    proxy.order(&Order::AccessLog { path }, Some(write));
     let text = plan(&door, "", "", &[origin.address]);
     assert_eq!(proxy.plan(&text, &[&door]), Report::Ready { generation: 1 });
     let served = Mutex::new(0);

@@ -30,7 +30,7 @@ fn bytes_pass_both_ways_and_halves_close_apart() {
     let fields: Vec<&str> = line.split(' ').collect();
     assert_eq!(fields[2..4], ["web", "app/s1"], "{line}");
     assert_eq!(fields[4].split('/').count(), 3, "{line}");
-    assert_eq!(fields[5..], ["19", "--", "1/1/1/1/0", "0/0"], "{line}");
+    assert_eq!(fields[5..], ["19", "--", "1/1/0/0/0", "0/0"], "{line}");
     let status = proxy.status();
     assert_eq!((status.frontends[0].bytes_in_total, status.frontends[0].bytes_out_total), (8, 19));
     assert_eq!(status.frontends[0].mode, "tcp");

@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("relais-http", &["relais-base"]),
     ("relais-balance", &["relais-base"]),
     ("relais-vrrp", &["relais-base"]),
-    ("relais-config", &["relais-base"]),
+    ("relais-config", &["relais-base", "relais-http"]),
     ("relais-ipc", &["relais-base"]),
     ("relais-proxy", &["relais-base", "relais-http", "relais-balance", "relais-config", "relais-ipc"]),
     ("relais-vip", &["relais-base", "relais-vrrp", "relais-config", "relais-ipc"]),

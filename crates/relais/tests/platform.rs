@@ -190,3 +190,41 @@ fn a_node_that_the_file_does_not_have_is_named_with_those_it_has() {
     let (ok, text) = node.command(&["run", file.to_str().unwrap(), "--node", "there"]);
     assert!(!ok && text.contains("has no node there: --node must be one of here"), "{text}");
 }
+
+#[test]
+fn a_signal_opens_the_access_log_anew_and_a_reload_does() {
+    let origin = Origin::start("hello");
+    let node = Node::start(&[&origin]);
+    let log = node.dir.join("access.log");
+    let with_log = plan(node.web, node.admin, &[&origin], "")
+        .replace("access-log off", &format!("access-log \"{}\"", log.display()));
+    std::fs::write(node.dir.join("plan.kdl"), with_log).unwrap();
+    let supervisor = node.process.id();
+    node.signal(supervisor, rustix::process::Signal::HUP);
+    await_some("the plan with a log", || (node.status().generation == 2).then_some(()));
+    let lines = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
+    let ask_and_find = |path: &std::path::Path, n: usize| {
+        assert_eq!(get(node.web, "/").unwrap().0, 200);
+        await_some("the access line", || (lines(path) == n).then_some(()));
+    };
+    ask_and_find(&log, 1);
+    for (round, signal) in
+        [rustix::process::Signal::USR1, rustix::process::Signal::HUP].into_iter().enumerate()
+    {
+        let old = node.dir.join(format!("access.log.{round}"));
+        std::fs::rename(&log, &old).unwrap();
+        node.signal(supervisor, signal);
+        await_some("the new file", || log.exists().then_some(()));
+        if signal == rustix::process::Signal::HUP {
+            await_some("the reloaded plan", || (node.status().generation == 3).then_some(()));
+        } else {
+            node.await_log("access logs are opened anew");
+            // It is in the proxy once that has answered something that was sent after it.
+            await_some("the proxy's answer", || node.proxy());
+        }
+        let before = lines(&old);
+        assert_eq!(get(node.web, "/").unwrap().0, 200);
+        await_some("the access line, in either file", || (lines(&log) + lines(&old) > before).then_some(()));
+        ask_and_find(&log, lines(&log) + 1);
+    }
+}

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::{Context, each};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
-use crate::plan::{Backend, Bind, Frontend, FrontendTimeouts, MinRate, Mode, Node, NodeId, Redirect, Vip};
+use crate::plan::{
+    Backend, Bind, Capture, Frontend, FrontendTimeouts, MinRate, Mode, Node, NodeId, Redirect, Vip,
+};
 
 pub(super) fn frontends(
     cx: &mut Context,
@@ -52,6 +54,9 @@ fn frontend(
         max_connections: item.setting("max-connections").get("number")?,
         max_body: max_body(item),
         min_rate: min_rate(item)?,
+        log: None, // `logs` gives it one
+        request_captures: captures(cx, item, "request-header"),
+        response_captures: captures(cx, item, "response-header"),
         forwarded_for: item.find("forwarded-for").map(|f| f.get("except").unwrap_or_default()),
         timeout: FrontendTimeouts {
             request: timeout.get("request")?,
@@ -78,6 +83,29 @@ pub(super) fn mode(item: &Item) -> Option<Mode> {
         "tcp" => Some(Mode::Tcp),
         _ => Some(Mode::Http),
     }
+}
+
+/// Most headers of one kind that a frontend captures.
+const MOST_CAPTURES: usize = 16;
+
+fn captures(cx: &mut Context, item: &Item, form: &str) -> Vec<Capture> {
+    let forms: Vec<&Item> = item.each("capture").filter(|c| c.row.form == Some(form)).collect();
+    if let Some(one_too_many) = forms.get(MOST_CAPTURES) {
+        cx.error(
+            Diagnostic::error(
+                one_too_many.span.clone(),
+                format!("more than {MOST_CAPTURES} times `capture {form}` in one frontend"),
+            )
+            .help("keep those that somebody reads"),
+        );
+    }
+    forms
+        .iter()
+        .filter_map(|c| {
+            let name = c.get::<Arc<str>>("name")?.to_ascii_lowercase();
+            Some(Capture { name: name.into(), length: c.get("len")? })
+        })
+        .collect()
 }
 
 fn bind(item: &Item) -> Option<Bind> {
@@ -164,8 +192,10 @@ fn check_leads_somewhere(cx: &mut Context, item: &Item) {
 /// What needs HTTP to be understood.
 fn check_tcp(cx: &mut Context, item: &Item) {
     for child in &item.children {
-        if matches!(child.row.name, "redirect" | "forwarded-for" | "cache" | "rule" | "max-body" | "min-rate")
-        {
+        if matches!(
+            child.row.name,
+            "redirect" | "forwarded-for" | "cache" | "rule" | "capture" | "max-body" | "min-rate"
+        ) {
             cx.error(
                 Diagnostic::error(
                     child.span.clone(),

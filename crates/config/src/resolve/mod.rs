@@ -8,6 +8,7 @@
 mod back;
 mod front;
 mod listeners;
+mod logs;
 mod names;
 mod pending;
 mod tiers;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::item::{FromValue, Item};
-use crate::plan::{AccessLog, Node, NodeId, Plan};
+use crate::plan::{Node, NodeId, Plan};
 use crate::table::{Kind, Type};
 
 pub(crate) use names::Names;
@@ -135,22 +136,19 @@ fn plan(cx: &mut Context, items: &[Item]) -> Option<Plan> {
     secrets(cx, platform);
     listeners::check(cx, items, platform, &nodes, &frontends, &tomcats);
     let admin = platform.setting("admin").get("address")?;
-    let access_log = match platform.setting("access-log").get::<Arc<str>>("target")?.as_ref() {
-        "off" => AccessLog::Off,
-        "stdout" => AccessLog::Stdout,
-        path => AccessLog::File(path.into()),
-    };
+    let mut frontends = all(frontends)?;
+    let logs = logs::logs(cx, items, platform, &mut frontends)?;
     Some(Plan {
         platform: platform.name(),
         admin,
-        access_log,
+        logs,
         user: platform.setting("user").get("name")?,
         drain: platform.setting("drain").get::<Duration>("time")?,
         max_connections: platform.find("max-connections").and_then(|m| m.get("number")),
         hard_stop_after: platform.setting("hard-stop-after").get::<Duration>("time")?,
         nodes: all(nodes)?,
         vips: all(vips)?,
-        frontends: all(frontends)?,
+        frontends,
         backends: all(backends)?,
         tomcats: all(tomcats)?,
         pending: pending::pending(items),

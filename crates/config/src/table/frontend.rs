@@ -1,8 +1,10 @@
 //! `frontend` with what stands in it, and `cache`.
 
 use super::Type::{
-    Duration, File, Host, Integer, Listen, Name, Networks, PathPattern, Reference, Size, Word,
+    Duration, File, HeaderName, Host, Integer, Listen, LogTarget, Name, Networks, PathPattern, Reference,
+    Size, Word,
 };
+use super::platform::{LOG_PROPERTIES, LOG_TARGET};
 use super::{
     DAY, Directive, Effect, Field, Kind, MIB, Section, TIB, Times, default, many, optional, required,
 };
@@ -158,6 +160,46 @@ pub(super) const ROWS: &[Directive] = &[
             "a_reader_that_trickles_is_cut_though_it_never_pauses",
             "a_client_that_keeps_the_minimum_rate_is_never_cut",
         ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "access-log",
+        inside: &[Section::Frontend],
+        arguments: &[required("target", LogTarget, LOG_TARGET)],
+        properties: &LOG_PROPERTIES,
+        doc: "This frontend's access lines, instead of the platform's `access-log`. The target `platform` is where the \
+              platform's go: for a format of its own.",
+        example: "access-log platform format=\"%ci [%tr] %ft %ST %Ta %{+Q}r\"",
+        effect: Effect::Tests(&[
+            "a_frontend_has_an_access_log_of_its_own",
+            "a_frontend_logs_elsewhere_or_not_at_all",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "capture",
+        form: Some("request-header"),
+        inside: &[Section::Frontend],
+        arguments: &[required("name", HeaderName, "the header; its last occurrence counts")],
+        properties: &[default("len", Integer(1, 4096), "128", "bytes of its value that are kept")],
+        times: Times::Many,
+        doc: "Shows a header of the request in the access log: `%hr`, between braces, in the order of the file. At most 16. HTTP \
+              only.",
+        example: "capture request-header User-Agent len=64",
+        effect: Effect::Tests(&["captured_headers_stand_in_braces_as_haproxy_s_do"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "capture",
+        form: Some("response-header"),
+        inside: &[Section::Frontend],
+        arguments: &[required("name", HeaderName, "the header; its last occurrence counts")],
+        properties: &[default("len", Integer(1, 4096), "128", "bytes of its value that are kept")],
+        times: Times::Many,
+        doc: "Shows a header of the server's response in the access log: `%hs`, between braces, in the order of the file. At \
+              most 16. HTTP only.",
+        example: "capture response-header Content-Type len=32",
+        effect: Effect::Tests(&["captured_headers_stand_in_braces_as_haproxy_s_do"]),
         ..Directive::EMPTY
     },
     Directive {

@@ -212,8 +212,12 @@ pub enum Type {
     Path,
     /// An absolute path of a file that has to exist where it is used.
     File,
-    /// Where to write: `off`, `stdout` or an absolute path.
+    /// Where to write: `off`, `stdout`, an absolute path, or a syslog server.
     LogTarget,
+    /// The name of a format of access lines, or a text with HAProxy's `%` names.
+    LogFormat,
+    /// The name of a header field (RFC 9110 §5.1).
+    HeaderName,
     /// The path of a URL: begins with `/`.
     UrlPath,
     /// An `http://` or `https://` URL.
@@ -388,4 +392,9 @@ pub fn inside(section: Section) -> impl Iterator<Item = &'static Directive> {
 /// The rows for `name` in `section`: none, one, or one a form.
 pub fn rows(section: Section, name: &str) -> Vec<&'static Directive> {
     inside(section).filter(|d| d.name == name).collect()
+}
+
+/// The number of a syslog facility (RFC 5424 §6.2.1).
+pub(crate) fn facility(name: &str) -> Option<usize> {
+    platform::FACILITIES.iter().position(|known| *known == name)
 }

@@ -1,7 +1,40 @@
 //! `platform` and `node`: what the whole is called, and its machines.
 
-use super::Type::{Duration, Integer, Ip, Listen, LogTarget, Name, Text};
-use super::{DAY, Directive, Effect, Kind, Section, Times, Type, default, optional, required};
+use super::Type::{Duration, Integer, Ip, Listen, LogFormat, LogTarget, Name, Text, Word};
+use super::{DAY, Directive, Effect, Field, Kind, Section, Times, Type, default, optional, required};
+
+pub(super) const LOG_TARGET: &str = "`off`, `stdout`, a file that is appended to, or a syslog server: `udp@`, `tcp@`, `unix@`; in a frontend also `platform`";
+
+pub(super) const FACILITIES: &[&str] = &[
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
+    "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
+    "local7",
+];
+
+/// What `access-log` takes beside its target, in every section.
+pub(super) const LOG_PROPERTIES: [Field; 6] = [
+    optional(
+        "format",
+        LogFormat,
+        "`httplog` for `mode http`, `tcplog` for `mode tcp`",
+        "`httplog`, `tcplog`, `json`, `clf`, `combined`, or a text with `%` names",
+    ),
+    default("facility", Word(FACILITIES), "local0", "syslog facility; the severity is `info`"),
+    default(
+        "protocol",
+        Word(&["rfc5424", "rfc3164", "local"]),
+        "rfc5424",
+        "syslog header; `local` is RFC 3164 without host name, which the journal and older daemons read on `/dev/log`",
+    ),
+    default("tag", Text, "relais", "syslog APP-NAME, at most 48 characters without blanks"),
+    optional("hostname", Text, "the machine's own", "syslog HOSTNAME"),
+    default(
+        "length",
+        Integer(80, 65_000),
+        "8192",
+        "longest syslog message in bytes; what is more is cut off",
+    ),
+];
 
 pub(super) const ROWS: &[Directive] = &[
     Directive {
@@ -57,18 +90,21 @@ pub(super) const ROWS: &[Directive] = &[
     Directive {
         name: "access-log",
         inside: &[Section::Platform],
-        arguments: &[default(
-            "target",
-            LogTarget,
-            "stdout",
-            "`off`, `stdout`, or a file that is appended to",
-        )],
-        doc: "Where one line a request goes, in the fields of HAProxy's `httplog`. `stdout` is kept by systemd's journal; \
-              a file is reopened on reload, so that it can be rotated.",
-        example: "access-log \"/var/log/relais/access.log\"",
+        arguments: &[default("target", LogTarget, "stdout", LOG_TARGET)],
+        properties: &LOG_PROPERTIES,
+        doc: "Where one line a request or connection goes, and what it says. `stdout` is kept by systemd's journal; a file is \
+              reopened on reload and on SIGUSR1, so that it can be rotated; `udp@ADDRESS:PORT`, `tcp@ADDRESS:PORT` and \
+              `unix@PATH` are syslog servers. A format of one's own is a text with HAProxy's names: `%B` `%H` `%HM` `%HP` \
+              `%HQ` `%HU` `%HV` `%ID` `%ST` `%T` `%TR` `%Ta` `%Tc` `%Td` `%Th` `%Ti` `%Tl` `%Tq` `%Tr` `%Ts` `%Tt` `%Tu` \
+              `%Tw` `%U` `%ac` `%b` `%bc` `%bq` `%ci` `%cp` `%f` `%fc` `%fi` `%fp` `%ft` `%hr` `%hrl` `%hs` `%hsl` `%ms` \
+              `%pid` `%r` `%rc` `%s` `%sc` `%si` `%sp` `%sq` `%t` `%tr` `%trg` `%trl` `%ts` `%tsc`, `%[traceparent]`, `%%`; \
+              `%{+Q}r` is `%r` in quotation marks. No worker waits for a log: what a slow reader cannot take is dropped, \
+              counted and said.",
+        example: "access-log \"udp@192.168.112.190:514\" format=json facility=local0",
         effect: Effect::Tests(&[
             "an_access_line_has_the_fields_of_httplog",
             "access_lines_go_where_the_file_says",
+            "a_syslog_server_gets_each_line_as_a_datagram",
         ]),
         ..Directive::EMPTY
     },

@@ -97,7 +97,8 @@ impl Proxy {
         let listener = std::os::unix::net::UnixListener::bind(&proxy.status).unwrap();
         proxy.order(&Order::Status, Some(listener.into()));
         let log = std::fs::File::options().create(true).append(true).open(&proxy.log).unwrap();
-        proxy.order(&Order::AccessLog, Some(log.into()));
+        let path = proxy.log.display().to_string();
+        proxy.order(&Order::AccessLog { path }, Some(log.into()));
         proxy
     }
 

@@ -41,7 +41,7 @@ impl Supervisor {
                 Err("an upgrade is on its way: try again".to_owned())
             }
             () if self.applying.is_some() => Err("another plan is being put in force: try again".to_owned()),
-            () => Edition::parse(&self.options.node, file, text, self.last_generation + 1, None),
+            () => Edition::parse(&self.options.node, file, text, self.last_generation + 1, Vec::new()),
         };
         let edition = match refused {
             Ok(edition) => edition,

@@ -38,7 +38,7 @@ pub(super) struct Inheritance {
     pub(super) asks: Option<OwnedFd>,
     pub(super) status_sockets: BTreeMap<&'static str, OwnedFd>,
     pub(super) listeners: BTreeMap<SocketAddr, BTreeMap<u16, OwnedFd>>,
-    pub(super) access_log: Option<(String, OwnedFd)>,
+    pub(super) access_logs: Vec<(String, OwnedFd)>,
     pub(super) health: BTreeMap<(String, String), bool>,
     pub(super) vips: BTreeMap<String, VipState>,
 }
@@ -88,7 +88,7 @@ impl Inheritance {
             asks: None,
             status_sockets: BTreeMap::new(),
             listeners: BTreeMap::new(),
-            access_log: None,
+            access_logs: Vec::new(),
             health: BTreeMap::new(),
             vips: BTreeMap::new(),
         };
@@ -132,7 +132,7 @@ impl Inheritance {
             Legacy::Listener { address, index } => {
                 self.listeners.entry(address).or_default().insert(index, fd.ok_or_else(descriptor)?);
             }
-            Legacy::AccessLog { path } => self.access_log = Some((path, fd.ok_or_else(descriptor)?)),
+            Legacy::AccessLog { path } => self.access_logs.push((path, fd.ok_or_else(descriptor)?)),
             Legacy::Server { backend, server, up } => {
                 self.health.insert((backend, server), up);
             }

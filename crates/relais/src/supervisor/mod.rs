@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use relais_base::Time;
-use relais_config::plan::{AccessLog, NodeId, Plan};
+use relais_config::plan::{LogTo, NodeId, Plan};
 use relais_ipc::channel::{Listener, text_to_fd};
 use relais_ipc::message::{Answer, Ask};
 use relais_ipc::status::{NodeStatus, ProcessStatus};
@@ -66,8 +66,8 @@ struct Edition {
     text: String,
     plan: Plan,
     node: NodeId,
-    /// The file that access lines go to, opened anew with each edition (so a reload follows logrotate).
-    access_log: Option<OwnedFd>,
+    /// Files that access lines go to, opened anew with each edition (so a reload follows logrotate).
+    access_logs: Vec<(String, OwnedFd)>,
 }
 
 struct Supervisor {
@@ -159,8 +159,8 @@ impl Supervisor {
 
     fn make(options: Options, mut inherited: Option<&mut Inheritance>) -> Result<Running, String> {
         let generation = inherited.as_ref().map_or(1, |inherited| inherited.generation + 1);
-        let log = inherited.as_mut().and_then(|inherited| inherited.access_log.take());
-        let edition = Edition::read(&options, generation, log)?;
+        let logs = inherited.as_mut().map(|inherited| std::mem::take(&mut inherited.access_logs));
+        let edition = Edition::read(&options, generation, logs.unwrap_or_default())?;
         let lock = match inherited.as_mut().and_then(|inherited| inherited.lock.take()) {
             Some(lock) => lock,
             None => prepare_run_dir(&options.run_dir)?,
@@ -339,8 +339,8 @@ impl Supervisor {
                 child.order(&Order::Listener { frontend, address, index }, Some(socket)).await;
             }
         }
-        if let (Role::Proxy, Some(log)) = (role, &edition.access_log) {
-            child.order(&Order::AccessLog, Some(log.as_fd())).await;
+        if role == Role::Proxy {
+            edition.send_access_logs(child).await;
         }
         match text_to_fd(&edition.text) {
             Ok(text) => {
@@ -433,6 +433,18 @@ impl Supervisor {
             Report::Drained { unfinished } => self.stop_on_drained(unfinished).await,
         }
         Ok(())
+    }
+
+    /// After a rotation: the same names, new files. Where one cannot be opened, lines go on to the old ones.
+    async fn reopen_access_logs(&mut self) {
+        match open_access_logs(&self.current.plan, Vec::new()) {
+            Ok(logs) => {
+                self.current.access_logs = logs;
+                self.current.send_access_logs(self.child(Role::Proxy)).await;
+                info!("access logs are opened anew");
+            }
+            Err(why) => error!("{why}; lines go on to where they went"),
+        }
     }
 
     fn announce_if_ready(&mut self) {
@@ -531,6 +543,7 @@ impl Running {
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut hangup = listen(SignalKind::hangup())?;
         let mut upgrade = listen(SignalKind::user_defined2())?;
+        let mut reopen = listen(SignalKind::user_defined1())?;
         let watchdog = self.supervisor.notify.watchdog.unwrap_or(Duration::from_secs(3600));
         let mut watchdog = tokio::time::interval(watchdog);
 
@@ -544,6 +557,7 @@ impl Running {
                 _ = terminate.recv() => supervisor.stop("SIGTERM").await,
                 _ = interrupt.recv() => supervisor.stop("SIGINT").await,
                 _ = hangup.recv() => supervisor.reload().await,
+                _ = reopen.recv() => supervisor.reopen_access_logs().await,
                 _ = upgrade.recv() => supervisor.launch(),
                 Some((ask, fd, channel)) = self.asks.recv() => supervisor.on_ask(ask, fd, channel).await,
                 _ = watchdog.tick() => supervisor.notify.alive(),
@@ -611,11 +625,11 @@ async fn answer(channel: &Channel, answer: &Answer) {
 }
 
 impl Edition {
-    /// The plan of this file, for this node. `log` is the access log that is open, if one is.
-    fn read(options: &Options, generation: u64, log: Option<(String, OwnedFd)>) -> Result<Edition, String> {
+    /// The plan of this file, for this node. `logs` are access logs that are open already.
+    fn read(options: &Options, generation: u64, logs: Vec<(String, OwnedFd)>) -> Result<Edition, String> {
         let file = options.file.display().to_string();
         let text = read_plan(&options.file)?;
-        Edition::parse(&options.node, file, text, generation, log)
+        Edition::parse(&options.node, file, text, generation, logs)
     }
 
     fn parse(
@@ -623,7 +637,7 @@ impl Edition {
         file: String,
         text: String,
         generation: u64,
-        log: Option<(String, OwnedFd)>,
+        logs: Vec<(String, OwnedFd)>,
     ) -> Result<Edition, String> {
         let checked = relais_config::parse(&file, &text).map_err(|rejected| rejected.to_string())?;
         let plan = checked.plan;
@@ -632,21 +646,36 @@ impl Edition {
             let names = names.join(", ");
             return Err(format!("{file} has no node {node}: --node must be one of {names}"));
         };
-        let access_log = match (log, &plan.access_log) {
-            (Some((open, file)), AccessLog::File(path)) if *open == **path => Some(file),
-            _ => open_access_log(&plan.access_log)?,
-        };
-        Ok(Edition { generation, file, text, plan, node: id, access_log })
+        let access_logs = open_access_logs(&plan, logs)?;
+        Ok(Edition { generation, file, text, plan, node: id, access_logs })
+    }
+
+    async fn send_access_logs(&self, proxy: &Child) {
+        for (path, log) in &self.access_logs {
+            proxy.order(&Order::AccessLog { path: path.clone() }, Some(log.as_fd())).await;
+        }
     }
 }
 
-/// Opens the access log while we may: the proxy runs as a user that perhaps may not.
-fn open_access_log(access_log: &AccessLog) -> Result<Option<OwnedFd>, String> {
-    let AccessLog::File(path) = access_log else { return Ok(None) };
-    match File::options().create(true).append(true).open(&**path) {
-        Ok(file) => Ok(Some(file.into())),
-        Err(error) => Err(format!("the access log {path} cannot be opened: {error}")),
+/// Opens the access logs while we may: the proxy runs as a user that perhaps may not. Those in `open` are
+/// taken as they are.
+fn open_access_logs(plan: &Plan, mut open: Vec<(String, OwnedFd)>) -> Result<Vec<(String, OwnedFd)>, String> {
+    let mut logs: Vec<(String, OwnedFd)> = Vec::new();
+    for log in &plan.logs {
+        let LogTo::File(path) = &log.to else { continue };
+        if logs.iter().any(|(other, _)| **other == **path) {
+            continue;
+        }
+        if let Some(at) = open.iter().position(|(other, _)| **other == **path) {
+            logs.push(open.swap_remove(at));
+            continue;
+        }
+        match File::options().create(true).append(true).open(&**path) {
+            Ok(file) => logs.push((path.to_string(), file.into())),
+            Err(error) => return Err(format!("the access log {path} cannot be opened: {error}")),
+        }
     }
+    Ok(logs)
 }
 
 /// The text of a plan file.

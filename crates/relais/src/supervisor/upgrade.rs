@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relais_base::Time;
-use relais_config::plan::AccessLog;
 use relais_ipc::upgrade::{Heir, Legacy};
 use relais_ipc::{Channel, Order, Role};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -226,9 +225,8 @@ impl Supervisor {
         for (address, index, socket) in self.sockets.all() {
             all.push((Legacy::Listener { address, index }, Some(socket.try_clone_to_owned()?)));
         }
-        if let (AccessLog::File(path), Some(file)) = (&self.current.plan.access_log, &self.current.access_log)
-        {
-            all.push((Legacy::AccessLog { path: path.to_string() }, Some(file.try_clone()?)));
+        for (path, file) in &self.current.access_logs {
+            all.push((Legacy::AccessLog { path: path.clone() }, Some(file.try_clone()?)));
         }
         for ((backend, server), up) in &self.health {
             let (backend, server) = (backend.clone(), server.clone());
