@@ -217,16 +217,17 @@ async fn place(
     backend: &Rc<Backend>,
     tried: Tried,
 ) -> Result<Lease, Verdict> {
-    match backend.acquire(asked.client, tried).await {
+    let result = backend.acquire(asked.client, tried).await;
+    let waited = asked.client.worker.now().since(account.began).as_millis() as i64 - account.times.request;
+    match result {
         Ok(place) => {
             account.queued = place.queued;
-            let waited =
-                asked.client.worker.now().since(account.began).as_millis() as i64 - account.times.request;
             account.times.queue = if place.waited { waited } else { 0 };
             Ok(place.lease)
         }
         Err(NoPlace::Late { queued }) => {
             account.queued = queued;
+            account.times.queue = waited;
             Err(Verdict::plain(503, b"sQ"))
         }
         Err(NoPlace::Full { queued }) => {

@@ -3,6 +3,7 @@
 //! Two directions that know nothing of each other but their common silence; the end of one is passed on as
 //! a half-close, and the other goes on.
 
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::access::{Entry, Kind, Noted, Sessions, Times};
 use crate::client::Client;
 use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
-use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Tried};
+use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
 
 /// How a tunnel ended, in the letters of HAProxy's termination state.
 pub(crate) type State = [u8; 2];
@@ -91,7 +92,7 @@ impl<'a> Tunnel<'a> {
                 let (silence, state) = match self.open {
                     [false, _] => (self.patience.server, *b"sD"),
                     [_, false] => (self.patience.client, *b"cD"),
-                    _ => (self.patience.both, *b"sD"),
+                    _ => (self.patience.both, *b"cD"), // as HAProxy says it, which looks at the client first
                 };
                 client.poll_deadline(self.last + silence, cx).map(|_| state)
             })
@@ -115,6 +116,8 @@ struct Account {
     retries: u32,
     redispatched: bool,
     state: State,
+    /// The one that was tried last.
+    server: Option<Rc<Server>>,
     bytes: [u64; 2],
 }
 
@@ -131,6 +134,7 @@ pub(crate) async fn tcp(client: Client) {
         retries: 0,
         redispatched: false,
         state: *b"SC",
+        server: None,
         bytes: [0; 2],
     };
     let lease = match Box::pin(open(&client, &backend, &mut account)).await {
@@ -148,13 +152,14 @@ pub(crate) async fn tcp(client: Client) {
 }
 
 /// A connection to a server of the backend, with its place.
-async fn open(client: &Client, backend: &std::rc::Rc<Backend>, account: &mut Account) -> Option<(Lease, Io)> {
+async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> Option<(Lease, Io)> {
     let mut tried = Tried::default();
     loop {
         let place = match backend.acquire(client, tried).await {
             Ok(place) => place,
             Err(NoPlace::Late { queued }) => {
                 account.queued = queued;
+                account.queue = client.worker.now().since(account.began).as_millis() as i64;
                 account.state = *b"sQ";
                 return None;
             }
@@ -169,6 +174,7 @@ async fn open(client: &Client, backend: &std::rc::Rc<Backend>, account: &mut Acc
         let now = client.worker.now();
         account.queue = now.since(account.began).as_millis() as i64;
         let server = place.lease.server().clone();
+        account.server = Some(server.clone());
         match upstream::connect(client, backend, &server).await {
             Ok(io) => return Some((place.lease, io)),
             Err(NoConnection::Late) => account.state = *b"sC",
@@ -226,7 +232,7 @@ fn finish(client: &Client, backend: &Backend, lease: Option<&Lease>, account: &A
         date_ms: worker.date_ms(account.began),
         frontend: &client.front.shared.name,
         backend: &backend.shared.name,
-        server: lease.map(|l| (&*l.server().shared.name, l.server().plan.address)),
+        server: account.server.as_ref().map(|s| (&*s.shared.name, s.plan.address)),
         times: Times {
             idle: 0,
             request: 0,

@@ -141,7 +141,8 @@ impl Backend {
         let avoid = failed.map(|(_, s)| s.shared.id).collect();
         let wait = Queued { backend: self, waiter: Arc::new(Waiter { avoid, ..Waiter::default() }) };
         let most = self.plan.max_queue.unwrap_or(u32::MAX);
-        let queued = self.shared.wait(&wait.waiter, most).map_err(|queued| NoPlace::Full { queued })?;
+        let before = self.shared.wait(&wait.waiter, most).map_err(|queued| NoPlace::Full { queued })?;
+        let queued = before + 1; // as HAProxy counts: 0 is said by those that did not wait
         let deadline = client.worker.now() + self.plan.timeout.queue;
         let granted = |cx: &mut Context<'_>| {
             *lock(&wait.waiter.waker) = Some(cx.waker().clone());

@@ -377,5 +377,5 @@ fn who_waits_after_a_failure_is_not_given_the_server_that_failed() {
     go.send(()).unwrap();
     assert_eq!(second.message().1, "/second");
     let line = proxy.lines(2).remove(1);
-    assert!(line.contains(" app/s1 ") && line.contains("/+1 0/0 "), "{line}");
+    assert!(line.contains(" app/s1 ") && line.contains("/+1 0/1 "), "{line}");
 }

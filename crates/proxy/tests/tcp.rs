@@ -99,5 +99,5 @@ fn silence_on_both_sides_ends_a_tunnel() {
     let mut client = Peer::connect(door.address);
     client.io.get_ref().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     assert!(client.is_closed());
-    assert!(proxy.lines(1)[0].contains(" sD "), "{:?}", proxy.lines(1));
+    assert!(proxy.lines(1)[0].contains(" cD "), "{:?}", proxy.lines(1));
 }
