@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("relais-vip", &["relais-base", "relais-vrrp", "relais-config", "relais-ipc"]),
     ("relais-admin", &["relais-base", "relais-config", "relais-ipc"]),
     ("relais-sim", &["relais-base", "relais-vrrp"]),
+    ("relais-fuzz", &["relais-base", "relais-config", "relais-http"]),
     ("relais-lab", &["relais-base", "relais-config", "relais-ipc"]),
     (
         "relais",
@@ -117,7 +118,7 @@ fn cores_are_no_std_and_unsafe_stands_only_in_its_two_files() {
         assert!(lib.contains("#![forbid(unsafe_code)]"), "crates/{core} must forbid unsafe code");
     }
     let mut sources = Vec::new();
-    for top in ["crates", "lab", "sim"] {
+    for top in ["crates", "lab", "sim", "fuzz"] {
         rust_files(&root.join(top), &mut sources);
     }
     assert!(sources.len() > 20, "the sources were not found");
