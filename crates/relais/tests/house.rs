@@ -13,9 +13,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("relais-http", &["relais-base"]),
     ("relais-balance", &["relais-base"]),
     ("relais-vrrp", &["relais-base"]),
-    ("relais-config", &["relais-base", "relais-http"]),
+    ("relais-rules", &[]),
+    ("relais-config", &["relais-base", "relais-http", "relais-rules"]),
     ("relais-ipc", &["relais-base"]),
-    ("relais-proxy", &["relais-base", "relais-http", "relais-balance", "relais-config", "relais-ipc"]),
+    (
+        "relais-proxy",
+        &["relais-base", "relais-http", "relais-balance", "relais-rules", "relais-config", "relais-ipc"],
+    ),
     ("relais-vip", &["relais-base", "relais-vrrp", "relais-config", "relais-ipc"]),
     ("relais-admin", &["relais-base", "relais-config", "relais-ipc"]),
     ("relais-sim", &["relais-base", "relais-vrrp"]),
@@ -36,7 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that the compiler itself keeps from clocks, sockets and threads.
-const CORES: &[&str] = &["base", "http", "balance", "vrrp"];
+const CORES: &[&str] = &["base", "http", "balance", "vrrp", "rules"];
 
 /// Files in which `unsafe` may stand.
 const UNSAFE: &[&str] = &["crates/vip/src/sys.rs", "lab/src/sys.rs"];
