@@ -70,6 +70,9 @@ fn frontend(f: &FrontendStatus) -> Line {
         ("status", "OPEN".to_owned()),
         ("type", "0".to_owned()),
         ("req_tot", f.requests_total.to_string()),
+        ("comp_in", f.comp_in_total.to_string()),
+        ("comp_out", f.comp_out_total.to_string()),
+        ("comp_rsp", f.comp_responses_total.to_string()),
     ];
     with_responses(line, &f.mode, f.responses_total)
 }

@@ -140,6 +140,20 @@ const FRONTEND: &[Metric<FrontendStatus>] = &[
     counter("haproxy_frontend_connections_total", "Connections accepted.", |f| one(f.connections_total)),
     counter("haproxy_frontend_bytes_in_total", "Bytes received from clients.", |f| one(f.bytes_in_total)),
     counter("haproxy_frontend_bytes_out_total", "Bytes sent to clients.", |f| one(f.bytes_out_total)),
+    counter("haproxy_frontend_http_comp_bytes_in_total", "Bytes of bodies before compression.", |f| {
+        if_http(&f.mode, one(f.comp_in_total))
+    }),
+    counter("haproxy_frontend_http_comp_bytes_out_total", "Bytes of bodies after compression.", |f| {
+        if_http(&f.mode, one(f.comp_out_total))
+    }),
+    counter("haproxy_frontend_http_comp_responses_total", "Responses compressed.", |f| {
+        if_http(&f.mode, one(f.comp_responses_total))
+    }),
+    counter(
+        "relais_frontend_comp_bypassed_total",
+        "Responses not compressed because too many others were being.",
+        |f| if_http(&f.mode, one(f.comp_bypassed_total)),
+    ),
     counter("haproxy_frontend_request_errors_total", "Requests refused as malformed or too slow.", |f| {
         one(f.request_errors_total)
     }),

@@ -151,6 +151,8 @@ pub struct Frontend {
     pub max_connections: u32,
     /// Longest body of a request, bytes; more is answered with 413.
     pub max_body: Option<u64>,
+    /// How responses are compressed, unless the backend says.
+    pub compression: Option<Arc<Compression>>,
     /// The least that a client must send or take; `None`: only the time-outs hold.
     pub min_rate: Option<MinRate>,
     /// Where its access lines go; `None`: nowhere.
@@ -187,6 +189,45 @@ pub struct MinRate {
     pub bytes: u64,
     /// Patience that a client begins with, and never has more of.
     pub grace: Duration,
+}
+
+/// How responses are compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compression {
+    /// In the order of preference; at least one.
+    pub algorithms: Vec<Coding>,
+    /// Media types, lower case: `text/html`, or `text/` for all of a kind.
+    pub types: Vec<Arc<str>>,
+    /// Shorter bodies are left as they are, bytes.
+    pub min_size: u64,
+    /// 1 to 9.
+    pub level: u8,
+    /// Responses compressed at a time on one node.
+    pub max_active: u32,
+    /// Servers do not hear of `Accept-Encoding`.
+    pub offload: bool,
+}
+
+/// A content coding (RFC 9110 §8.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 8878.
+    Zstd,
+    /// RFC 7932.
+    Brotli,
+    /// RFC 1952.
+    Gzip,
+}
+
+impl Coding {
+    /// Its name in `Content-Encoding`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Coding::Zstd => "zstd",
+            Coding::Brotli => "br",
+            Coding::Gzip => "gzip",
+        }
+    }
 }
 
 /// A redirect of every request to another scheme on the same host and path.
@@ -245,6 +286,8 @@ pub struct Backend {
     pub max_queue: Option<u32>,
     /// Longest body of a request, bytes; more is answered with 413.
     pub max_body: Option<u64>,
+    /// How responses are compressed.
+    pub compression: Option<Arc<Compression>>,
     /// How often a request may be tried again, 0 to 100.
     pub retries: u8,
     /// Whether a retry may go to another server.

@@ -189,6 +189,26 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("rate_in_tcp", "    mode tcp\n    bind \"127", "    mode tcp\n    min-rate \"1KiB\"\n    bind \"127"),
     ("body_without_unit", "    max-connections 20000\n", "    max-connections 20000\n    max-body 10\n"),
     ("queue_of_a_server", " max-connections=5000 ", " max-connections=5000 max-queue=10 "),
+    (
+        "compression_of_nothing",
+        "    max-connections 20000\n",
+        "    max-connections 20000\n    compression {\n        algorithms gzip\n    }\n",
+    ),
+    (
+        "compression_type_with_parameter",
+        "    max-connections 20000\n",
+        "    max-connections 20000\n    compression {\n        algorithms gzip\n        types \"text/html; charset=utf-8\"\n    }\n",
+    ),
+    (
+        "compression_algorithm_unknown",
+        "    max-connections 20000\n",
+        "    max-connections 20000\n    compression {\n        algorithms brotli\n        types \"text/*\"\n    }\n",
+    ),
+    (
+        "compression_in_tcp",
+        "    mode tcp\n    balance first",
+        "    mode tcp\n    compression { algorithms gzip; types \"text/*\"; }\n    balance first",
+    ),
     // ---- several at once ----
     (
         "everything_in_one_run",

@@ -69,6 +69,11 @@ impl Kept {
         &self.spans[..self.count]
     }
 
+    /// Its lines, each with its CRLF; the first of a response is the status line.
+    pub fn lines<'a>(&'a self, buffer: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.spans().iter().flat_map(|span| span.of(buffer).split_inclusive(|b| *b == b'\n'))
+    }
+
     /// How many bytes they have together.
     pub fn len(&self) -> usize {
         self.spans().iter().map(|s| s.len()).sum()

@@ -12,6 +12,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod accept;
 pub mod chunked;
 pub mod field;
 pub mod head;

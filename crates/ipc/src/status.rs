@@ -104,6 +104,18 @@ pub struct FrontendStatus {
     pub bytes_in_total: u64,
     /// Bytes sent to clients.
     pub bytes_out_total: u64,
+    /// Responses compressed.
+    #[serde(default)]
+    pub comp_responses_total: u64,
+    /// Bytes of their bodies before.
+    #[serde(default)]
+    pub comp_in_total: u64,
+    /// Bytes of their bodies after, chunk framing included.
+    #[serde(default)]
+    pub comp_out_total: u64,
+    /// Responses not compressed because `max-active` others were.
+    #[serde(default)]
+    pub comp_bypassed_total: u64,
 }
 
 /// A backend's servers and what it did that no server counts.

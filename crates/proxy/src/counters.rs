@@ -53,6 +53,12 @@ pub(crate) struct FrontCounters {
     pub(crate) responses: Classes,
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
+    /// Responses compressed, their bytes before, and after.
+    pub(crate) comp_responses: Counter,
+    pub(crate) comp_in: Counter,
+    pub(crate) comp_out: Counter,
+    /// Responses that were not compressed because too many others were.
+    pub(crate) comp_bypassed: Counter,
 }
 
 /// One worker's counters of a server.
@@ -137,6 +143,14 @@ impl Pass {
             if gate.enter(cx.waker()) { Poll::Ready(Pass(gate.clone())) } else { Poll::Pending }
         })
         .await
+    }
+}
+
+impl Pass {
+    /// A place if fewer than `limit` are taken, whatever the gate's own limit is.
+    pub(crate) fn at_once(gate: &Arc<Gate>, limit: u32) -> Option<Pass> {
+        let place = |open: u32| (open < limit).then_some(open + 1);
+        gate.open.fetch_update(SeqCst, SeqCst, place).is_ok().then(|| Pass(gate.clone()))
     }
 }
 
@@ -318,6 +332,8 @@ pub(crate) struct Registry {
     workers: usize,
     /// All of the process's connections.
     pub(crate) gate: Arc<Gate>,
+    /// All responses that are being compressed.
+    pub(crate) compressors: Arc<Gate>,
     doors: HashMap<SocketAddr, Arc<Gate>>,
     fronts: HashMap<Arc<str>, Arc<FrontShared>>,
     backs: HashMap<Arc<str>, Arc<BackShared>>,
@@ -335,6 +351,7 @@ impl Registry {
         Registry {
             workers,
             gate: Arc::new(Gate::new(u32::MAX)),
+            compressors: Arc::new(Gate::new(u32::MAX)),
             doors: HashMap::new(),
             fronts: HashMap::new(),
             backs: HashMap::new(),

@@ -8,17 +8,21 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use relais_base::Time;
+use relais_config::plan;
 use relais_http::{Body, Framing, Method, Reject, Response, Why, field, response};
 
 use crate::access;
 use crate::answer::Persistence;
 use crate::buffer::Buffer;
 use crate::client::Client;
+use crate::compress::{self, Verdict};
+use crate::counters::Pass;
 use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
 use crate::limits;
 use crate::pace::Pace;
 use crate::session::{self, Account, Asked, Leaves, Rest};
+use crate::squeeze::Squeeze;
 use crate::transaction;
 use crate::tunnel::{Patience, Tunnel};
 use crate::upstream::{Backend, Lease, Server};
@@ -136,7 +140,7 @@ impl Exchange<'_> {
     fn send(&mut self, asked: &Asked<'_>) -> Result<(), Failure> {
         let worker = &self.client.worker;
         let mut head = worker.take_scratch();
-        request_head(&mut head, asked, self.server);
+        request_head(&mut head, asked, &self.backend.plan, self.server);
         let bytes = asked.buffer.bytes();
         let body = &bytes[asked.request.length..asked.request.length + asked.inline];
         let all = head.len() + body.len();
@@ -283,6 +287,23 @@ impl Exchange<'_> {
         Ok(stand)
     }
 
+    /// Whether the response is compressed, and what does it.
+    fn judge(&self, asked: &Asked<'_>, response: &Response, bytes: &[u8]) -> (Verdict, Option<Box<Squeeze>>) {
+        let Some(plan) = compress::plan(&self.backend.plan, &asked.plan.plan) else {
+            return (Verdict::Leave, None);
+        };
+        let verdict = compress::judge(plan, asked, response, bytes);
+        let Verdict::Squeeze(coding) = verdict else { return (verdict, None) };
+        let place = Pass::at_once(&self.client.worker.compressors, plan.max_active);
+        match place.and_then(|place| Squeeze::new(coding, plan.level, place).ok()) {
+            Some(squeeze) => (verdict, Some(Box::new(squeeze))),
+            None => {
+                self.client.front.counters().comp_bypassed.add(1);
+                (Verdict::Vary, None)
+            }
+        }
+    }
+
     /// Notes that there is a response.
     fn count(&self, account: &mut Account, response: &Response) {
         account.status = response.status;
@@ -304,16 +325,27 @@ impl Exchange<'_> {
     ) -> Result<Leaves, Failure> {
         let client = self.client;
         let worker = &client.worker;
-        let framing = if response.unchunk { Framing::Strip } else { Framing::Keep };
-        let unframed = response.body == Body::UntilClose || response.unchunk;
+        let (verdict, squeeze) = self.judge(asked, response, received.bytes());
+        let strip = response.unchunk || squeeze.is_some();
+        let framing = if strip { Framing::Strip } else { Framing::Keep };
+        let unframed = response.unchunk || (response.body == Body::UntilClose && squeeze.is_none());
         let keep = session::may_keep(asked) && self.up.is_done() && !unframed;
         let mut head = worker.take_scratch();
         let persistence = session::persistence(keep, asked.request.minor);
-        response_head(&mut head, response, received.bytes(), persistence, None);
+        match verdict {
+            Verdict::Leave => response_head(&mut head, response, received.bytes(), persistence, None),
+            _ => {
+                compress::response_fields(&mut head, response, received.bytes(), verdict);
+                head.extend_from_slice(persistence.tail());
+            }
+        }
         note_headers(asked, account, &received.bytes()[..response.length]);
         received.consume(response.length);
 
         let mut down = Half::new(response.body, framing);
+        if let Some(squeeze) = squeeze {
+            down.compress(squeeze);
+        }
         let fed = received.len();
         if let Err(Broken::Framing(reject)) = down.feed(received) {
             worker.give_scratch(head);
@@ -329,6 +361,12 @@ impl Exchange<'_> {
         worker.give_scratch(head);
         account.state = state;
         account.written += head_bytes + down.written;
+        if let Some(taken) = down.squeezed() {
+            let counters = client.front.counters();
+            counters.comp_responses.add(1);
+            counters.comp_in.add(taken);
+            counters.comp_out.add(down.written);
+        }
         account.read += asked.inline as u64 + self.up.read;
         let counters = self.server.counters();
         counters.bytes_in.add(self.up.written);
@@ -482,7 +520,7 @@ fn note_headers(asked: &Asked<'_>, account: &mut Account, head: &[u8]) {
 }
 
 /// The head as it goes to the server.
-fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, server: &Server) {
+fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, backend: &plan::Backend, server: &Server) {
     let request = asked.request;
     let bytes = asked.buffer.bytes();
     out.clear();
@@ -495,8 +533,12 @@ fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, server: &Server) {
     }
     out.extend_from_slice(path);
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    for span in request.fields.spans() {
-        out.extend_from_slice(span.of(bytes));
+    if compress::plan(backend, &asked.plan.plan).is_some_and(|c| c.offload) {
+        compress::request_fields(out, &request.fields, bytes);
+    } else {
+        for span in request.fields.spans() {
+            out.extend_from_slice(span.of(bytes));
+        }
     }
     if !request.has_host_field {
         // HTTP/1.0 may go without; what we send is HTTP/1.1 and must not.

@@ -12,6 +12,7 @@ use crate::buffer::Buffer;
 use crate::io::Io;
 use crate::limits;
 use crate::splice::Pipe;
+use crate::squeeze::Squeeze;
 use crate::worker::Worker;
 
 /// What is still to come from the source.
@@ -32,6 +33,8 @@ pub(crate) struct Half {
     /// The rest of a head that the destination did not take at once; goes before the buffer.
     head: Vec<u8>,
     pipe: Option<Pipe>,
+    /// What goes out is what comes in, compressed.
+    squeeze: Option<Box<Squeeze>>,
     /// The last read filled the buffer: there is more where that came from.
     flood: bool,
     /// Something was read or written since [`Half::has_moved`] was asked last.
@@ -79,6 +82,7 @@ impl Half {
             ready: 0,
             head: Vec::new(),
             pipe: None,
+            squeeze: None,
             flood: false,
             moved: false,
             written: 0,
@@ -89,6 +93,16 @@ impl Half {
     /// A direction that goes on with a chunked body in the middle.
     pub(crate) fn resume(chunked: Chunked) -> Half {
         Half { left: Left::Chunked(chunked), ..Half::new(Body::None, Framing::Keep) }
+    }
+
+    /// Compresses what it carries; for a new direction, whose framing is stripped.
+    pub(crate) fn compress(&mut self, squeeze: Box<Squeeze>) {
+        self.squeeze = Some(squeeze);
+    }
+
+    /// Bytes that were given to be compressed, if any were to be.
+    pub(crate) fn squeezed(&self) -> Option<u64> {
+        self.squeeze.as_ref().map(|squeeze| squeeze.taken)
     }
 
     /// Gives it bytes that were already read from the source, and has them looked at.
@@ -103,18 +117,26 @@ impl Half {
 
     /// Bytes that wait in memory and may be written.
     pub(crate) fn ready(&self) -> &[u8] {
-        self.buffer.as_ref().map_or(&[], |b| &b.bytes()[..self.ready])
+        match (&self.squeeze, &self.buffer) {
+            (Some(squeeze), _) => squeeze.ready(),
+            (None, Some(buffer)) => &buffer.bytes()[..self.ready],
+            (None, None) => &[],
+        }
     }
 
     /// Notes that `n` of the ready bytes were written.
     pub(crate) fn wrote(&mut self, n: usize) {
-        debug_assert!(n <= self.ready);
-        if let Some(buffer) = &mut self.buffer {
-            buffer.consume(n);
-            self.ready -= n;
-            self.written += n as u64;
-            self.moved = true;
+        debug_assert!(n <= self.ready().len());
+        match (&mut self.squeeze, &mut self.buffer) {
+            (Some(squeeze), _) => squeeze.wrote(n),
+            (None, Some(buffer)) => {
+                buffer.consume(n);
+                self.ready -= n;
+            }
+            (None, None) => return,
         }
+        self.written += n as u64;
+        self.moved = true;
     }
 
     /// Has these bytes written before everything else.
@@ -129,7 +151,10 @@ impl Half {
 
     /// Nothing more will come from the source, and nothing more is to be written.
     pub(crate) fn is_done(&self) -> bool {
-        matches!(self.left, Left::Nothing) && self.ready == 0 && self.head.is_empty() && self.held() == 0
+        matches!(self.left, Left::Nothing)
+            && self.ready().is_empty()
+            && self.head.is_empty()
+            && self.held() == 0
     }
 
     /// Whether more was read than belongs to this body.
@@ -147,8 +172,30 @@ impl Half {
         self.pipe.as_ref().map_or(0, Pipe::held)
     }
 
-    /// Sets `ready` to what of the buffer may be written.
+    /// Makes ready what of the buffer may be written.
     fn digest(&mut self) -> Result<(), Broken> {
+        self.look()?;
+        if self.squeeze.is_some() {
+            self.squeeze().map_err(|_| Broken::Source)?; // the library failed: it ends unfinished
+        }
+        Ok(())
+    }
+
+    fn squeeze(&mut self) -> io::Result<()> {
+        let Some(squeeze) = &mut self.squeeze else { return Ok(()) };
+        if let Some(buffer) = &mut self.buffer {
+            squeeze.feed(&buffer.bytes()[..self.ready])?;
+            buffer.consume(self.ready);
+            self.ready = 0;
+        }
+        if matches!(self.left, Left::Nothing) && !squeeze.is_finished() {
+            squeeze.finish()?;
+        }
+        Ok(())
+    }
+
+    /// Sets `ready` to what of the buffer belongs to the body.
+    fn look(&mut self) -> Result<(), Broken> {
         let Some(buffer) = &mut self.buffer else { return Ok(()) };
         let fresh = buffer.len() - self.ready;
         match &mut self.left {
@@ -186,7 +233,8 @@ impl Half {
         to: &Io,
         cx: &mut Context<'_>,
     ) -> Result<Stand, Broken> {
-        for _ in 0..limits::TURNS {
+        let turns = if self.squeeze.is_some() { limits::SQUEEZE_TURNS } else { limits::TURNS };
+        for _ in 0..turns {
             if let Err(error) = self.write(worker, to) {
                 if error.kind() != io::ErrorKind::WouldBlock {
                     return Err(Broken::Destination);
@@ -196,7 +244,7 @@ impl Half {
                     std::task::Poll::Ready(_) => continue,
                 }
             }
-            if matches!(self.left, Left::Nothing) {
+            if self.is_done() {
                 self.put_away(worker);
                 return Ok(Stand::Done);
             }
@@ -204,6 +252,11 @@ impl Half {
                 Ok(()) => self.digest()?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if from.poll_read_ready(cx).is_pending() {
+                        if let Some(squeeze) = self.squeeze.as_mut().filter(|s| s.is_dirty()) {
+                            // What the source gave goes on before it gives more: it may be an event, or a question.
+                            squeeze.flush().map_err(|_| Broken::Source)?;
+                            continue;
+                        }
                         self.put_away(worker);
                         return Ok(Stand::Hungry);
                     }
@@ -235,7 +288,7 @@ impl Half {
             self.head.drain(..n);
             self.moved = true;
         }
-        while self.ready > 0 {
+        while !self.ready().is_empty() {
             let n = to.try_write(self.ready())?;
             self.wrote(n);
         }
@@ -253,6 +306,7 @@ impl Half {
     /// Reads once. Nothing waits to be written.
     fn read(&mut self, worker: &Worker, from: &Io, to: &Io) -> io::Result<()> {
         let spliceable = match &self.left {
+            _ if self.squeeze.is_some() => 0,
             Left::Length(n) if *n >= limits::SPLICE_FROM => *n,
             Left::UntilClose if self.flood => u64::MAX,
             Left::Chunked(chunked) if chunked.data_ahead() >= limits::SPLICE_FROM => chunked.data_ahead(),

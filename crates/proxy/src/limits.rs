@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use zstd::stream::raw::CParameter;
+
 /// Size of a buffer: the longest head, and how much of a body is held in one direction.
 pub(crate) const BUFFER_BYTES: usize = relais_http::limits::HEAD_BYTES;
 /// A body of at most so many bytes is copied behind its head, so that both are one plain write.
@@ -43,6 +45,17 @@ pub(crate) const DESCRIPTORS: u64 = 64;
 pub(crate) const DESCRIPTORS_PER_WORKER: u64 = 8;
 /// A head that comes in pieces is kept in memory of its own size while it has at most so many bytes.
 pub(crate) const SLOW_HEAD_BYTES: usize = 2048;
+/// Turns of a direction that is compressed: each is a buffer's worth of the processor.
+pub(crate) const SQUEEZE_TURNS: u32 = 2;
+/// What brotli gathers before it hands it over.
+pub(crate) const SQUEEZE_BYTES: usize = 4096;
+/// Logarithm of brotli's window: 128 KiB, for the sake of memory.
+pub(crate) const BROTLI_WINDOW: u32 = 17;
+/// Highest quality of brotli: an encoder then takes 4 MiB; from 7 on it takes 10 to 35.
+pub(crate) const BROTLI_QUALITY: u8 = 6;
+/// Window and tables of zstd, as logarithms: an encoder takes 1 MiB at every level, and pages do not get larger.
+pub(crate) const ZSTD: [CParameter; 3] =
+    [CParameter::WindowLog(17), CParameter::HashLog(16), CParameter::ChainLog(16)];
 /// Access lines gathered before they are handed over.
 pub(crate) const LOG_BYTES: usize = 32 * 1024;
 /// Longest that an access line is kept back.

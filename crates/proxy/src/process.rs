@@ -188,11 +188,11 @@ impl Process {
         self.view.workers.set(count);
         for index in 0..usize::from(count) {
             let (commands, inbox) = unbounded_channel();
-            let gate = self.registry.gate.clone();
+            let gates = [self.registry.gate.clone(), self.registry.compressors.clone()];
             let last_words = LastWords(index, self.ended.0.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let _last_words = last_words;
-                if let Err(error) = worker::run(index, gate, inbox) {
+                if let Err(error) = worker::run(index, gates, inbox) {
                     tracing::error!("worker {index} cannot run: {error}");
                 }
             })?;

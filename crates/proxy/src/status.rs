@@ -52,6 +52,10 @@ fn frontend(plan: &plan::Frontend, shared: &FrontShared) -> FrontendStatus {
         responses_total: Classes::sum(shared.workers.iter().map(|w| &w.responses)),
         bytes_in_total: sum(|w| &w.bytes_in),
         bytes_out_total: sum(|w| &w.bytes_out),
+        comp_responses_total: sum(|w| &w.comp_responses),
+        comp_in_total: sum(|w| &w.comp_in),
+        comp_out_total: sum(|w| &w.comp_out),
+        comp_bypassed_total: sum(|w| &w.comp_bypassed),
     }
 }
 

@@ -94,6 +94,8 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     /// All of the process's connections.
     gate: Arc<Gate>,
+    /// All of its responses that are being compressed.
+    pub(crate) compressors: Arc<Gate>,
     origin: Instant,
     now: Cell<Time>,
     /// Milliseconds from 1970 to `origin`, set right again every second.
@@ -128,12 +130,17 @@ struct Listener {
 ///
 /// # Errors
 /// If the runtime cannot be made.
-pub(crate) fn run(index: usize, gate: Arc<Gate>, commands: UnboundedReceiver<Command>) -> io::Result<()> {
+pub(crate) fn run(
+    index: usize,
+    [gate, compressors]: [Arc<Gate>; 2],
+    commands: UnboundedReceiver<Command>,
+) -> io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let worker = Rc::new(Worker {
         index,
         gate,
+        compressors,
         origin: Instant::now(),
         now: Cell::default(),
         wall_ms: Cell::new(0),

@@ -62,6 +62,7 @@ fn backend(
         check,
         max_queue: item.find("max-queue").and_then(|m| m.get("number")),
         max_body: super::front::max_body(item),
+        compression: super::compression::compression(cx, item)?,
         retries: item.setting("retries").get("number")?,
         redispatch: item.find("redispatch").is_some(),
         servers: servers?,
@@ -69,14 +70,13 @@ fn backend(
 }
 
 fn check_tcp(cx: &mut Context, item: &Item) {
-    if let Some(body) = item.find("max-body") {
-        cx.error(
-            Diagnostic::error(
-                body.span.clone(),
-                "`max-body` needs `mode http`: in `mode tcp` requests are not read",
-            )
-            .help("take it out, or take `mode tcp` out"),
-        );
+    for name in ["max-body", "compression"] {
+        if let Some(child) = item.find(name) {
+            let message = format!("`{name}` needs `mode http`: in `mode tcp` requests are not read");
+            cx.error(
+                Diagnostic::error(child.span.clone(), message).help("take it out, or take `mode tcp` out"),
+            );
+        }
     }
     if let Some(persist) = item.find("persist") {
         cx.error(

@@ -53,6 +53,7 @@ fn frontend(
         binds,
         max_connections: item.setting("max-connections").get("number")?,
         max_body: max_body(item),
+        compression: super::compression::compression(cx, item)?,
         min_rate: min_rate(item)?,
         log: None, // `logs` gives it one
         request_captures: captures(cx, item, "request-header"),
@@ -194,7 +195,14 @@ fn check_tcp(cx: &mut Context, item: &Item) {
     for child in &item.children {
         if matches!(
             child.row.name,
-            "redirect" | "forwarded-for" | "cache" | "rule" | "capture" | "max-body" | "min-rate"
+            "redirect"
+                | "forwarded-for"
+                | "cache"
+                | "rule"
+                | "capture"
+                | "max-body"
+                | "min-rate"
+                | "compression"
         ) {
             cx.error(
                 Diagnostic::error(

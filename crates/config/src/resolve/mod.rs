@@ -6,6 +6,7 @@
 //! only if nothing was.
 
 mod back;
+mod compression;
 mod front;
 mod listeners;
 mod logs;

@@ -6,6 +6,7 @@
 
 mod backend;
 mod cluster;
+mod compression;
 mod foreign;
 mod frontend;
 mod platform;
@@ -37,6 +38,8 @@ pub enum Section {
     Cache,
     /// `backend NAME { }`
     Backend,
+    /// `compression { }`
+    Compression,
     /// `tomcat NAME { }`
     Tomcat,
     /// `galera NAME { }`
@@ -59,7 +62,7 @@ pub enum Section {
 
 impl Section {
     /// Every section, in the order of the manual.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::File,
         Self::Platform,
         Self::Node,
@@ -70,6 +73,7 @@ impl Section {
         Self::Rule,
         Self::Cache,
         Self::Backend,
+        Self::Compression,
         Self::Tomcat,
         Self::Galera,
         Self::Gluster,
@@ -94,6 +98,7 @@ impl Section {
             Self::Rule => "rule",
             Self::Cache => "cache",
             Self::Backend => "backend",
+            Self::Compression => "compression",
             Self::Tomcat => "tomcat",
             Self::Galera => "galera",
             Self::Gluster => "gluster",
@@ -379,7 +384,7 @@ const TIB: u64 = 1 << 40;
 
 /// Every row, in the order of the manual.
 pub fn all() -> impl Iterator<Item = &'static Directive> {
-    [platform::ROWS, vip::ROWS, frontend::ROWS, backend::ROWS, tiers::ROWS, cluster::ROWS]
+    [platform::ROWS, vip::ROWS, frontend::ROWS, backend::ROWS, compression::ROWS, tiers::ROWS, cluster::ROWS]
         .into_iter()
         .flatten()
 }
