@@ -180,6 +180,17 @@ pub struct Bind {
     pub tls: bool,
     /// Connections open at a time that came in here.
     pub max_connections: Option<u32>,
+    /// Networks whose connections begin with a PROXY protocol header; `None`: none do.
+    pub accept_proxy: Option<Arc<[Cidr]>>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary, with TLS facts where there are any.
+    V2,
 }
 
 /// The least that a client must send of a body, or take of a response.
@@ -316,6 +327,8 @@ pub struct Server {
     pub weight: u16,
     /// Requests (HTTP) or connections (TCP) it may have at a time; `None`: no limit.
     pub max_connections: Option<u32>,
+    /// Its connections begin with a PROXY protocol header.
+    pub send_proxy: Option<ProxyVersion>,
     /// The node it runs on, where the file knows it.
     pub node: Option<NodeId>,
 }

@@ -58,6 +58,14 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("log_request_in_tcp", "    mode tcp\n", "    mode tcp\n    access-log stdout format=\"%ci %HM\"\n"),
     ("capture_too_long", "    max-connections 20000\n", "    capture request-header Host len=65536\n"),
     // ---- words of the table ----
+    ("proxy_believes_nobody", "    bind \"*:80\"\n", "    bind \"*:80\" { accept-proxy; }\n"),
+    (
+        "proxy_believes_a_name",
+        "    bind \"*:80\"\n",
+        "    bind \"*:80\" { accept-proxy from=\"lb.example\"; }\n",
+    ),
+    ("proxy_of_another_version", "servers tomcat=app", "servers tomcat=app send-proxy=v3"),
+    ("proxy_without_version", "servers tomcat=app", "servers tomcat=app send-proxy=#true"),
     (
         "hard_stop_at_once",
         "    admin \"127.0.0.1:8404\"",

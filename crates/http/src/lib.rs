@@ -9,6 +9,7 @@
 //!
 //! Not here: sockets, time-outs, retries, who answers. Called by the `proxy` crate.
 
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -17,6 +18,7 @@ pub mod chunked;
 pub mod field;
 pub mod head;
 pub mod limits;
+pub mod proxy_protocol;
 pub mod reject;
 pub mod request;
 pub mod response;

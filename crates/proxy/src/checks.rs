@@ -28,6 +28,7 @@ pub(crate) struct Change {
 struct Subject {
     check: plan::Check,
     address: SocketAddr,
+    send_proxy: Option<plan::ProxyVersion>,
     connect: Duration,
     limit: Duration,
 }
@@ -63,6 +64,7 @@ impl Checks {
                 let subject = Subject {
                     check: check.clone(),
                     address: server_plan.address,
+                    send_proxy: server_plan.send_proxy,
                     // As in HAProxy: a dead machine must not hold up the next check.
                     connect: plan.timeout.connect.min(check.every),
                     limit: plan.timeout.check,
@@ -92,7 +94,7 @@ async fn run(
     start: Duration,
     changes: UnboundedSender<Change>,
 ) {
-    let Subject { check, address, connect, limit } = subject;
+    let Subject { check, address, send_proxy, connect, limit } = subject;
     let mut health = first_health(&check, server.is_up(), !lock(&server.check).what.is_empty());
     let mut in_a_row = (true, 0u32);
     tokio::time::sleep(start).await;
@@ -100,7 +102,7 @@ async fn run(
     next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         next.tick().await;
-        let outcome = probe(&check.kind, address, connect, limit).await;
+        let outcome = probe(&check.kind, address, send_proxy, connect, limit).await;
         in_a_row = if in_a_row.0 == outcome.ok { (outcome.ok, in_a_row.1 + 1) } else { (outcome.ok, 1) };
         let change = health.record(outcome.ok);
         {

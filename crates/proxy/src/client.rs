@@ -26,9 +26,12 @@ pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) front: Rc<Front>,
     pub(crate) io: Io,
+    /// The client's address: the connection's other end, or what a trusted one says.
     pub(crate) peer: SocketAddr,
     /// When it came, or its last request was done.
     pub(crate) since: Cell<Time>,
+    /// Where it connected to, if a trusted one says.
+    pub(crate) destination: Option<Box<SocketAddr>>,
     slot: SlotId,
     _places: Places,
 }
@@ -47,11 +50,14 @@ impl Client {
         worker.connections.set(worker.connections.get() + 1);
         front.counters().connections.add(1);
         let since = Cell::new(worker.now());
-        Client { worker, front, io, peer, since, slot, _places: places }
+        Client { worker, front, io, peer, destination: None, since, slot, _places: places }
     }
 
-    /// Where it connected to; a system call.
+    /// Where it connected to, or where a trusted one says that it did; a system call.
     pub(crate) fn local(&self) -> Option<SocketAddr> {
+        if let Some(said) = &self.destination {
+            return Some(**said);
+        }
         let address = rustix::net::getsockname(&self.io).ok()?;
         SocketAddr::try_from(address).ok()
     }

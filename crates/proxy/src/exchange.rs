@@ -388,7 +388,7 @@ impl Exchange<'_> {
         let surplus = self.up.take_buffer();
         recycle(&mut self.up, worker);
         if reusable {
-            self.server.put_idle(self.io, worker.now());
+            self.server.put_idle(self.io, self.client);
         }
         if !(whole && keep) {
             surplus.into_iter().for_each(|buffer| worker.give_buffer(buffer));

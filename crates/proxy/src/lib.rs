@@ -26,6 +26,7 @@ mod limits;
 mod pace;
 pub mod probe;
 mod process;
+mod proxied;
 mod session;
 mod splice;
 mod squeeze;

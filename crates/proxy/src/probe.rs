@@ -9,7 +9,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use relais_config::plan::CheckKind;
+use relais_config::plan::{CheckKind, ProxyVersion};
+use relais_http::proxy_protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -31,10 +32,17 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-/// Asks `server` once, waiting at most `connect` for the connection and then at most `answer`.
-pub async fn probe(kind: &CheckKind, server: SocketAddr, connect: Duration, answer: Duration) -> Outcome {
+/// Asks `server` once, waiting at most `connect` for the connection and then at most `answer`. A server that is
+/// told of clients is told that this is none.
+pub async fn probe(
+    kind: &CheckKind,
+    server: SocketAddr,
+    send_proxy: Option<ProxyVersion>,
+    connect: Duration,
+    answer: Duration,
+) -> Outcome {
     let start = Instant::now();
-    let (result, stream) = match open(server, connect).await {
+    let (result, stream) = match open(server, send_proxy, connect).await {
         Err(why) => (Err(why), None),
         Ok(mut stream) => match kind {
             CheckKind::Tcp | CheckKind::Other => (Ok("connected".to_owned()), Some(stream)),
@@ -57,8 +65,23 @@ pub async fn probe(kind: &CheckKind, server: SocketAddr, connect: Duration, answ
     Outcome { ok, what, took }
 }
 
-async fn open(server: SocketAddr, limit: Duration) -> Result<TcpStream, String> {
-    match timeout(limit, TcpStream::connect(server)).await {
+async fn open(
+    server: SocketAddr,
+    send_proxy: Option<ProxyVersion>,
+    limit: Duration,
+) -> Result<TcpStream, String> {
+    let opened = async {
+        let mut stream = TcpStream::connect(server).await?;
+        let mut header = Vec::new();
+        match send_proxy {
+            Some(ProxyVersion::V1) => proxy_protocol::write_v1_unknown(&mut header),
+            Some(ProxyVersion::V2) => proxy_protocol::write_v2_local(&mut header),
+            None => return Ok(stream),
+        }
+        stream.write_all(&header).await?;
+        Ok(stream)
+    };
+    match timeout(limit, opened).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(in_words(&error)),
         Err(_) => Err(format!("no connection within {}", Seconds(limit))),
@@ -218,7 +241,7 @@ mod tests {
 
     async fn found(answer: impl Into<Vec<u8>>) -> (bool, String) {
         let (address, _task) = serve(answer).await;
-        let outcome = probe(&http(200, 200), address, LONG, LONG).await;
+        let outcome = probe(&http(200, 200), address, None, LONG, LONG).await;
         (outcome.ok, outcome.what)
     }
 
@@ -229,7 +252,7 @@ mod tests {
     #[tokio::test]
     async fn a_well_server_is_asked_politely_and_found_well() {
         let (address, task) = serve("HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok").await;
-        let outcome = probe(&http(200, 399), address, LONG, LONG).await;
+        let outcome = probe(&http(200, 399), address, None, LONG, LONG).await;
         assert_eq!((outcome.ok, &*outcome.what), (true, "status 200"));
         let (request, clean) = task.await.unwrap();
         assert_eq!(
@@ -259,7 +282,7 @@ mod tests {
     async fn a_status_out_of_the_range_is_a_failure_that_says_both() {
         assert_eq!(found("HTTP/1.0 503 no\r\n\r\n").await, said(false, "status 503, expected 200"));
         let (address, _task) = serve("HTTP/1.1 404\r\n\r\n").await;
-        let outcome = probe(&http(200, 399), address, LONG, LONG).await;
+        let outcome = probe(&http(200, 399), address, None, LONG, LONG).await;
         assert_eq!(outcome.what, "status 404, expected 200 to 399");
     }
 
@@ -306,7 +329,7 @@ mod tests {
     async fn a_silent_server_is_waited_for_no_longer_than_the_check_allows() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap(); // the kernel connects, nobody answers
         let address = listener.local_addr().unwrap();
-        let outcome = probe(&http(200, 200), address, LONG, SHORT).await;
+        let outcome = probe(&http(200, 200), address, None, LONG, SHORT).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "no answer within 30 ms"));
         assert!(outcome.took >= SHORT && outcome.took < LONG);
     }
@@ -322,7 +345,7 @@ mod tests {
         while let Ok(Ok(stream)) = timeout(SHORT * 5, TcpStream::connect(address)).await {
             filling.push(stream);
         }
-        let outcome = probe(&CheckKind::Tcp, address, SHORT, LONG).await;
+        let outcome = probe(&CheckKind::Tcp, address, None, SHORT, LONG).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "no connection within 30 ms"));
     }
 
@@ -331,7 +354,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let outcome = probe(&CheckKind::Tcp, address, LONG, LONG).await;
+        let outcome = probe(&CheckKind::Tcp, address, None, LONG, LONG).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "connection refused"));
     }
 
@@ -339,7 +362,7 @@ mod tests {
     async fn a_tcp_check_ends_with_a_reset() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let outcome = probe(&CheckKind::Tcp, address, LONG, LONG).await;
+        let outcome = probe(&CheckKind::Tcp, address, None, LONG, LONG).await;
         assert_eq!((outcome.ok, &*outcome.what), (true, "connected"));
         let (mut stream, _) = listener.accept().await.unwrap();
         let end = stream.read(&mut [0; 1]).await.map_err(|error| error.kind());

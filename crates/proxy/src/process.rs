@@ -294,6 +294,9 @@ impl Process {
                 if bind.max_connections.is_some() {
                     setup.doors.insert(bind.address, self.registry.door(bind.address));
                 }
+                if let Some(from) = &bind.accept_proxy {
+                    setup.proxied.insert(bind.address, from.clone());
+                }
             }
             setup.fronts.push((front.clone(), self.registry.front(&front.name)));
         }

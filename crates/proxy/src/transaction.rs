@@ -83,8 +83,7 @@ async fn attempts(
         let server = lease.server().clone();
         account.server = Some(server.clone());
         let longest = if repeatable { limits::IDLE_FOR } else { limits::FRESH_FOR };
-        let idle =
-            if attempts.stale_allowed { server.take_idle(asked.client.worker.now(), longest) } else { None };
+        let idle = if attempts.stale_allowed { server.take_idle(asked.client, longest) } else { None };
         let reused = idle.is_some();
         let connected = match idle {
             Some(io) => Ok(io),

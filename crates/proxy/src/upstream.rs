@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use relais_balance::RoundRobin;
 use relais_base::Time;
-use relais_config::plan;
+use relais_config::plan::{self, ProxyVersion};
+use relais_http::proxy_protocol;
 use tokio::net::TcpStream;
 
 use crate::client::{Client, Late};
@@ -29,6 +31,8 @@ pub(crate) struct Server {
 struct Idle {
     io: Io,
     since: Time,
+    /// The client that the server was told it is for; `None`: it is for any.
+    whose: Option<SocketAddr>,
 }
 
 impl Server {
@@ -42,13 +46,14 @@ impl Server {
     }
 
     /// The idle connection used last, unless it has been idle for `longest`; dead ones on the way go.
-    pub(crate) fn take_idle(&self, now: Time, longest: Duration) -> Option<Io> {
+    pub(crate) fn take_idle(&self, client: &Client, longest: Duration) -> Option<Io> {
+        let (now, whose) = (client.worker.now(), self.whose(client));
         let mut idle = self.idle.borrow_mut();
-        while let Some(last) = idle.last() {
-            if now.since(last.since) > longest {
+        while let Some(last) = idle.iter().rposition(|idle| idle.whose == whose) {
+            if now.since(idle[last].since) > longest {
                 return None;
             }
-            let Idle { io, .. } = idle.pop()?;
+            let Idle { io, .. } = idle.remove(last);
             self.shared.idle.fetch_sub(1, Relaxed);
             if io.is_quiet() {
                 return Some(io);
@@ -58,12 +63,17 @@ impl Server {
     }
 
     /// Keeps a connection for the next request.
-    pub(crate) fn put_idle(&self, io: Io, now: Time) {
+    pub(crate) fn put_idle(&self, io: Io, client: &Client) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < limits::IDLE_PER_SERVER && self.shared.is_up() {
             self.shared.idle.fetch_add(1, Relaxed);
-            idle.push(Idle { io, since: now });
+            idle.push(Idle { io, since: client.worker.now(), whose: self.whose(client) });
         }
+    }
+
+    /// Whom a connection of this client's is for.
+    fn whose(&self, client: &Client) -> Option<SocketAddr> {
+        self.plan.send_proxy.is_some().then_some(client.peer)
     }
 
     /// Closes idle connections that are dead, or old; all of them where the server is down.
@@ -257,5 +267,25 @@ pub(crate) async fn connect(client: &Client, backend: &Backend, server: &Server)
         Ok(Some(Ok(io))) => io,
     };
     io.set_nodelay(true).map_err(NoConnection::Failed)?;
+    if let Some(version) = server.plan.send_proxy {
+        introduce(client, &io, version).map_err(NoConnection::Failed)?;
+    }
     Ok(Io::Plain(io))
+}
+
+/// Tells a server who the client is. The header fits into any socket's empty buffer.
+fn introduce(client: &Client, io: &TcpStream, version: ProxyVersion) -> io::Result<()> {
+    let destination = client.local().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let mut header = client.worker.take_scratch();
+    match version {
+        ProxyVersion::V1 => proxy_protocol::write_v1(client.peer, destination, &mut header),
+        ProxyVersion::V2 => proxy_protocol::write_v2(client.peer, destination, None, &mut header),
+    }
+    let result = match io.try_write(&header) {
+        Ok(n) if n == header.len() => Ok(()),
+        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        Err(error) => Err(error),
+    };
+    client.worker.give_scratch(header);
+    result
 }

@@ -27,6 +27,7 @@ use crate::client::{self, Client, Places};
 use crate::counters::{BackShared, FrontCounters, FrontShared, Gate, Pass, ServerShared};
 use crate::io::Io;
 use crate::limits;
+use crate::proxied;
 use crate::splice::Pipe;
 use crate::timer::Timers;
 use crate::tunnel;
@@ -44,6 +45,8 @@ pub(crate) struct Setup {
     pub(crate) doors: HashMap<SocketAddr, Arc<Gate>>,
     /// Where access lines go, in the order of the plan.
     pub(crate) logs: Vec<Arc<Sink>>,
+    /// Whose connections begin with a PROXY protocol header, by the address they come in on.
+    pub(crate) proxied: HashMap<SocketAddr, Arc<[plan::Cidr]>>,
 }
 
 /// From the process to a worker.
@@ -120,6 +123,8 @@ struct Listener {
     socket: AsyncFd<OwnedFd>,
     front: RefCell<Rc<Front>>,
     door: RefCell<Option<Arc<Gate>>>,
+    /// Who sends a PROXY protocol header.
+    proxied: RefCell<Option<Arc<[plan::Cidr]>>>,
     removed: Cell<bool>,
     /// What waits in its queue is not for this process.
     left: Cell<bool>,
@@ -331,7 +336,8 @@ impl Worker {
                 (Ok(socket), Some(front)) => {
                     let (removed, changed) = (Cell::new(false), tokio::sync::Notify::new());
                     let (front, door, left) = (RefCell::new(front), RefCell::default(), Cell::new(false));
-                    let listener = Rc::new(Listener { socket, front, door, removed, left, changed });
+                    let proxied = RefCell::default();
+                    let listener = Rc::new(Listener { socket, front, door, proxied, removed, left, changed });
                     tokio::task::spawn_local(accept(self.clone(), listener.clone()));
                     if let Some(old) = listeners.insert(address, listener) {
                         old.remove();
@@ -345,6 +351,7 @@ impl Worker {
             Some(front) => {
                 *listener.front.borrow_mut() = front;
                 *listener.door.borrow_mut() = setup.doors.get(address).cloned();
+                *listener.proxied.borrow_mut() = setup.proxied.get(address).cloned();
                 true
             }
             None => {
@@ -472,7 +479,7 @@ async fn accept(worker: Rc<Worker>, listener: Rc<Listener>) {
                 if worker.gate.short.swap(false, Relaxed) {
                     tracing::info!("connections are accepted again");
                 }
-                if let Err(error) = greet(&worker, &front, socket, address, places) {
+                if let Err(error) = greet(&worker, &listener, front, socket, address, places) {
                     tracing::warn!("a connection is lost: {error}");
                 }
                 continue;
@@ -503,17 +510,31 @@ async fn accept(worker: Rc<Worker>, listener: Rc<Listener>) {
 
 fn greet(
     worker: &Rc<Worker>,
-    front: &Rc<Front>,
+    listener: &Listener,
+    front: Rc<Front>,
     socket: OwnedFd,
     address: Option<rustix::net::SocketAddrAny>,
     places: Places,
 ) -> io::Result<()> {
     let peer = address.and_then(|a| SocketAddr::try_from(a).ok()).ok_or(io::ErrorKind::AddrNotAvailable)?;
     let io = Io::Plain(TcpStream::from_std(std::net::TcpStream::from(socket))?);
-    let client = Client::new(worker.clone(), front.clone(), io, peer, places);
-    match front.plan().plan.mode {
+    let client = Client::new(worker.clone(), front, io, peer, places);
+    if listener.proxied.borrow().as_ref().is_some_and(|from| from.iter().any(|net| net.contains(peer.ip()))) {
+        // A task of its own: what it waits with is no part of the connection's later life.
+        tokio::task::spawn_local(async move {
+            if let Some(client) = proxied::receive(client).await {
+                serve(client);
+            }
+        });
+    } else {
+        serve(client);
+    }
+    Ok(())
+}
+
+fn serve(client: Client) {
+    match client.front.plan().plan.mode {
         Mode::Http => drop(tokio::task::spawn_local(client::http(client))),
         Mode::Tcp => drop(tokio::task::spawn_local(tunnel::tcp(client))),
     }
-    Ok(())
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::{Context, each, front::mode};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
-use crate::plan::{Backend, BackendTimeouts, Balance, Check, CheckKind, Mode, Node, NodeId, Server, Tomcat};
+use crate::plan::{
+    Backend, BackendTimeouts, Balance, Check, CheckKind, Mode, Node, NodeId, ProxyVersion, Server, Tomcat,
+};
 use crate::table::Kind;
 
 pub(super) fn backends(
@@ -178,8 +180,14 @@ fn server(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Serve
         address,
         weight: item.get("weight")?,
         max_connections: item.get("max-connections"),
+        send_proxy: send_proxy(item),
         node,
     })
+}
+
+fn send_proxy(item: &Item) -> Option<ProxyVersion> {
+    item.get::<Arc<str>>("send-proxy")
+        .map(|version| if &*version == "v1" { ProxyVersion::V1 } else { ProxyVersion::V2 })
 }
 
 fn owner(nodes: &[Option<Node>], ip: IpAddr) -> Option<NodeId> {
@@ -199,7 +207,7 @@ fn tier(
         return None; // Its `on` is missing or wrong, which has been reported.
     }
     let weight = item.get("weight")?;
-    let max_connections = item.get("max-connections");
+    let (max_connections, send_proxy) = (item.get("max-connections"), send_proxy(item));
     let mut servers = Vec::new();
     for id in &tomcat.nodes {
         let node = nodes.get(usize::from(id.0))?.as_ref()?;
@@ -207,7 +215,7 @@ fn tier(
         for instance in 0..tomcat.instances {
             let name = format!("{}-{}", node.name, instance + 1).into();
             let address = SocketAddr::new(ip, tomcat.first_port.checked_add(instance)?);
-            servers.push(Server { name, address, weight, max_connections, node: Some(*id) });
+            servers.push(Server { name, address, weight, max_connections, send_proxy, node: Some(*id) });
         }
     }
     Some(servers)

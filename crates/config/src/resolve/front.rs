@@ -7,7 +7,7 @@ use super::{Context, each};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
 use crate::plan::{
-    Backend, Bind, Capture, Frontend, FrontendTimeouts, MinRate, Mode, Node, NodeId, Redirect, Vip,
+    Backend, Bind, Capture, Cidr, Frontend, FrontendTimeouts, MinRate, Mode, Node, NodeId, Redirect, Vip,
 };
 
 pub(super) fn frontends(
@@ -111,7 +111,16 @@ fn captures(cx: &mut Context, item: &Item, form: &str) -> Vec<Capture> {
 
 fn bind(item: &Item) -> Option<Bind> {
     let max_connections = item.find("max-connections").and_then(|m| m.get("number"));
-    Some(Bind { address: item.get("address")?, tls: item.find("tls").is_some(), max_connections })
+    let accept_proxy = match item.find("accept-proxy") {
+        Some(accept) => Some(accept.get::<Vec<Cidr>>("from")?.into()),
+        None => None,
+    };
+    Some(Bind {
+        address: item.get("address")?,
+        tls: item.find("tls").is_some(),
+        max_connections,
+        accept_proxy,
+    })
 }
 
 /// The longest body of a request to a frontend or backend.

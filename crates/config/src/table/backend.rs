@@ -7,6 +7,13 @@ const EVERY: Field = default("every", Duration(10, HOUR), "2s", "how often");
 const FALL: Field = default("fall", Integer(1, 255), "3", "failures in a row that take a server out");
 const RISE: Field = default("rise", Integer(1, 255), "2", "successes in a row that bring it back");
 const WEIGHT: Field = default("weight", Integer(0, 256), "1", "its share of requests; 0 gets nothing new");
+const SEND_PROXY: Field = optional(
+    "send-proxy",
+    Word(&["v1", "v2"]),
+    "no header",
+    "each connection begins with a PROXY protocol header of this version that names the client; a check's says `LOCAL`. \
+     A connection is then kept for its own client alone",
+);
 const MAX_CONNECTIONS: Field = optional(
     "max-connections",
     Integer(1, 1_000_000),
@@ -192,17 +199,27 @@ pub(super) const ROWS: &[Directive] = &[
             required("name", Name(Kind::Server), "unique in the backend; logs say it"),
             required("address", Socket, "where it listens"),
         ],
-        properties: &[WEIGHT, MAX_CONNECTIONS],
+        properties: &[WEIGHT, MAX_CONNECTIONS, SEND_PROXY],
         times: Times::Many,
         doc: "One server. An address that is no node's is a warning: it may be a machine outside the platform, or a slip.",
         example: "server tomcat1 \"192.168.112.177:8081\" max-connections=5000 weight=2",
-        effect: Effect::Tests(&["weights_share_requests_out", "who_waits_for_a_place_is_served_in_order"]),
+        effect: Effect::Tests(&[
+            "weights_share_requests_out",
+            "who_waits_for_a_place_is_served_in_order",
+            "a_server_is_told_the_client_before_anything_else",
+            "a_connection_that_names_its_client_serves_no_other",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
         name: "servers",
         inside: &[Section::Backend],
-        properties: &[required("tomcat", Reference(Kind::Tomcat), "the tier"), WEIGHT, MAX_CONNECTIONS],
+        properties: &[
+            required("tomcat", Reference(Kind::Tomcat), "the tier"),
+            WEIGHT,
+            MAX_CONNECTIONS,
+            SEND_PROXY,
+        ],
         times: Times::Many,
         doc: "Every instance of a tier is a server, named after its node and counted from 1: `tomcat1-1`, `tomcat1-2`.",
         example: "servers tomcat=app max-connections=5000",

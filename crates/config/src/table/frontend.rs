@@ -127,6 +127,22 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "accept-proxy",
+        inside: &[Section::Bind],
+        properties: &[required("from", Networks, "who is believed; everybody: `\"0.0.0.0/0 ::/0\"`")],
+        doc: "Connections from these networks begin with a PROXY protocol header, version 1 or 2, before TLS too: its source is \
+              the client for logs, rules and servers. One that sends anything else, or no whole header within `timeout request`, is cut. \
+              From elsewhere no header is expected, as with HAProxy's `expect-proxy` rule: one that comes is data, which `mode http` \
+              refuses with 400. Load balancers may speak for themselves (`LOCAL`, `UNKNOWN`).",
+        example: "accept-proxy from=\"10.10.0.0/24\"",
+        effect: Effect::Tests(&[
+            "a_trusted_source_says_who_the_client_is",
+            "a_header_from_elsewhere_is_data",
+            "a_trusted_source_that_says_nothing_is_cut",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "max-body",
         inside: &[Section::Frontend, Section::Backend],
         arguments: &[required("size", Size(0, TIB), "longest body of a request")],
