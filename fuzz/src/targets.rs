@@ -22,6 +22,15 @@ pub const TARGETS: &[Target] = &[
         check: chunked,
     },
     Target {
+        name: "rules",
+        seeds: || seeds::lines(include_str!("../corpus/rules.seeds")),
+        words: RULES,
+        check: |input| {
+            relais_rules::fuzz(input);
+            Ok(())
+        },
+    },
+    Target {
         name: "plan",
         seeds: || vec![include_bytes!("../../examples/progres.kdl").to_vec()],
         words: PLAN,
@@ -106,6 +115,12 @@ const CHUNKS: &[&[u8]] = &[
     b" ",
     b"\t",
     b"10000000000000000",
+];
+
+const RULES: &[&[u8]] = &[
+    b"/", b"//", b"/../", b"/./", b"..", b";x=y", b"%2e", b"%2E%2e", b"%2f", b"%5c", b"%00", b"%25",
+    b"%c0%af", b"%6d", b"\\", b"?", b"*", b"**", b"[a-z]", b"(a|b)+", b"^", b"$", b".*", b"$1", b"${1}",
+    b"\n", b"\xff", b"(?i)",
 ];
 
 const PLAN: &[&[u8]] = &[
@@ -359,6 +374,11 @@ mod tests {
     #[test]
     fn chunks_are_judged_by_their_bytes() {
         for_a_second("chunked");
+    }
+
+    #[test]
+    fn paths_are_normal_once_read_and_globs_agree_with_the_index() {
+        for_a_second("rules");
     }
 
     #[test]

@@ -129,7 +129,8 @@ pub fn fuzz(data: &[u8]) {
     }
     if let Ok(rewrite) = rewrite::Rewrite::regex(regex, glob) {
         let mut new = Vec::new();
-        if rewrite.apply(target, &mut new) {
+        // Heads are only parsed with targets that are: what comes in stays in.
+        if rewrite::is_target(target) && rewrite.apply(target, &mut new) {
             assert!(rewrite::is_target(&new), "not a target: {new:?}");
         }
     }
