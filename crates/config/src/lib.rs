@@ -29,6 +29,7 @@ use std::path::PathBuf;
 pub use diagnostic::{Diagnostic, Severity};
 pub use explain::{directives, explain};
 pub use plan::Plan;
+pub use resolve::read_error_page;
 
 /// A file that can be used.
 #[derive(Clone, Debug)]
@@ -153,7 +154,10 @@ pub fn check(file: &str, text: &str, colour: bool) -> Report {
             for missing in checked.files.iter().filter(|missing| !missing.path.exists()) {
                 findings.diagnostics.push(missing.note());
             }
-            (findings, true)
+            let unfit: Vec<_> = checked.files.iter().filter_map(resolve::NamedFile::unfit).collect();
+            let ok = unfit.is_empty();
+            findings.diagnostics.extend(unfit);
+            (findings, ok)
         }
         Err(Rejected(findings)) => (findings, false),
     };

@@ -155,6 +155,8 @@ pub struct Frontend {
     pub compression: Option<Arc<Compression>>,
     /// The least that a client must send or take; `None`: only the time-outs hold.
     pub min_rate: Option<MinRate>,
+    /// Bodies of errors: its own, then the platform's; the first that fits counts.
+    pub error_pages: Vec<ErrorPage>,
     /// Where its access lines go; `None`: nowhere.
     pub log: Option<FrontendLog>,
     /// Request headers that the log shows.
@@ -305,6 +307,8 @@ pub struct Backend {
     pub redispatch: bool,
     /// Its servers, tiers expanded.
     pub servers: Vec<Server>,
+    /// Bodies of errors; they go before the frontend's.
+    pub error_pages: Vec<ErrorPage>,
 }
 
 /// Who gets the next request.
@@ -376,6 +380,22 @@ pub struct Tomcat {
     /// Port of the first instance; the next ones count up.
     pub first_port: u16,
 }
+
+/// A body for errors that Relais answers with itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorPage {
+    /// First status that it is for, 400 to 599.
+    pub first: u16,
+    /// Last status that it is for.
+    pub last: u16,
+    /// The file with the body: UTF-8, at most [`ERROR_PAGE_BYTES`].
+    pub file: Arc<str>,
+    /// Its media type, by the file's extension.
+    pub kind: Arc<str>,
+}
+
+/// Longest error page, bytes.
+pub const ERROR_PAGE_BYTES: u64 = 64 * 1024;
 
 /// Where access lines go, and how they get there. Frontends that say the same share one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -540,6 +560,16 @@ pub struct Capture {
 }
 
 impl Plan {
+    /// The files of all error pages, each once.
+    pub fn error_page_files(&self) -> Vec<&Arc<str>> {
+        let all = self.frontends.iter().flat_map(|f| &f.error_pages);
+        let all = all.chain(self.backends.iter().flat_map(|b| &b.error_pages));
+        let mut files: Vec<&Arc<str>> = all.map(|page| &page.file).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
     /// The node of this name.
     pub fn node(&self, name: &str) -> Option<NodeId> {
         self.nodes.iter().position(|n| &*n.name == name).map(|i| NodeId(i as u16))

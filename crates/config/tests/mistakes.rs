@@ -57,6 +57,12 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("log_request_in_tcp", "    mode tcp\n", "    mode tcp\n    access-log stdout format=\"%ci %HM\"\n"),
     ("capture_too_long", "    max-connections 20000\n", "    capture request-header Host len=65536\n"),
+    (
+        "error_page_with_a_head",
+        "    max-connections 20000\n",
+        "    error-page 503 \"/etc/haproxy/errors/503.http\"\n",
+    ),
+    ("error_page_for_no_error", "    max-connections 20000\n", "    error-page 200 \"/srv/sorry.html\"\n"),
     // ---- words of the table ----
     ("proxy_believes_nobody", "    bind \"*:80\"\n", "    bind \"*:80\" { accept-proxy; }\n"),
     (

@@ -114,6 +114,37 @@ fn access_lines_go_where_the_file_says() {
 }
 
 #[test]
+fn error_pages_of_a_frontend_come_before_those_of_the_platform() {
+    let text = logging("error-page \"500-599\" \"/p.html\"", "error-page 503 \"/f.JSON\"");
+    let plan = parse("test.kdl", &text).unwrap_or_else(|rejected| panic!("{rejected}")).plan;
+    let pages: Vec<_> =
+        plan.frontends[0].error_pages.iter().map(|p| (p.first, p.last, &*p.file, &*p.kind)).collect();
+    assert_eq!(
+        pages,
+        [(503, 503, "/f.JSON", "application/json"), (500, 599, "/p.html", "text/html; charset=utf-8")]
+    );
+    assert_eq!(plan.frontends[1].error_pages.len(), 1);
+    assert_eq!(plan.error_page_files().len(), 2);
+}
+
+#[test]
+fn an_error_page_that_is_too_long_is_found_by_check() {
+    let path = std::env::temp_dir().join(format!("relais-page-{}.html", std::process::id()));
+    let text = logging(&format!("error-page 503 \"{}\"", path.display()), "");
+    let verdict = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).expect("a page");
+        relais_config::check("test.kdl", &text, false)
+    };
+    assert!(verdict(&[b'x'; 65_536]).ok);
+    let long = verdict(&[b'x'; 65_537]);
+    assert!(!long.ok && long.text.contains("is longer than 64 KiB"), "{}", long.text);
+    assert!(verdict(b"\xff").text.contains("is not UTF-8"));
+    std::fs::remove_file(&path).expect("it was there");
+    let missing = relais_config::check("test.kdl", &text, false);
+    assert!(missing.ok && missing.text.contains("is not on this machine"), "{}", missing.text);
+}
+
+#[test]
 fn a_frontend_has_an_access_log_of_its_own() {
     let of = |platform: &str, frontend: &str| {
         let text = logging(platform, frontend);

@@ -69,6 +69,12 @@ pub enum Order {
         /// The file, as in the plan.
         path: String,
     },
+    /// The attached descriptor is a memory file with the text of an error page. Comes before `Plan` for each file
+    /// that its `error-page`s name.
+    ErrorPage {
+        /// The file, as in the plan.
+        path: String,
+    },
     /// The attached descriptor is a memory file with the text of the plan to put in force.
     Plan {
         /// Counts up with each plan of one supervisor.

@@ -33,6 +33,11 @@ fn main() -> std::process::ExitCode {
             let id = plan.node(&node).expect("the node");
             let hello = Order::Hello { node: node.clone(), workers, run_dir: "/tmp".into() };
             channel.send(&hello, None).await.expect("hello");
+            for path in plan.error_page_files() {
+                let text = std::fs::read_to_string(&**path).expect("the error page");
+                let order = Order::ErrorPage { path: path.to_string() };
+                channel.send(&order, Some(text_to_fd(&text).expect("memory").as_fd())).await.expect("page");
+            }
             for log in &plan.logs {
                 if let relais_config::plan::LogTo::File(path) = &log.to {
                     let file = std::fs::File::options().create(true).append(true).open(&**path);

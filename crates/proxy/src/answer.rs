@@ -1,6 +1,9 @@
 //! Answers that the proxy gives itself: redirects and errors. Always whole, always with a length.
 
+use std::borrow::Cow;
 use std::io::Write;
+
+use crate::pages::Page;
 
 /// Reason phrases of the codes that are answered here.
 fn reason(status: u16) -> &'static str {
@@ -65,17 +68,23 @@ impl Persistence {
     }
 }
 
-/// An error. `head`: the answer to HEAD, which has no body.
-pub(crate) fn error(status: u16, persistence: Persistence, head: bool) -> Vec<u8> {
+/// An error, with a page of the operator's or a sentence of ours. `head`: the answer to HEAD, which has no body.
+pub(crate) fn error(status: u16, persistence: Persistence, head: bool, page: Option<&Page>) -> Vec<u8> {
     let reason = reason(status);
-    let body = format!(
-        "<!doctype html>\n<title>{status} {reason}</title>\n<h1>{status} {reason}</h1>\n<p>{}</p>\n",
-        explanation(status)
-    );
+    let ours = || {
+        let explanation = explanation(status);
+        format!(
+            "<!doctype html>\n<title>{status} {reason}</title>\n<h1>{status} {reason}</h1>\n<p>{explanation}</p>\n"
+        )
+    };
+    let (kind, body): (&str, Cow<'_, str>) = match page {
+        Some(page) => (&page.kind, Cow::Borrowed(&page.body)),
+        None => ("text/html; charset=utf-8", Cow::Owned(ours())),
+    };
     let retry = if status == 503 { "Retry-After: 1\r\n" } else { "" };
     let allow = if status == 405 { "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n" } else { "" };
     let mut answer = format!(
-        "HTTP/1.1 {status} {reason}\r\nCache-Control: no-store\r\nContent-Type: text/html; charset=utf-8\r\n\
+        "HTTP/1.1 {status} {reason}\r\nCache-Control: no-store\r\nContent-Type: {kind}\r\n\
          {retry}{allow}Content-Length: {}\r\n",
         body.len()
     )

@@ -24,6 +24,7 @@ mod half;
 mod io;
 mod limits;
 mod pace;
+mod pages;
 pub mod probe;
 mod process;
 mod proxied;

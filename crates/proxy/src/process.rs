@@ -62,6 +62,8 @@ struct Process {
     view: Rc<View>,
     checks: Checks,
     logs: Sinks,
+    /// Error pages that came, by file.
+    pages: HashMap<String, Arc<str>>,
     /// Workers that end without being told tell it here.
     ended: (UnboundedSender<usize>, UnboundedReceiver<usize>),
     /// When a drain ends at the latest.
@@ -91,6 +93,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         view: Rc::default(),
         checks: Checks::new(changes),
         logs: Sinks::default(),
+        pages: HashMap::new(),
         ended: unbounded_channel(),
         deadline: None,
         orphan: false,
@@ -147,6 +150,10 @@ impl Process {
                 self.start_workers(workers.clamp(1, 256))?;
             }
             Order::Status => self.serve_status(fd.ok_or_else(missing)?)?,
+            Order::ErrorPage { path } => {
+                let text = fd_to_text(fd.ok_or_else(missing)?, relais_config::plan::ERROR_PAGE_BYTES)?;
+                self.pages.insert(path, text.into());
+            }
             Order::AccessLog { path } => self.logs.opened(path, File::from(fd.ok_or_else(missing)?)),
             Order::Server { backend, server, up } => {
                 self.registry.remembered.insert((backend, server), up);
@@ -217,6 +224,11 @@ impl Process {
     async fn put_in_force(&mut self, file: &str, text: io::Result<String>) -> Result<(), String> {
         let text = text.map_err(|error| format!("the plan cannot be read: {error}"))?;
         let plan = relais_config::parse(file, &text).map_err(|rejected| rejected.to_string())?.plan;
+        let files = plan.error_page_files();
+        if let Some(path) = files.iter().find(|path| !self.pages.contains_key(&****path)) {
+            return Err(format!("no descriptor came for the error page {path}"));
+        }
+        self.pages.retain(|path, _| files.iter().any(|file| ***file == **path));
         let setup = self.set_up(&plan)?;
         let mut listeners = self.new_listeners(&setup)?;
 
@@ -287,7 +299,8 @@ impl Process {
     /// This node's part of a plan.
     fn set_up(&mut self, plan: &Plan) -> Result<Setup, String> {
         let node = plan.node(&self.node).ok_or_else(|| format!("the plan has no node {}", self.node))?;
-        let mut setup = Setup { logs: self.logs.set(&plan.logs)?, ..Setup::default() };
+        let mut setup =
+            Setup { logs: self.logs.set(&plan.logs)?, pages: self.pages.clone(), ..Setup::default() };
         for (_, front) in plan.frontends_on(node) {
             for bind in plan.binds_on(node, front) {
                 setup.listens.insert(bind.address, setup.fronts.len());

@@ -239,7 +239,13 @@ async fn refuse_head(client: &Client, account: &mut Account, failure: NoHead) ->
             client.front.counters().errors.add(1);
             account.status = 408;
             account.state = *b"cR";
-            let _ = send(client, &plan, &answer::error(408, Persistence::Close, false), account).await;
+            let _ = send(
+                client,
+                &plan,
+                &answer::error(408, Persistence::Close, false, plan.pages.find(408)),
+                account,
+            )
+            .await;
             log_request(client, &plan, account, None);
             return Leaves::Linger;
         }
@@ -263,7 +269,14 @@ async fn refuse(client: &Client, account: &mut Account, reject: Reject, head: Op
     }
     account.status = reject.why.status();
     account.state = if reject.why == Why::Truncated { *b"CR" } else { *b"PR" };
-    let _ = send(client, &plan, &answer::error(account.status, Persistence::Close, false), account).await;
+    let to_head = head.is_some_and(|head| head.starts_with(b"HEAD "));
+    let _ = send(
+        client,
+        &plan,
+        &answer::error(account.status, Persistence::Close, to_head, plan.pages.find(account.status)),
+        account,
+    )
+    .await;
     log_request(client, &plan, account, head);
     Leaves::Linger
 }
@@ -328,12 +341,15 @@ fn local_answer(asked: &Asked<'_>) -> Option<(u16, Vec<u8>)> {
     if request.max_forwards == Some(0) {
         return Some(match request.method {
             Method::Options => (200, answer::options(persistence)),
-            _ => (405, answer::error(405, persistence, false)),
+            _ => (405, answer::error(405, persistence, false, plan.pages.find(405))),
         });
     }
     let redirect = plan.plan.redirect.as_ref()?;
     let Some(host) = request.host else {
-        return Some((400, answer::error(400, persistence, request.method == Method::Head)));
+        return Some((
+            400,
+            answer::error(400, persistence, request.method == Method::Head, plan.pages.find(400)),
+        ));
     };
     let (host, _) = field::split_port(host.of(buffer.bytes()));
     let path = request.path.of(buffer.bytes());

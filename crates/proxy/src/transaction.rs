@@ -267,7 +267,9 @@ async fn give_up(asked: &mut Asked<'_>, account: &mut Account, verdict: Verdict)
     let whole = matches!(asked.rest, Rest::Nothing) && !matches!(verdict.why, Why::Request(_));
     let keep = whole && session::may_keep(asked) && verdict.status != 400;
     let persistence = session::persistence(keep, asked.request.minor);
-    let answer = answer::error(verdict.status, persistence, asked.request.method == Method::Head);
+    let page = account.backend.as_ref().and_then(|backend| backend.pages.find(verdict.status));
+    let page = page.or_else(|| asked.plan.pages.find(verdict.status));
+    let answer = answer::error(verdict.status, persistence, asked.request.method == Method::Head, page);
     let sent = session::send(client, asked.plan, &answer, account).await;
     session::log_request(client, asked.plan, account, Some(asked.head()));
     match sent {

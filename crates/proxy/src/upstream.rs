@@ -19,6 +19,7 @@ use crate::client::{Client, Late};
 use crate::counters::{BackShared, ServerCounters, ServerShared, Waiter, lock};
 use crate::io::Io;
 use crate::limits;
+use crate::pages::Pages;
 
 /// A server as one plan describes it, with this worker's idle connections to it.
 pub(crate) struct Server {
@@ -100,14 +101,20 @@ pub(crate) struct Backend {
     pub(crate) plan: plan::Backend,
     pub(crate) shared: Arc<BackShared>,
     pub(crate) servers: Vec<Rc<Server>>,
+    pub(crate) pages: Pages,
     turn: RefCell<RoundRobin>,
 }
 
 impl Backend {
-    pub(crate) fn new(plan: plan::Backend, shared: Arc<BackShared>, servers: Vec<Rc<Server>>) -> Backend {
+    pub(crate) fn new(
+        plan: plan::Backend,
+        shared: Arc<BackShared>,
+        servers: Vec<Rc<Server>>,
+        pages: Pages,
+    ) -> Backend {
         let weights = plan.servers.iter().map(|s| s.weight);
         let turn = RefCell::new(RoundRobin::new(weights));
-        Backend { plan, shared, servers, turn }
+        Backend { plan, shared, servers, pages, turn }
     }
 
     /// Requests or connections that its servers have now.

@@ -27,6 +27,7 @@ use crate::client::{self, Client, Places};
 use crate::counters::{BackShared, FrontCounters, FrontShared, Gate, Pass, ServerShared};
 use crate::io::Io;
 use crate::limits;
+use crate::pages::Pages;
 use crate::proxied;
 use crate::splice::Pipe;
 use crate::timer::Timers;
@@ -47,6 +48,8 @@ pub(crate) struct Setup {
     pub(crate) logs: Vec<Arc<Sink>>,
     /// Whose connections begin with a PROXY protocol header, by the address they come in on.
     pub(crate) proxied: HashMap<SocketAddr, Arc<[plan::Cidr]>>,
+    /// Error pages by file.
+    pub(crate) pages: HashMap<String, Arc<str>>,
 }
 
 /// From the process to a worker.
@@ -78,6 +81,7 @@ pub(crate) struct FrontPlan {
     pub(crate) removed: bool,
     /// `None`: its requests are not logged.
     pub(crate) log: Option<Rc<Log>>,
+    pub(crate) pages: Rc<Pages>,
 }
 
 impl Front {
@@ -306,17 +310,19 @@ impl Worker {
                     backend: old.backend.clone(),
                     removed: true,
                     log: old.log.clone(),
+                    pages: old.pages.clone(),
                 };
                 *front.plan.borrow_mut() = Rc::new(plan);
             }
         }
         for (plan, shared) in &setup.fronts {
             let backend = plan.default_backend.map(|id| backends[usize::from(id.0)].clone());
+            let pages = Rc::new(Pages::new(&plan.error_pages, &setup.pages));
             let log = plan.log.as_ref().and_then(|log| {
                 let out = outs.get(log.target)?.clone()?;
                 Some(Rc::new(Log::new(out, log.format.clone())))
             });
-            let plan = Rc::new(FrontPlan { plan: plan.clone(), backend, removed: false, log });
+            let plan = Rc::new(FrontPlan { plan: plan.clone(), backend, removed: false, log, pages });
             match fronts.get(&shared.name) {
                 Some(front) => *front.plan.borrow_mut() = plan,
                 None => {
@@ -376,7 +382,12 @@ impl Worker {
                 now.insert(shared.id, server.clone());
                 ours.push(server);
             }
-            backends.push(Rc::new(Backend::new(plan.clone(), shared.clone(), ours)));
+            backends.push(Rc::new(Backend::new(
+                plan.clone(),
+                shared.clone(),
+                ours,
+                Pages::new(&plan.error_pages, &setup.pages),
+            )));
         }
         *known = now;
         backends

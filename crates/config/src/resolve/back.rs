@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Context, each, front::mode};
+use super::{Context, each, front::mode, pages};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{
@@ -68,6 +68,7 @@ fn backend(
         retries: item.setting("retries").get("number")?,
         redispatch: item.find("redispatch").is_some(),
         servers: servers?,
+        error_pages: pages::error_pages(cx, item),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Context, each};
+use super::{Context, each, pages};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
 use crate::plan::{
@@ -55,6 +55,7 @@ fn frontend(
         max_body: max_body(item),
         compression: super::compression::compression(cx, item)?,
         min_rate: min_rate(item)?,
+        error_pages: pages::error_pages(cx, item),
         log: None, // `logs` gives it one
         request_captures: captures(cx, item, "request-header"),
         response_captures: captures(cx, item, "response-header"),
@@ -209,6 +210,7 @@ fn check_tcp(cx: &mut Context, item: &Item) {
                 | "cache"
                 | "rule"
                 | "capture"
+                | "error-page"
                 | "max-body"
                 | "min-rate"
                 | "compression"

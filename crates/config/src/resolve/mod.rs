@@ -11,6 +11,7 @@ mod front;
 mod listeners;
 mod logs;
 mod names;
+mod pages;
 mod pending;
 mod tiers;
 mod vip;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::item::{FromValue, Item};
-use crate::plan::{Node, NodeId, Plan};
+use crate::plan::{Mode, Node, NodeId, Plan};
 use crate::table::{Kind, Type};
 
 pub(crate) use names::Names;
@@ -47,6 +48,39 @@ impl NamedFile {
         };
         Diagnostic::new(Severity::Note, self.span.clone(), message).help(help)
     }
+}
+
+impl NamedFile {
+    /// What `check` says of an error page that is here and could not be used.
+    pub(crate) fn unfit(&self) -> Option<Diagnostic> {
+        if self.directive != "error-page" {
+            return None;
+        }
+        let why = read_error_page(&self.path).err().filter(|_| self.path.exists())?;
+        Some(Diagnostic::error(self.span.clone(), why).help("an error page is a text file of at most 64 KiB"))
+    }
+}
+
+/// The text of an error page.
+///
+/// # Errors
+/// One sentence: it cannot be read, is too long, or is not UTF-8.
+pub fn read_error_page(path: &std::path::Path) -> Result<String, String> {
+    use std::io::Read;
+    let shown = path.display();
+    // Opened without waiting: a pipe in its place must not hold whoever reads it.
+    let kind = std::fs::metadata(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    if !kind.is_file() {
+        return Err(format!("{shown} is not a file"));
+    }
+    let file = std::fs::File::open(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    let (mut bytes, most) = (Vec::new(), crate::plan::ERROR_PAGE_BYTES);
+    let read = file.take(most + 1).read_to_end(&mut bytes);
+    read.map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    if bytes.len() as u64 > most {
+        return Err(format!("{shown} is longer than 64 KiB"));
+    }
+    String::from_utf8(bytes).map_err(|_| format!("{shown} is not UTF-8"))
 }
 
 /// What the sections are resolved with.
@@ -138,6 +172,10 @@ fn plan(cx: &mut Context, items: &[Item]) -> Option<Plan> {
     listeners::check(cx, items, platform, &nodes, &frontends, &tomcats);
     let admin = platform.setting("admin").get("address")?;
     let mut frontends = all(frontends)?;
+    let common = pages::error_pages(cx, platform);
+    for frontend in frontends.iter_mut().filter(|f| f.mode == Mode::Http) {
+        frontend.error_pages.extend(common.iter().cloned());
+    }
     let logs = logs::logs(cx, items, platform, &mut frontends)?;
     Some(Plan {
         platform: platform.name(),

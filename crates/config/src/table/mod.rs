@@ -9,6 +9,7 @@ mod cluster;
 mod compression;
 mod foreign;
 mod frontend;
+mod messages;
 mod platform;
 mod tiers;
 mod vip;
@@ -384,9 +385,18 @@ const TIB: u64 = 1 << 40;
 
 /// Every row, in the order of the manual.
 pub fn all() -> impl Iterator<Item = &'static Directive> {
-    [platform::ROWS, vip::ROWS, frontend::ROWS, backend::ROWS, compression::ROWS, tiers::ROWS, cluster::ROWS]
-        .into_iter()
-        .flatten()
+    [
+        platform::ROWS,
+        messages::ROWS,
+        vip::ROWS,
+        frontend::ROWS,
+        backend::ROWS,
+        compression::ROWS,
+        tiers::ROWS,
+        cluster::ROWS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The rows that may stand in `section`.

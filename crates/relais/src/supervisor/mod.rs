@@ -68,6 +68,8 @@ struct Edition {
     node: NodeId,
     /// Files that access lines go to, opened anew with each edition (so a reload follows logrotate).
     access_logs: Vec<(String, OwnedFd)>,
+    /// Error pages by file, read with each edition.
+    error_pages: Vec<(String, String)>,
 }
 
 struct Supervisor {
@@ -341,6 +343,7 @@ impl Supervisor {
         }
         if role == Role::Proxy {
             edition.send_access_logs(child).await;
+            edition.send_error_pages(child).await;
         }
         match text_to_fd(&edition.text) {
             Ok(text) => {
@@ -646,8 +649,21 @@ impl Edition {
             let names = names.join(", ");
             return Err(format!("{file} has no node {node}: --node must be one of {names}"));
         };
+        let error_pages = plan.error_page_files().into_iter();
+        let error_pages = error_pages
+            .map(|path| Ok((path.to_string(), relais_config::read_error_page(Path::new(&**path))?)))
+            .collect::<Result<Vec<_>, String>>()?;
         let access_logs = open_access_logs(&plan, logs)?;
-        Ok(Edition { generation, file, text, plan, node: id, access_logs })
+        Ok(Edition { generation, file, text, plan, node: id, access_logs, error_pages })
+    }
+
+    async fn send_error_pages(&self, proxy: &Child) {
+        for (path, text) in &self.error_pages {
+            match text_to_fd(text) {
+                Ok(fd) => proxy.order(&Order::ErrorPage { path: path.clone() }, Some(fd.as_fd())).await,
+                Err(error) => error!("the error page {path} cannot be sent: {error}"),
+            }
+        }
     }
 
     async fn send_access_logs(&self, proxy: &Child) {
