@@ -22,6 +22,15 @@ pub const TARGETS: &[Target] = &[
         check: chunked,
     },
     Target {
+        name: "proxy-protocol",
+        seeds: || seeds::lines(include_str!("../corpus/proxy-protocol.seeds")),
+        words: PROXY,
+        check: |input| {
+            relais_http::proxy_protocol::fuzz(input);
+            Ok(())
+        },
+    },
+    Target {
         name: "rules",
         seeds: || seeds::lines(include_str!("../corpus/rules.seeds")),
         words: RULES,
@@ -115,6 +124,27 @@ const CHUNKS: &[&[u8]] = &[
     b" ",
     b"\t",
     b"10000000000000000",
+];
+
+const PROXY: &[&[u8]] = &[
+    b"PROXY ",
+    b"TCP4 ",
+    b"TCP6 ",
+    b"UNKNOWN",
+    b"\r\n",
+    b" ",
+    b"10.0.0.1 ",
+    b"2001:db8::1 ",
+    b"65535",
+    b"65536",
+    b"0",
+    b"\r\n\r\n\0\r\nQUIT\n",
+    b"\x21\x11\0\x0c",
+    b"\x21\x21\0\x24",
+    b"\x20\0\0\0",
+    b"\x21\x31\0\xd8",
+    b"\xff\xff",
+    b"\x20\0\x05",
 ];
 
 const RULES: &[&[u8]] = &[
@@ -374,6 +404,11 @@ mod tests {
     #[test]
     fn chunks_are_judged_by_their_bytes() {
         for_a_second("chunked");
+    }
+
+    #[test]
+    fn proxy_headers_are_the_same_in_whatever_pieces() {
+        for_a_second("proxy-protocol");
     }
 
     #[test]
