@@ -9,6 +9,7 @@
 pub mod channel;
 pub mod journal;
 pub mod message;
+pub mod pulse;
 pub mod status;
 pub mod upgrade;
 

@@ -188,6 +188,13 @@ pub enum Report {
     },
     /// Every address has another holder, or nobody took it in time.
     HandedOver,
+    /// Proxy's main thread turns: every [`crate::pulse::EVERY`].
+    Alive,
+    /// A worker has hung; the process is to be replaced.
+    Stuck {
+        /// Which, and what it does.
+        why: String,
+    },
     /// Nothing is open any more.
     Drained {
         /// Connections that were cut at the limit.

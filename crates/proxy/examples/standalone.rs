@@ -62,7 +62,9 @@ fn main() -> std::process::ExitCode {
             let order = Order::Plan { generation: 1, file };
             channel.send(&order, Some(text_to_fd(&text).expect("memory").as_fd())).await.expect("plan");
             while let Ok(Some((report, _))) = channel.recv::<relais_ipc::Report>().await {
-                eprintln!("{report:?}");
+                if report != relais_ipc::Report::Alive {
+                    eprintln!("{report:?}");
+                }
             }
         });
     });

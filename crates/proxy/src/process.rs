@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use relais_config::plan::Plan;
 use relais_ipc::channel::{Channel, fd_to_text};
+use relais_ipc::pulse::{self, Pulse};
 use relais_ipc::{Order, Report, status};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -25,7 +26,7 @@ use crate::checks::{Change, Checks};
 use crate::counters::Registry;
 use crate::limits;
 use crate::status::document;
-use crate::worker::{self, Command, Setup};
+use crate::worker::{self, Command, Setup, Signs};
 
 /// How long a stopping proxy waits for open requests if the supervisor died before it sent a plan.
 const DRAIN_WITHOUT_PLAN: Duration = Duration::from_secs(30);
@@ -50,7 +51,7 @@ impl Drop for LastWords {
 
 /// The proxy process.
 struct Process {
-    channel: Channel,
+    channel: Rc<Channel>,
     node: String,
     workers: Vec<(UnboundedSender<Command>, JoinHandle<()>)>,
     registry: Registry,
@@ -69,6 +70,8 @@ struct Process {
     /// When a drain ends at the latest.
     deadline: Option<Instant>,
     orphan: bool,
+    /// The workers' signs of life.
+    signs: Rc<RefCell<Vec<Arc<Signs>>>>,
     /// Too few descriptors, and connections wanted, as last said.
     short: Option<(u64, u64)>,
     /// Another generation accepts on the same sockets.
@@ -83,7 +86,7 @@ struct Process {
 pub(crate) async fn run(channel: Channel) -> io::Result<()> {
     let (changes, mut changed) = unbounded_channel();
     let mut process = Process {
-        channel,
+        channel: Rc::new(channel),
         node: String::new(),
         workers: Vec::new(),
         registry: Registry::new(1),
@@ -97,13 +100,44 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         ended: unbounded_channel(),
         deadline: None,
         orphan: false,
+        signs: Rc::default(),
         short: None,
         shared: false,
         answering: None,
     };
+    let beating = tokio::task::spawn_local(beat(process.channel.clone(), process.signs.clone()));
     let result = process.obey(&mut changed).await;
+    beating.abort();
     process.end();
     result
+}
+
+/// Tells the supervisor that this thread turns, and which worker does not: a hung one holds its connections and its
+/// share of new ones for ever, and ends only with the process.
+async fn beat(channel: Rc<Channel>, workers: Rc<RefCell<Vec<Arc<Signs>>>>) {
+    let mut watch: Vec<(u64, Pulse)> = Vec::new();
+    let mut tick = tokio::time::interval(pulse::EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let mut report = Report::Alive;
+        for (index, signs) in workers.borrow().iter().enumerate() {
+            if watch.len() == index {
+                watch.push((0, Pulse::default()));
+            }
+            let (seen, pulse) = &mut watch[index];
+            let beats = signs.beats.load(Relaxed);
+            if beats != std::mem::replace(seen, beats) {
+                pulse.beat();
+            }
+            if let Some(what) = pulse.tick(|| pulse::Stat::of_thread(signs.thread.load(Relaxed))) {
+                report = Report::Stuck { why: format!("worker {index} {what}") };
+            }
+        }
+        if channel.send(&report, None).await.is_err() {
+            return; // the supervisor is gone, which the main loop hears too
+        }
+    }
 }
 
 impl Process {
@@ -196,10 +230,12 @@ impl Process {
         for index in 0..usize::from(count) {
             let (commands, inbox) = unbounded_channel();
             let gates = [self.registry.gate.clone(), self.registry.compressors.clone()];
+            let signs = Arc::new(Signs::default());
+            self.signs.borrow_mut().push(signs.clone());
             let last_words = LastWords(index, self.ended.0.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let _last_words = last_words;
-                if let Err(error) = worker::run(index, gates, inbox) {
+                if let Err(error) = worker::run(index, gates, &signs, inbox) {
                     tracing::error!("worker {index} cannot run: {error}");
                 }
             })?;
@@ -394,5 +430,46 @@ impl Process {
         }
         // A stuck sink must not keep the process from ending.
         self.logs.end(limits::LOG_END);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn a_worker_that_hangs_is_reported_and_one_that_turns_is_not() {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+        runtime.unwrap().block_on(async {
+            let (ours, theirs) = Channel::pair().unwrap();
+            let signs: Vec<Arc<Signs>> = (0..2).map(|_| Arc::default()).collect();
+            // One gives signs from here; the other's thread waits for a word that never comes.
+            let (turns, hangs) = (signs[0].clone(), signs[1].clone());
+            let (_word, waits) = std::sync::mpsc::channel::<()>();
+            std::thread::spawn(move || {
+                hangs.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Relaxed);
+                let _ = waits.recv();
+            });
+            let me = rustix::thread::gettid().as_raw_nonzero().get();
+            turns.thread.store(me, Relaxed);
+            tokio::task::spawn_local(worker::give_signs(turns));
+            let channel = Channel::new(theirs).unwrap();
+            let beating = beat(Rc::new(channel), Rc::new(RefCell::new(signs)));
+            tokio::task::spawn_local(beating);
+            let mut alive = 0;
+            loop {
+                match ours.recv::<Report>().await.unwrap().unwrap().0 {
+                    Report::Alive => alive += 1,
+                    Report::Stuck { why } => {
+                        assert!(why.starts_with("worker 1 is blocked"), "{why}");
+                        break;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(alive >= 5, "{alive} ticks before the verdict");
+        });
     }
 }

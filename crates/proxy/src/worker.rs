@@ -9,11 +9,13 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI32, AtomicU64};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use relais_base::Time;
 use relais_config::plan::{self, Mode};
+use relais_ipc::pulse;
 use rustix::net::SocketFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -135,6 +137,22 @@ struct Listener {
     changed: tokio::sync::Notify,
 }
 
+/// What shows that a worker's thread turns.
+#[derive(Default)]
+pub(crate) struct Signs {
+    /// Counts up, every [`pulse::EVERY`].
+    pub(crate) beats: AtomicU64,
+    /// The kernel's number of the thread; 0 before it runs.
+    pub(crate) thread: AtomicI32,
+}
+
+pub(crate) async fn give_signs(signs: Arc<Signs>) {
+    loop {
+        signs.beats.fetch_add(1, Relaxed);
+        tokio::time::sleep(pulse::EVERY).await;
+    }
+}
+
 /// Runs a worker on this thread until it is told to stop.
 ///
 /// # Errors
@@ -142,6 +160,7 @@ struct Listener {
 pub(crate) fn run(
     index: usize,
     [gate, compressors]: [Arc<Gate>; 2],
+    signs: &Arc<Signs>,
     commands: UnboundedReceiver<Command>,
 ) -> io::Result<()> {
     let runtime =
@@ -167,7 +186,12 @@ pub(crate) fn run(
         servers: RefCell::default(),
         listeners: RefCell::default(),
     });
-    runtime.block_on(worker.clone().obey(commands));
+    signs.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Relaxed);
+    let signs = signs.clone();
+    runtime.block_on(async {
+        tokio::task::spawn_local(give_signs(signs));
+        worker.clone().obey(commands).await;
+    });
     drop(runtime);
     worker.flush_logs();
     Ok(())

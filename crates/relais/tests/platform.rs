@@ -24,6 +24,23 @@ fn a_request_passes_through_and_status_tells_of_it() {
 }
 
 #[test]
+fn a_proxy_that_hangs_is_replaced() {
+    let origin = Origin::start("hello");
+    let node = Node::start(&[&origin]);
+    let before = node.pid(Role::Proxy).unwrap();
+    // Stopped, it holds its connections and its listeners and says nothing, as one that is blocked.
+    node.signal(before, rustix::process::Signal::STOP);
+    let start = Instant::now();
+    assert_eq!(get(node.web, "/").unwrap().0, 200);
+    assert!(start.elapsed() >= Duration::from_secs(2), "only {:?} of patience", start.elapsed());
+    node.await_log("is stopped and has not moved for 3.0 s; it is killed");
+    let after = await_some("the next proxy", || node.pid(Role::Proxy).filter(|pid| *pid != before));
+    // One that works is left alone, for longer than the silence that is fatal.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(node.pid(Role::Proxy), Some(after));
+}
+
+#[test]
 fn a_low_limit_of_open_files_is_said_and_kept() {
     let origin = Origin::start("hello");
     let node = Node::start_with(&[&origin], "ulimit -n 200");

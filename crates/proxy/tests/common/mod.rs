@@ -132,8 +132,18 @@ impl Proxy {
         }
     }
 
-    /// The next report.
+    /// The next report that is not a sign of life.
     pub fn report(&mut self) -> Report {
+        loop {
+            match self.any_report() {
+                Report::Alive => {}
+                report => return report,
+            }
+        }
+    }
+
+    /// The next report.
+    pub fn any_report(&mut self) -> Report {
         let channel = self.channel.as_ref().unwrap();
         let next = async { tokio::time::timeout(PATIENCE, channel.recv::<Report>()).await };
         self.runtime.block_on(next).expect("a report").unwrap().expect("the proxy lives").0

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relais_base::Time;
+use relais_ipc::pulse::{self, Pulse};
 use relais_ipc::{Channel, Order, Report, Role};
 use tokio::process::Command;
 use tokio::sync::mpsc;
@@ -109,16 +110,33 @@ impl Child {
 
         let (role, birth, events) = (self.role, self.birth, events.clone());
         tokio::spawn(async move {
+            // Proxy says every half second that it turns; silence is looked into (`relais_ipc::pulse`).
+            let mut watched = role == Role::Proxy;
+            let (mut pulse, mut tick) = (Pulse::default(), tokio::time::interval(pulse::EVERY));
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let say = |event| drop(events.send(FromChild { role, birth, event })); // fails only once we end
             loop {
                 tokio::select! {
                     biased;
                     said = channel.recv::<Report>() => match said {
-                        Ok(Some((report, _))) => say(Event::Said(report)),
+                        Ok(Some((Report::Alive, _))) => pulse.beat(),
+                        Ok(Some((report, _))) => {
+                            pulse.beat();
+                            watched &= !matches!(report, Report::Drained { .. });
+                            say(Event::Said(report));
+                        }
                         Ok(None) => break,
                         Err(error) => debug!("{} said something unclear: {error}", role.name()),
                     },
                     status = process.wait() => return say(Event::Died(obituary(status))),
+                    _ = tick.tick(), if watched => {
+                        let Some(pid) = process.id() else { continue };
+                        if let Some(what) = pulse.tick(|| pulse::Stat::of_process(pid)) {
+                            warn!("{} (pid {pid}) {what}; it is killed", role.name());
+                            watched = false;
+                            let _ = process.start_kill();
+                        }
+                    }
                 }
             }
             // It closed its channel without dying: it is of no use any more.

@@ -433,6 +433,11 @@ impl Supervisor {
                 self.health.insert((backend, server), up);
             }
             Report::HandedOver => self.stop_on_handed_over().await,
+            Report::Alive => {} // for the watch in `child`
+            Report::Stuck { why } => {
+                warn!("{}: {why}; it is killed", role.name());
+                self.child(role).kill();
+            }
             Report::Drained { unfinished } => self.stop_on_drained(unfinished).await,
         }
         Ok(())
