@@ -331,6 +331,8 @@ pub struct Server {
     pub weight: u16,
     /// Requests (HTTP) or connections (TCP) it may have at a time; `None`: no limit.
     pub max_connections: Option<u32>,
+    /// Connections to it come from the client's own address.
+    pub source_client: bool,
     /// Its connections begin with a PROXY protocol header.
     pub send_proxy: Option<ProxyVersion>,
     /// The node it runs on, where the file knows it.
@@ -589,6 +591,11 @@ impl Plan {
             !ip.is_loopback() && owner.is_some_and(|owner| owner != usize::from(node.0))
         };
         frontend.binds.iter().filter(move |bind| !bind.tls && !others(bind.address.ip()))
+    }
+
+    /// Whether connections to some server come from the client's own address, which takes a privilege.
+    pub fn needs_client_source(&self) -> bool {
+        self.backends.iter().flat_map(|backend| &backend.servers).any(|server| server.source_client)
     }
 
     /// The virtual addresses that `node` may hold, with its priority for each.

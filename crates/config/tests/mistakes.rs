@@ -64,6 +64,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("error_page_for_no_error", "    max-connections 20000\n", "    error-page 200 \"/srv/sorry.html\"\n"),
     // ---- words of the table ----
+    ("source_of_haproxy", "    redispatch\n", "    redispatch\n    source \"0.0.0.0\" usesrc=clientip\n"),
+    ("source_without_value", "    redispatch\n", "    redispatch\n    source\n"),
     ("proxy_believes_nobody", "    bind \"*:80\"\n", "    bind \"*:80\" { accept-proxy; }\n"),
     (
         "proxy_believes_a_name",

@@ -29,6 +29,7 @@ pub mod probe;
 mod process;
 mod proxied;
 mod session;
+mod source;
 mod splice;
 mod squeeze;
 mod status;
@@ -38,9 +39,16 @@ mod tunnel;
 mod upstream;
 mod worker;
 
-/// The proxy process: obeys the channel on its standard input until the end.
-pub fn main() -> ExitCode {
+/// The proxy process: obeys the channel on its standard input until the end. With a user and a group it becomes
+/// these, and keeps CAP_NET_RAW alone.
+pub fn main(user: Option<(u32, u32)>) -> ExitCode {
     relais_ipc::journal::init("proxy");
+    if let Some((uid, gid)) = user
+        && let Err(error) = source::keep_net_raw_as(uid, gid)
+    {
+        tracing::error!("the privileges cannot be dropped: {error}");
+        return ExitCode::FAILURE;
+    }
     raise_descriptor_limit();
     finish(serve(|| {
         ignore_signals()?;

@@ -260,6 +260,11 @@ impl Process {
     async fn put_in_force(&mut self, file: &str, text: io::Result<String>) -> Result<(), String> {
         let text = text.map_err(|error| format!("the plan cannot be read: {error}"))?;
         let plan = relais_config::parse(file, &text).map_err(|rejected| rejected.to_string())?.plan;
+        if plan.needs_client_source() && !crate::source::is_allowed() {
+            return Err("`source client` needs CAP_NET_RAW: start relais as root; if it is, its proxy gave the privilege up \
+                        when it was started with another plan: upgrade (SIGUSR2 to relais) or restart"
+                .to_owned());
+        }
         let files = plan.error_page_files();
         if let Some(path) = files.iter().find(|path| !self.pages.contains_key(&****path)) {
             return Err(format!("no descriptor came for the error page {path}"));

@@ -20,6 +20,7 @@ use crate::counters::{BackShared, ServerCounters, ServerShared, Waiter, lock};
 use crate::io::Io;
 use crate::limits;
 use crate::pages::Pages;
+use crate::source;
 
 /// A server as one plan describes it, with this worker's idle connections to it.
 pub(crate) struct Server {
@@ -74,7 +75,7 @@ impl Server {
 
     /// Whom a connection of this client's is for.
     fn whose(&self, client: &Client) -> Option<SocketAddr> {
-        self.plan.send_proxy.is_some().then_some(client.peer)
+        (self.plan.send_proxy.is_some() || self.plan.source_client).then_some(client.peer)
     }
 
     /// Closes idle connections that are dead, or old; all of them where the server is down.
@@ -256,7 +257,7 @@ pub(crate) enum NoConnection {
 /// Connects to a server within the connect time-out.
 pub(crate) async fn connect(client: &Client, backend: &Backend, server: &Server) -> Result<Io, NoConnection> {
     let deadline = client.worker.now() + backend.plan.timeout.connect;
-    let attempt = TcpStream::connect(server.plan.address);
+    let attempt = dial(client, server);
     let mut attempt = std::pin::pin!(attempt);
     client.wait_for(server.shared.id);
     let result = client
@@ -278,6 +279,23 @@ pub(crate) async fn connect(client: &Client, backend: &Backend, server: &Server)
         introduce(client, &io, version).map_err(NoConnection::Failed)?;
     }
     Ok(Io::Plain(io))
+}
+
+async fn dial(client: &Client, server: &Server) -> io::Result<TcpStream> {
+    if !server.plan.source_client {
+        return TcpStream::connect(server.plan.address).await;
+    }
+    let socket = source::socket_of(client.peer.ip(), server.plan.address);
+    if let Err(error) = &socket
+        && client.worker.may_complain()
+    {
+        let (backend, name) = (&server.shared.backend, &server.shared.name);
+        tracing::warn!(
+            "backend {backend}: server {name}: {} cannot be the source: {error}",
+            client.peer.ip()
+        );
+    }
+    socket?.connect(server.plan.address).await
 }
 
 /// Tells a server who the client is. The header fits into any socket's empty buffer.

@@ -83,7 +83,14 @@ struct RunDir {
 #[derive(Debug, Subcommand)]
 enum Child {
     /// The data plane
-    Proxy,
+    Proxy {
+        /// Keep CAP_NET_RAW and become this user
+        #[arg(long, requires = "gid")]
+        uid: Option<u32>,
+        /// and this group
+        #[arg(long, requires = "uid")]
+        gid: Option<u32>,
+    },
     /// The virtual addresses
     Vip,
     /// The admin page and `/metrics`
@@ -139,7 +146,7 @@ fn child(child: Child) -> ExitCode {
         eprintln!("relais: the kernel cannot forbid new privileges: {error}");
     }
     match child {
-        Child::Proxy => relais_proxy::main(),
+        Child::Proxy { uid, gid } => relais_proxy::main(uid.zip(gid)),
         Child::Vip => relais_vip::main(),
         Child::Control => relais_admin::main(),
         Child::App { listen, name, store } => {

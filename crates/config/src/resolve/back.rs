@@ -67,7 +67,10 @@ fn backend(
         compression: super::compression::compression(cx, item)?,
         retries: item.setting("retries").get("number")?,
         redispatch: item.find("redispatch").is_some(),
-        servers: servers?,
+        servers: servers?
+            .into_iter()
+            .map(|server| Server { source_client: item.find("source").is_some(), ..server })
+            .collect(),
         error_pages: pages::error_pages(cx, item),
     })
 }
@@ -181,6 +184,7 @@ fn server(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Serve
         address,
         weight: item.get("weight")?,
         max_connections: item.get("max-connections"),
+        source_client: false, // the backend says
         send_proxy: send_proxy(item),
         node,
     })
@@ -216,7 +220,15 @@ fn tier(
         for instance in 0..tomcat.instances {
             let name = format!("{}-{}", node.name, instance + 1).into();
             let address = SocketAddr::new(ip, tomcat.first_port.checked_add(instance)?);
-            servers.push(Server { name, address, weight, max_connections, send_proxy, node: Some(*id) });
+            servers.push(Server {
+                name,
+                address,
+                weight,
+                max_connections,
+                source_client: false,
+                send_proxy,
+                node: Some(*id),
+            });
         }
     }
     Some(servers)

@@ -193,6 +193,24 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "source",
+        inside: &[Section::Backend],
+        arguments: &[required(
+            "address",
+            Word(&["client"]),
+            "`client`: connections to servers come from the client's own address",
+        )],
+        doc: "Servers see the client's address as the source of the connection (TPROXY), in both modes. Answers must come back through this \
+              machine, and its kernel must give them to Relais: docs/operating.md has the routes. The proxy then keeps \
+              CAP_NET_RAW, and only that. Checks come from this machine. A connection is kept for its own client alone.",
+        example: "source client",
+        effect: Effect::Tests(&[
+            "servers_see_the_clients_own_address",
+            "the_proxy_keeps_one_capability_where_it_needs_it",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "server",
         inside: &[Section::Backend],
         arguments: &[

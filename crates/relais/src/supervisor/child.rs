@@ -81,13 +81,15 @@ impl Child {
         self.birth.saturating_sub(1)
     }
 
-    /// Starts it; what it says and its death come to `events`.
+    /// Starts it, as `user` where it needs no privilege. With `raw` the proxy keeps CAP_NET_RAW: it becomes that user
+    /// itself, for no capability outlives a change of user from without. What it says and its death come to `events`.
     ///
     /// # Errors
     /// If the process cannot be made.
     pub(crate) fn start(
         &mut self,
         user: Option<User>,
+        raw: bool,
         now: Time,
         events: &mpsc::UnboundedSender<FromChild>,
     ) -> io::Result<()> {
@@ -96,7 +98,9 @@ impl Child {
         let mut command = Command::new("/proc/self/exe");
         command.arg0(format!("relais-{}", self.role.name())).args(["child", self.role.name()]);
         command.stdin(Stdio::from(theirs)).env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
-        if let (Some(user), Role::Proxy | Role::Control) = (user, self.role) {
+        if let (Some(User { uid, gid }), Role::Proxy, true) = (user, self.role, raw) {
+            command.args(["--uid", &uid.to_string(), "--gid", &gid.to_string()]);
+        } else if let (Some(user), Role::Proxy | Role::Control) = (user, self.role) {
             command.uid(user.uid).gid(user.gid); // and no supplementary groups: the standard library drops them
         }
         let mut process = command.spawn()?;

@@ -274,7 +274,8 @@ impl Supervisor {
     /// Starts a child and tells it everything it must know, ending with the plan in force.
     async fn start_child(&mut self, role: Role) {
         let (user, now, events) = (self.user, self.now(), self.events.clone());
-        if let Err(error) = self.child_mut(role).start(user, now, &events) {
+        let raw = self.current.plan.needs_client_source();
+        if let Err(error) = self.child_mut(role).start(user, raw, now, &events) {
             error!("{} cannot be started: {error}", role.name());
             self.child_mut(role).birth += 1;
             self.schedule_respawn(role);
