@@ -10,6 +10,8 @@ CPU is the scheduler's own account (/proc/PID/task/*/schedstat, nanoseconds) of 
 of a product, divided by the requests that the load tool counted. Latency is h2load's at a fixed rate, 70 % of
 what the slowest of the three can do. Memory is the proportional set size of all processes of a product; what
 the kernel keeps for a socket is not in it, and is the same for all. Rounds alternate; medians are quoted.
+Large transfers go through `mode tcp`, HAProxy once as it is by default (it copies) and once with `option splice-auto`;
+CPU per GiB is counted likewise, and nginx is not measured. `--tcp` measures these alone.
 On a machine that does other work meanwhile the figures swing: it is said then.
 
 usage: bench/run.py [--seconds 4] [--rounds 3] [--idle 10000] [--relais target/dist/relais]
@@ -99,8 +101,14 @@ class Product:
         self.out.close()
 
 
+TCP_CASES = {"haproxy": ("tcp", "tcp_splice"), "relais": ("tcp",)}
+BIG = 256 << 20
+
+
 def write_configs(d, origin, ports, most):
     (d / "www").mkdir()
+    with open(d / "www/big", "wb") as big:
+        big.truncate(BIG)
     (d / "www/small").write_text(SMALL)
     (d / "www/large").write_bytes(os.urandom(65536))
     assert len(SMALL) == 34
@@ -124,6 +132,7 @@ def write_configs(d, origin, ports, most):
 global
   nbthread 1
   maxconn {most}
+  maxpipes 64
   log stdout format raw local0
 defaults
   mode http
@@ -144,6 +153,17 @@ backend app
   http-reuse always
   option httpchk GET /small
   server s1 127.0.0.1:{origin} check inter 1s fall 2 rise 2
+listen tcp
+  mode tcp
+  option tcplog
+  bind 127.0.0.1:{ports['haproxy tcp']}
+  server s1 127.0.0.1:{origin}
+listen tcp_splice
+  mode tcp
+  option tcplog
+  option splice-auto
+  bind 127.0.0.1:{ports['haproxy tcp_splice']}
+  server s1 127.0.0.1:{origin}
 """)
     (d / "relais.kdl").write_text(f"""
 platform bench {{
@@ -166,6 +186,8 @@ backend app {{
     redispatch
     server s1 "127.0.0.1:{origin}"
 }}
+frontend tcp {{ mode tcp; bind "127.0.0.1:{ports['relais tcp']}"; default-backend tcp; }}
+backend tcp {{ mode tcp; server s1 "127.0.0.1:{origin}"; }}
 """)
 
 
@@ -198,6 +220,37 @@ def cost(product, path, seconds):
     if failed:
         sys.exit(f"bench: {product.name} failed {failed} of {requests} requests")
     return cpu / requests / 1000, requests / took
+
+
+def transfer(product, port, times=4):
+    """CPU milliseconds for each GiB that a client fetches through `mode tcp`, one connection after the other."""
+    fetch = ["taskset", "-c", LOAD_CORE, "curl", "-s", "-o", "/dev/null", "-w", "%{size_download}\n",
+             f"http://127.0.0.1:{port}/big"]
+    subprocess.run(fetch, capture_output=True, check=True)
+    before = product.cpu_ns()
+    sizes = [int(subprocess.run(fetch, capture_output=True, text=True, check=True).stdout) for _ in range(times)]
+    cpu = product.cpu_ns() - before
+    if sizes != [BIG] * times:
+        sys.exit(f"bench: {product.name} passed on {sizes} bytes of {BIG} each")
+    return cpu / 1e6 / (sum(sizes) / (1 << 30))
+
+
+def transfers(names, rounds, d, ports, relais, started):
+    """Medians, by product and case."""
+    results = {f"{name} {case}": [] for name in names for case in TCP_CASES.get(name, ())}
+    for round_ in range(rounds):
+        for name in names[round_ % len(names):] + names[:round_ % len(names)]:
+            if name not in TCP_CASES:
+                continue
+            started.append(product := start(name, d, ports, relais))
+            product.wait_until_it_answers()
+            for case in TCP_CASES[name]:
+                results[f"{name} {case}"].append(transfer(product, ports[f"{name} {case}"]))
+            started.remove(product)
+            product.stop()
+    for row, values in results.items():
+        print(f"{row:24}{statistics.median(values):12.1f}  CPU ms/GiB through mode tcp")
+    return results
 
 
 def latency(product, rate, seconds, d):
@@ -261,9 +314,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--idle", type=int, default=10000)
     parser.add_argument("--relais", default=str(ROOT / "target/dist/relais"))
+    parser.add_argument("--tcp", action="store_true", help="only large transfers through mode tcp")
     parser.add_argument("--only", nargs="*", default=["haproxy", "nginx", "relais"])
     args = parser.parse_args()
-    for tool in ("haproxy", "nginx", "wrk", "h2load", "taskset"):
+    for tool in ("haproxy", "nginx", "wrk", "h2load", "taskset", "curl"):
         if not shutil.which(tool):
             sys.exit(f"bench: {tool} is missing: run packaging/packages bench as root")
     if "relais" in args.only and not pathlib.Path(args.relais).exists():
@@ -283,6 +337,7 @@ def main():
 
     names, origin = args.only, free_port()
     ports = {name: free_port() for name in ("haproxy", "nginx", "relais")}
+    ports |= {f"{name} {case}": free_port() for name, cases in TCP_CASES.items() for case in cases}
     results = {name: {"small_us": [], "large_us": [], "small_rps": [], "large_rps": [], "p50_us": [], "p99_us": [], "idle_kib": []} for name in names}
     started = []
     with tempfile.TemporaryDirectory(prefix="relais-bench-") as temp:
@@ -293,6 +348,9 @@ def main():
         try:
             if not answers(origin):
                 sys.exit("bench: the origin does not answer")
+            tcp = transfers(names, args.rounds, d, ports, args.relais, started)
+            if args.tcp:
+                return
             for round_ in range(args.rounds):
                 order = names[round_ % len(names):] + names[:round_ % len(names)]
                 for name in order:
@@ -337,7 +395,7 @@ def main():
     out = ROOT / "target/bench"
     out.mkdir(parents=True, exist_ok=True)
     (out / "result.json").write_text(json.dumps(
-        {"rate": rate, "idle_connections": args.idle, "load_before": load, "versions": versions(args.relais),
+        {"rate": rate, "idle_connections": args.idle, "load_before": load, "tcp_ms_per_gib": tcp, "versions": versions(args.relais),
          "rounds": results, "medians": medians}, indent=1))
 
 
