@@ -167,6 +167,8 @@ pub struct Frontend {
     pub forwarded_for: Option<Vec<Cidr>>,
     /// Time-outs towards the client.
     pub timeout: FrontendTimeouts,
+    /// How it speaks HTTP/2.
+    pub http2: Http2,
     /// Answers every request with a redirect to this scheme.
     pub redirect: Option<Redirect>,
     /// Who answers; always there unless `redirect` is.
@@ -241,6 +243,15 @@ impl Coding {
             Coding::Gzip => "gzip",
         }
     }
+}
+
+/// What a client may ask of an HTTP/2 connection (RFC 9113 §6.5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    /// Requests at a time on one connection, 1 to 1000.
+    pub max_concurrent_streams: u32,
+    /// Bytes of a request's body that it may send before the server has taken them, 16 KiB to 16 MiB.
+    pub initial_window: u32,
 }
 
 /// A redirect of every request to another scheme on the same host and path.
@@ -335,6 +346,10 @@ pub struct Server {
     pub source_client: bool,
     /// Its connections begin with a PROXY protocol header.
     pub send_proxy: Option<ProxyVersion>,
+    /// It speaks HTTP/2.
+    pub http2: bool,
+    /// Requests at a time on one HTTP/2 connection to it, 1 to 1000; fewer where it says so itself.
+    pub max_concurrent_streams: u32,
     /// The node it runs on, where the file knows it.
     pub node: Option<NodeId>,
 }

@@ -63,6 +63,24 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "    error-page 503 \"/etc/haproxy/errors/503.http\"\n",
     ),
     ("error_page_for_no_error", "    max-connections 20000\n", "    error-page 200 \"/srv/sorry.html\"\n"),
+    (
+        "proto_misspelt",
+        "server tomcat1 \"192.168.112.177:8081\"",
+        "server tomcat1 \"192.168.112.177:8081\" proto=http2",
+    ),
+    (
+        "proto_h2_in_tcp",
+        "server percona1 \"192.168.112.175:3306\"",
+        "server percona1 \"192.168.112.175:3306\" proto=h2",
+    ),
+    (
+        "proto_h2_with_send_proxy",
+        "server tomcat1 \"192.168.112.177:8081\"",
+        "server tomcat1 \"192.168.112.177:8081\" proto=h2 send-proxy=v2",
+    ),
+    ("http2_in_tcp", "    mode tcp\n    bind", "    mode tcp\n    http2 max-concurrent-streams=50\n    bind"),
+    ("http2_too_many_streams", "    max-connections 20000\n", "    http2 max-concurrent-streams=100000\n"),
+    ("http2_window_is_the_servers", "backend app {\n", "backend app {\n    http2 initial-window=\"64KiB\"\n"),
     // ---- words of the table ----
     ("source_of_haproxy", "    redispatch\n", "    redispatch\n    source \"0.0.0.0\" usesrc=clientip\n"),
     ("source_without_value", "    redispatch\n", "    redispatch\n    source\n"),

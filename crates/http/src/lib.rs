@@ -7,6 +7,8 @@
 //! `httparse` reads the tokens, and everything that decides *where a message ends and whom it is for* is
 //! decided here, strictly: what two parsers could read differently is a [`Reject`], with the byte.
 //!
+//! [`meter`] stands apart: it counts HTTP/2 frames, whose meaning is a library's work.
+//!
 //! Not here: sockets, time-outs, retries, who answers. Called by the `proxy` crate.
 
 extern crate alloc;
@@ -18,6 +20,7 @@ pub mod chunked;
 pub mod field;
 pub mod head;
 pub mod limits;
+pub mod meter;
 pub mod proxy_protocol;
 pub mod reject;
 pub mod request;

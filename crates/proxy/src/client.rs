@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 
 use relais_base::Time;
 
+use crate::buffer::Buffer;
 use crate::counters::Pass;
+use crate::h2;
 use crate::io::Io;
 use crate::session;
 use crate::timer::SlotId;
@@ -33,7 +35,14 @@ pub(crate) struct Client {
     /// Where it connected to, if a trusted one says.
     pub(crate) destination: Option<Box<SocketAddr>>,
     slot: SlotId,
-    _places: Places,
+    /// Its own, or, of a stream, the connection that it is on.
+    places: Held,
+}
+
+/// What keeps a connection's places at the listener, the frontend and the process.
+enum Held {
+    Own(#[allow(dead_code)] Places),
+    Parent(Rc<Client>),
 }
 
 impl Client {
@@ -50,7 +59,16 @@ impl Client {
         worker.connections.set(worker.connections.get() + 1);
         front.counters().connections.add(1);
         let since = Cell::new(worker.now());
-        Client { worker, front, io, peer, destination: None, since, slot, _places: places }
+        Client { worker, front, io, peer, destination: None, since, slot, places: Held::Own(places) }
+    }
+
+    /// A stream of an HTTP/2 connection, which keeps that connection's places.
+    pub(crate) fn stream(parent: Rc<Client>, io: Io) -> Client {
+        let (worker, front) = (parent.worker.clone(), parent.front.clone());
+        let slot = worker.timers.borrow_mut().insert();
+        let (peer, since) = (parent.peer, Cell::new(worker.now()));
+        let destination = parent.destination.clone();
+        Client { worker, front, io, peer, destination, since, slot, places: Held::Parent(parent) }
     }
 
     /// Where it connected to, or where a trusted one says that it did; a system call.
@@ -58,7 +76,10 @@ impl Client {
         if let Some(said) = &self.destination {
             return Some(**said);
         }
-        let address = rustix::net::getsockname(&self.io).ok()?;
+        if let Held::Parent(parent) = &self.places {
+            return parent.local();
+        }
+        let address = rustix::net::getsockname(self.io.socket()?).ok()?;
         SocketAddr::try_from(address).ok()
     }
 
@@ -107,17 +128,21 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.worker.timers.borrow_mut().remove(self.slot);
+        if matches!(self.places, Held::Parent(_)) {
+            return;
+        }
         self.worker.connections.set(self.worker.connections.get() - 1);
     }
 }
 
 /// What becomes of a connection after a burst of requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     /// It waits for the next request.
     Idle,
     /// It ends.
     Close,
+    /// It speaks HTTP/2, of which these are the first bytes.
+    Http2(Buffer),
 }
 
 /// The life of an HTTP connection. This future is what an idle connection costs: what a request needs is
@@ -127,10 +152,16 @@ pub(crate) enum Then {
 pub(crate) fn http(client: Client) -> impl Future<Output = ()> {
     async move {
         let mut deadline = client.worker.now() + client.front.plan().plan.timeout.request;
+        let mut first = true;
         loop {
             let readable = client.until(deadline, |cx| client.io.poll_read_ready(cx)).await;
-            if !matches!(readable, Ok(Ok(()))) || Box::pin(session::serve(&client)).await == Then::Close {
+            if !matches!(readable, Ok(Ok(()))) {
                 return;
+            }
+            match Box::pin(session::serve(&client, first)).await {
+                Then::Idle => first = false,
+                Then::Close => return,
+                Then::Http2(early) => return Box::pin(h2::server::run(client, early)).await,
             }
             deadline = client.worker.now() + client.front.plan().plan.timeout.keep_alive;
         }

@@ -34,6 +34,8 @@ pub(crate) enum Failure {
     NoConnection([u8; 2]),
     /// The connection was dead before a byte of the request was sent.
     Unsent,
+    /// The server said that it has not looked at the request (RFC 9113 §8.7); whether all of it is still here.
+    Refused { untouched: bool },
     /// The connection ended before a byte of the response came.
     Silent,
     /// The checks took the server out while its response was awaited.
@@ -232,6 +234,9 @@ impl Exchange<'_> {
                         break;
                     }
                 }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && received.is_empty() => {
+                    return Poll::Ready(Err(Failure::Refused { untouched: self.up.read == 0 }));
+                }
                 _ if !received.is_empty() => return Poll::Ready(Err(Failure::Broken)),
                 _ if self.cut => return Poll::Ready(Err(Failure::ClientGone)),
                 _ => return Poll::Ready(Err(Failure::Silent)),
@@ -244,6 +249,9 @@ impl Exchange<'_> {
             Stand::Hungry => (Whose::Client, Failure::ClientLate),
             Stand::Done | Stand::Stuffed => (Whose::Server, Failure::Late),
         };
+        if self.client.io.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Failure::ClientGone));
+        }
         let deadline = self.deadline(whose, moved);
         self.client.poll_deadline(deadline, cx).map(|_| Err(failure))
     }
@@ -447,6 +455,9 @@ impl Exchange<'_> {
             (_, Stand::Stuffed) | (Stand::Hungry, Stand::Hungry) => (Whose::Client, *b"cD"),
             _ => (Whose::Server, *b"sD"),
         };
+        if self.client.io.poll_gone(cx).is_ready() {
+            return Poll::Ready(*b"CD");
+        }
         let moved = self.up.has_moved() | down.has_moved();
         self.taken = down.written;
         let deadline = self.deadline(whose, moved);
@@ -559,7 +570,11 @@ fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, backend: &plan::Backend, s
         out.extend_from_slice(protocol.of(bytes));
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(if request.minor == 1 { b"Via: 1.1 relais\r\n" } else { b"Via: 1.0 relais\r\n" });
+    out.extend_from_slice(match request.minor {
+        _ if asked.client.io.is_stream() => b"Via: 2.0 relais\r\n",
+        1 => b"Via: 1.1 relais\r\n",
+        _ => b"Via: 1.0 relais\r\n",
+    });
     if session::sets_forwarded(asked.plan, asked.client) {
         out.extend_from_slice(b"X-Forwarded-For: ");
         access::ip(out, asked.client.peer.ip());

@@ -5,7 +5,6 @@
 //! both directions of a session hold it.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,10 +12,14 @@ use rustix::net::{RecvFlags, Shutdown};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::h2::stream::StreamIo;
+
 /// A connection to a client or to a server.
 pub(crate) enum Io {
     /// TCP.
     Plain(TcpStream),
+    /// A stream of an HTTP/2 connection, read and written as HTTP/1.1 text.
+    Stream(Box<StreamIo>),
 }
 
 impl Io {
@@ -42,6 +45,7 @@ impl Io {
                     _ => Ok(got),
                 }
             }
+            Io::Stream(stream) => stream.try_read(room),
         }
     }
 
@@ -52,6 +56,7 @@ impl Io {
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Io::Plain(io) => io.try_write(bytes),
+            Io::Stream(stream) => stream.try_write(bytes),
         }
     }
 
@@ -62,6 +67,11 @@ impl Io {
     pub(crate) fn try_write_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
         match self {
             Io::Plain(io) => io.try_write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
+            Io::Stream(stream) => match stream.try_write(first)? {
+                // What goes wrong with the second comes again with the next write.
+                n if n == first.len() => Ok(n + stream.try_write(second).unwrap_or(0)),
+                n => Ok(n),
+            },
         }
     }
 
@@ -69,6 +79,7 @@ impl Io {
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(io) => io.poll_read_ready(cx),
+            Io::Stream(stream) => stream.poll_read_ready(cx),
         }
     }
 
@@ -76,6 +87,7 @@ impl Io {
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(io) => io.poll_write_ready(cx),
+            Io::Stream(stream) => stream.poll_write_ready(cx),
         }
     }
 
@@ -86,6 +98,10 @@ impl Io {
     pub(crate) fn shut_down(&self) -> io::Result<()> {
         match self {
             Io::Plain(io) => Ok(rustix::net::shutdown(io, Shutdown::Write)?),
+            Io::Stream(stream) => {
+                stream.shut_down();
+                Ok(())
+            }
         }
     }
 
@@ -95,6 +111,7 @@ impl Io {
         match self {
             // A lasting error means that there is no connection left to reset.
             Io::Plain(io) => drop(rustix::net::sockopt::set_socket_linger(io, Some(Duration::ZERO))),
+            Io::Stream(stream) => stream.reset(),
         }
     }
 
@@ -112,6 +129,7 @@ impl Io {
                 let got = io.try_io(Interest::READABLE, peek);
                 matches!(got, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
+            Io::Stream(_) => false, // it is good for one exchange
         }
     }
 
@@ -119,14 +137,29 @@ impl Io {
     pub(crate) fn plain(&self) -> Option<&TcpStream> {
         match self {
             Io::Plain(io) => Some(io),
+            Io::Stream(_) => None,
         }
     }
-}
 
-impl AsFd for Io {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+    /// The socket that carries it; a stream shares one with others, and does not know it.
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Io::Plain(io) => io.as_fd(),
+            Io::Plain(io) => Some(io),
+            Io::Stream(_) => None,
+        }
+    }
+
+    /// Whether it is a stream of an HTTP/2 connection.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self, Io::Stream(_))
+    }
+
+    /// Ready once the other end has said that it wants no answer any more. Only HTTP/2 can say that: a half-closed
+    /// socket may belong to a client that still listens.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Io::Stream(stream) => stream.poll_gone(cx),
+            _ => Poll::Pending,
         }
     }
 }

@@ -20,6 +20,7 @@ mod client;
 mod compress;
 mod counters;
 mod exchange;
+mod h2;
 mod half;
 mod io;
 mod limits;

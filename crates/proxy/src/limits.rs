@@ -80,3 +80,28 @@ pub(crate) const COMPLAINTS_PER_SECOND: u32 = 5;
 pub(crate) const PLAN_BYTES: u64 = 4 * 1024 * 1024;
 /// Longest time for workers to take over a plan.
 pub(crate) const PLAN_TAKES: Duration = Duration::from_secs(5);
+/// Longest header list of an HTTP/2 message, as RFC 9113 §6.5.2 counts it: a head of [`BUFFER_BYTES`] with the 32
+/// bytes that every field counts more there.
+pub(crate) const H2_HEADER_LIST: u32 = BUFFER_BYTES as u32 + 32 * relais_http::limits::FIELDS as u32;
+/// Bytes written to an HTTP/2 stream that wait for its connection.
+pub(crate) const H2_SEND_BYTES: usize = 32 * 1024;
+/// What a client may send ahead on all its HTTP/2 streams together; more where one stream may more.
+pub(crate) const H2_CONNECTION_WINDOW: u32 = 256 * 1024;
+/// What a server may send ahead on one stream, and on all of a connection.
+pub(crate) const H2_SERVER_WINDOW: u32 = 256 * 1024;
+/// See [`H2_SERVER_WINDOW`].
+pub(crate) const H2_SERVER_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Streams that we reset and still know, so as to bear what a client sends before it hears of it.
+pub(crate) const H2_REMEMBERED_RESETS: usize = 100;
+/// Streams that a client may open and cancel before we look at them.
+pub(crate) const H2_PENDING_RESETS: usize = 200;
+/// Bytes read from an HTTP/2 connection before what they ask for is answered.
+pub(crate) const H2_RUN_BYTES: usize = 16 * 1024;
+/// How long a client may take to close its HTTP/2 connection after GOAWAY, once no stream is open.
+pub(crate) const H2_GOODBYE: Duration = Duration::from_secs(2);
+/// HTTP/2 connections of a worker to one server; with more requests than these hold, requests wait on them.
+pub(crate) const H2_LINKS: usize = 64;
+/// How often a server with open HTTP/2 streams is asked whether it lives; it has as long to answer.
+pub(crate) const H2_PING_EVERY: Duration = Duration::from_secs(10);
+/// Stands in the place of a server's id for connections that want to hear of a drain, or of their frontend's end.
+pub(crate) const WAITS_FOR_DRAIN: u32 = u32::MAX;

@@ -13,6 +13,7 @@ use crate::access::{Entry, Kind, Noted, Sessions, Times};
 use crate::answer::{self, Persistence};
 use crate::buffer::Buffer;
 use crate::client::{Client, Late, Then};
+use crate::h2;
 use crate::limits;
 use crate::transaction;
 use crate::upstream::{Backend, Server};
@@ -38,7 +39,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    fn new(began: Time, idle: i64) -> Account {
+    pub(crate) fn new(began: Time, idle: i64) -> Account {
         Account {
             began,
             times: Times { idle, request: -1, queue: -1, connect: -1, response: -1, total: 0 },
@@ -101,15 +102,18 @@ pub(crate) enum Leaves {
     Closed,
     /// As it was: there was no request yet.
     Idle,
+    /// As it was: it speaks HTTP/2.
+    Http2,
 }
 
-/// Serves requests until the connection idles or ends.
-pub(crate) async fn serve(client: &Client) -> Then {
+/// Serves requests until the connection idles or ends. `first`: it has not carried any, so it may speak HTTP/2.
+pub(crate) async fn serve(client: &Client, mut first: bool) -> Then {
     let mut buffer = client.worker.take_buffer();
     let leaves = loop {
-        match one(client, &mut buffer).await {
-            Leaves::Open if !buffer.is_empty() => {}
+        match one(client, &mut buffer, first).await {
+            Leaves::Open if !buffer.is_empty() => first = false,
             Leaves::Open => break Leaves::Idle,
+            Leaves::Http2 => return Then::Http2(buffer),
             leaves => break leaves,
         }
     };
@@ -117,20 +121,21 @@ pub(crate) async fn serve(client: &Client) -> Then {
     match leaves {
         Leaves::Idle => return Then::Idle,
         Leaves::Linger => linger(client).await,
-        Leaves::Closed | Leaves::Open => {}
+        Leaves::Closed | Leaves::Open | Leaves::Http2 => {}
     }
     Then::Close
 }
 
 /// One request and its answer.
-async fn one(client: &Client, buffer: &mut Buffer) -> Leaves {
+async fn one(client: &Client, buffer: &mut Buffer, first: bool) -> Leaves {
     let plan = client.front.plan();
     let began = client.worker.now();
     let mut account = Account::new(began, began.since(client.since.get()).as_millis() as i64);
-    let request = match read_head(client, &plan, buffer, account.began).await {
+    let request = match read_head(client, &plan, buffer, account.began, first).await {
         Ok(request) => request,
         Err(NoHead::Closed) => return Leaves::Closed,
         Err(NoHead::Nothing) => return Leaves::Idle,
+        Err(NoHead::Http2) => return Leaves::Http2,
         Err(failure) => return refuse_head(client, &mut account, failure).await,
     };
     let counters = client.front.counters();
@@ -175,6 +180,8 @@ enum NoHead {
     Closed,
     /// A wake without bytes.
     Nothing,
+    /// What came is HTTP/2.
+    Http2,
     /// The connection broke within the head.
     Gone,
     /// The request time-out.
@@ -187,6 +194,7 @@ async fn read_head(
     plan: &FrontPlan,
     buffer: &mut Buffer,
     began: Time,
+    first: bool,
 ) -> Result<Request, NoHead> {
     let edit = Edit { strip_forwarded: sets_forwarded(plan, client) };
     let deadline = began + plan.plan.timeout.request;
@@ -195,6 +203,9 @@ async fn read_head(
             match Request::parse(buffer.bytes(), edit) {
                 Ok(Some(request)) => return Ok(request),
                 Ok(None) => {}
+                // On the way to this error lies nothing that an HTTP/1 request does not pay for.
+                Err(_) if first && h2::is_preface(buffer.bytes()) == Some(true) => return Err(NoHead::Http2),
+                Err(_) if first && h2::is_preface(buffer.bytes()).is_none() => {}
                 Err(reject) => return Err(NoHead::Bad(reject)),
             }
         }
@@ -249,7 +260,7 @@ async fn refuse_head(client: &Client, account: &mut Account, failure: NoHead) ->
             log_request(client, &plan, account, None);
             return Leaves::Linger;
         }
-        NoHead::Closed | NoHead::Nothing | NoHead::Gone => {
+        NoHead::Closed | NoHead::Nothing | NoHead::Http2 | NoHead::Gone => {
             client.front.counters().errors.add(1);
             account.state = *b"CR";
             account.status = 400;
@@ -415,7 +426,17 @@ pub(crate) fn log_request(client: &Client, plan: &FrontPlan, account: &mut Accou
             .map_or(0, |s| s.shared.active.load(Relaxed))
             .saturating_sub(account.held),
     };
-    let line = head.map(|head| head.split(|&b| b == b'\r').next().unwrap_or(head));
+    let mut line = head.map(|head| head.split(|&b| b == b'\r').next().unwrap_or(head));
+    let mut scratch = Vec::new();
+    if client.io.is_stream()
+        && let Some(text) = &mut line
+    {
+        // What was received is HTTP/2, and what we have its rendering.
+        scratch = worker.take_scratch();
+        scratch.extend_from_slice(text.strip_suffix(b"HTTP/1.1").unwrap_or(text));
+        scratch.extend_from_slice(b"HTTP/2.0");
+        *text = &scratch;
+    }
     let entry = Entry {
         client: client.peer,
         local: if log.wants_local { client.local() } else { None },
@@ -441,10 +462,13 @@ pub(crate) fn log_request(client: &Client, plan: &FrontPlan, account: &mut Accou
         kind: Kind::Http { status: account.status, line, head: head.unwrap_or_default() },
     };
     log.write(&entry, &mut worker.dates.borrow_mut());
+    if scratch.capacity() > 0 {
+        worker.give_scratch(scratch);
+    }
 }
 
 /// Ends a connection so that a client still sending gets what was answered; see [`limits::LINGER`].
-async fn linger(client: &Client) {
+pub(crate) async fn linger(client: &Client) {
     if client.io.shut_down().is_err() {
         return;
     }

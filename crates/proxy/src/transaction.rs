@@ -7,6 +7,8 @@ use relais_http::{Method, Reject};
 use crate::answer::{self, Persistence};
 use crate::client::Client;
 use crate::exchange::{self, Failure};
+use crate::h2;
+use crate::io::Io;
 use crate::limits;
 use crate::session::{self, Account, Asked, Leaves, Rest};
 use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
@@ -66,7 +68,8 @@ fn limit_body(asked: &mut Asked<'_>, backend: &Backend) -> Result<(), Reject> {
 struct Attempts {
     left: u32,
     tried: Tried,
-    /// A connection from the pool that turns out dead is no failure of the server, once.
+    /// A connection from the pool that turns out dead is no failure of the server, once; nor is an HTTP/2 connection
+    /// that takes no more requests.
     stale_allowed: bool,
 }
 
@@ -82,13 +85,8 @@ async fn attempts(
         let lease = place(asked, account, backend, attempts.tried).await?;
         let server = lease.server().clone();
         account.server = Some(server.clone());
-        let longest = if repeatable { limits::IDLE_FOR } else { limits::FRESH_FOR };
-        let idle = if attempts.stale_allowed { server.take_idle(asked.client, longest) } else { None };
-        let reused = idle.is_some();
-        let connected = match idle {
-            Some(io) => Ok(io),
-            None => Box::pin(upstream::connect(asked.client, backend, &server)).await,
-        };
+        let (connected, reused) =
+            connect(asked.client, backend, &server, repeatable, attempts.stale_allowed).await;
         let failure = match connected {
             Ok(io) => {
                 let now = asked.client.worker.now();
@@ -117,6 +115,28 @@ async fn attempts(
     }
 }
 
+/// A connection to the server, or a stream of one, and whether the connection was there before.
+async fn connect(
+    client: &Client,
+    backend: &Backend,
+    server: &Server,
+    repeatable: bool,
+    stale_allowed: bool,
+) -> (Result<Io, NoConnection>, bool) {
+    if server.plan.http2 {
+        return match Box::pin(h2::upstream::open(client, backend, server)).await {
+            Ok((io, reused)) => (Ok(io), reused),
+            Err(no) => (Err(no), false),
+        };
+    }
+    let longest = if repeatable { limits::IDLE_FOR } else { limits::FRESH_FOR };
+    let idle = if stale_allowed { server.take_idle(client, longest) } else { None };
+    match idle {
+        Some(io) => (Ok(io), true),
+        None => (Box::pin(upstream::connect(client, backend, server)).await, false),
+    }
+}
+
 impl Attempts {
     /// Decides whether there is a next attempt, and prepares it.
     #[allow(clippy::too_many_arguments)]
@@ -133,6 +153,7 @@ impl Attempts {
         let (may, verdict) = match failure {
             Failure::NoConnection(state) => (true, Verdict::plain(503, &state)),
             Failure::Unsent => (true, Verdict::plain(502, b"SH")),
+            Failure::Refused { untouched } => (untouched, Verdict::plain(502, b"SH")),
             Failure::Silent => (repeatable, Verdict::plain(502, b"SH")),
             Failure::Down => (repeatable, Verdict::plain(503, b"SH")),
             Failure::Late => (false, Verdict::plain(504, b"sH")),
@@ -156,7 +177,8 @@ impl Attempts {
         if !may {
             return Err(verdict);
         }
-        if reused && self.stale_allowed && matches!(failure, Failure::Unsent | Failure::Silent) {
+        let stale = reused && matches!(failure, Failure::Unsent | Failure::Silent);
+        if self.stale_allowed && (stale || matches!(failure, Failure::Refused { .. })) {
             self.stale_allowed = false;
             return Ok(());
         }

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::client::{Client, Late};
 use crate::counters::{BackShared, ServerCounters, ServerShared, Waiter, lock};
+use crate::h2::upstream::Links;
 use crate::io::Io;
 use crate::limits;
 use crate::pages::Pages;
@@ -28,6 +29,8 @@ pub(crate) struct Server {
     pub(crate) shared: Arc<ServerShared>,
     worker: usize,
     idle: RefCell<Vec<Idle>>,
+    /// Where it speaks HTTP/2.
+    pub(crate) links: Links,
 }
 
 struct Idle {
@@ -39,7 +42,7 @@ struct Idle {
 
 impl Server {
     pub(crate) fn new(plan: plan::Server, shared: Arc<ServerShared>, worker: usize) -> Server {
-        Server { plan, shared, worker, idle: RefCell::default() }
+        Server { plan, shared, worker, idle: RefCell::default(), links: Links::default() }
     }
 
     /// This worker's counters of it.
@@ -66,6 +69,9 @@ impl Server {
 
     /// Keeps a connection for the next request.
     pub(crate) fn put_idle(&self, io: Io, client: &Client) {
+        if io.is_stream() {
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         if idle.len() < limits::IDLE_PER_SERVER && self.shared.is_up() {
             self.shared.idle.fetch_add(1, Relaxed);
@@ -81,6 +87,7 @@ impl Server {
     /// Closes idle connections that are dead, or old; all of them where the server is down.
     pub(crate) fn sweep(&self, now: Time) {
         let up = self.shared.is_up();
+        self.links.sweep(up, now);
         self.idle.borrow_mut().retain(|idle| {
             let keep = up && now.since(idle.since) < limits::IDLE_FOR && idle.io.is_quiet();
             if !keep {

@@ -290,6 +290,7 @@ impl Worker {
             match command {
                 Command::Setup { setup, listeners, done } => {
                     self.set_up(&setup, listeners);
+                    self.timers.borrow().wake_waiting(limits::WAITS_FOR_DRAIN);
                     let _ = done.send(());
                 }
                 Command::Down(server) => {
@@ -299,7 +300,10 @@ impl Worker {
                     }
                     self.timers.borrow().wake_waiting(server);
                 }
-                Command::Drain => self.draining.set(true),
+                Command::Drain => {
+                    self.draining.set(true);
+                    self.timers.borrow().wake_waiting(limits::WAITS_FOR_DRAIN);
+                }
                 Command::Leave => {
                     for (_, listener) in self.listeners.borrow_mut().drain() {
                         listener.left.set(true);

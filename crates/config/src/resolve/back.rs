@@ -38,6 +38,7 @@ fn backend(
                 .help("keep one of them: a cookie follows the browser, a table the address"),
         );
     }
+    check_source(cx, item);
     let servers = servers(cx, item, nodes, tomcats);
     let check = match item.find("check") {
         Some(check) => Some(self::check(check)?),
@@ -75,8 +76,33 @@ fn backend(
     })
 }
 
+/// A connection from a client's own address carries nobody else's requests; one of HTTP/2 does.
+fn check_source(cx: &mut Context, item: &Item) {
+    let speaks = |server: &&Item| server.get::<Arc<str>>("proto").as_deref() == Some("h2");
+    if let (Some(source), Some(server)) = (item.find("source"), item.each("server").find(speaks)) {
+        cx.error(
+            Diagnostic::error(
+                server.span_of("proto"),
+                "a connection with `proto=h2` is shared by many clients, and `source client` is for one",
+            )
+            .related(source.span.clone(), "it is here")
+            .help("keep one of them: with `proto=h2` servers hear of clients by `forwarded-for`"),
+        );
+    }
+}
+
 fn check_tcp(cx: &mut Context, item: &Item) {
-    for name in ["max-body", "compression"] {
+    let speaks = |server: &&Item| server.get::<Arc<str>>("proto").as_deref() == Some("h2");
+    if let Some(server) = item.each("server").find(speaks) {
+        cx.error(
+            Diagnostic::error(
+                server.span_of("proto"),
+                "`proto=h2` needs `mode http`: in `mode tcp` client and server speak what they like",
+            )
+            .help("take it out, or take `mode tcp` out"),
+        );
+    }
+    for name in ["max-body", "compression", "http2"] {
         if let Some(child) = item.find(name) {
             let message = format!("`{name}` needs `mode http`: in `mode tcp` requests are not read");
             cx.error(
@@ -112,12 +138,13 @@ fn servers(
     nodes: &[Option<Node>],
     tomcats: &[Option<Tomcat>],
 ) -> Option<Vec<Server>> {
+    let streams = item.setting("http2").get("max-concurrent-streams")?;
     let mut servers = Vec::new();
     let mut tiers = Vec::new();
     let mut whole = true;
     for child in &item.children {
         match child.row.name {
-            "server" => match server(cx, child, nodes) {
+            "server" => match server(cx, child, nodes, streams) {
                 Some(server) => servers.push(server),
                 None => whole = false,
             },
@@ -169,7 +196,12 @@ fn check_twins(cx: &mut Context, item: &Item, tiers: &[(Span, Vec<Server>)]) {
     }
 }
 
-fn server(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Server> {
+fn server(
+    cx: &mut Context,
+    item: &Item,
+    nodes: &[Option<Node>],
+    max_concurrent_streams: u32,
+) -> Option<Server> {
     let address: SocketAddr = item.get("address")?;
     let node = owner(nodes, address.ip());
     if node.is_none() && cx.links_known && !address.ip().is_loopback() {
@@ -179,6 +211,16 @@ fn server(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Serve
             "is it a slip? If the machine is outside the platform, this is only to be known",
         );
     }
+    let http2 = item.get::<Arc<str>>("proto")?.as_ref() == "h2";
+    if http2 && item.get::<Arc<str>>("send-proxy").is_some() {
+        cx.error(
+            Diagnostic::error(
+                item.span_of("send-proxy"),
+                "`send-proxy` names one client, and a connection with `proto=h2` is shared by many",
+            )
+            .help("keep one of them: with `proto=h2` servers hear of clients by `forwarded-for`"),
+        );
+    }
     Some(Server {
         name: item.name(),
         address,
@@ -186,6 +228,8 @@ fn server(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Serve
         max_connections: item.get("max-connections"),
         source_client: false, // the backend says
         send_proxy: send_proxy(item),
+        http2,
+        max_concurrent_streams,
         node,
     })
 }
@@ -227,6 +271,8 @@ fn tier(
                 max_connections,
                 source_client: false,
                 send_proxy,
+                http2: false,
+                max_concurrent_streams: 1,
                 node: Some(*id),
             });
         }

@@ -7,7 +7,8 @@ use super::{Context, each, pages};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
 use crate::plan::{
-    Backend, Bind, Capture, Cidr, Frontend, FrontendTimeouts, MinRate, Mode, Node, NodeId, Redirect, Vip,
+    Backend, Bind, Capture, Cidr, Frontend, FrontendTimeouts, Http2, MinRate, Mode, Node, NodeId, Redirect,
+    Vip,
 };
 
 pub(super) fn frontends(
@@ -46,6 +47,7 @@ fn frontend(
         check_same_mode(cx, item, mode, backend, directive);
     }
     let timeout = item.setting("timeout");
+    let http2 = item.setting("http2");
     Some(Frontend {
         name: item.name(),
         nodes: running,
@@ -65,6 +67,10 @@ fn frontend(
             client: timeout.get("client")?,
             keep_alive: timeout.get("keep-alive")?,
             client_fin: timeout.get("client-fin"),
+        },
+        http2: Http2 {
+            max_concurrent_streams: http2.get("max-concurrent-streams")?,
+            initial_window: u32::try_from(http2.get::<u64>("initial-window")?).ok()?,
         },
         redirect: match item.find("redirect") {
             Some(r) => {
@@ -214,6 +220,7 @@ fn check_tcp(cx: &mut Context, item: &Item) {
                 | "max-body"
                 | "min-rate"
                 | "compression"
+                | "http2"
         ) {
             cx.error(
                 Diagnostic::error(

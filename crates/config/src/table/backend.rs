@@ -211,13 +211,37 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "http2",
+        inside: &[Section::Backend],
+        properties: &[default(
+            "max-concurrent-streams",
+            Integer(1, 1000),
+            "100",
+            "requests at a time on one connection to a server; fewer where it says so itself",
+        )],
+        doc: "How HTTP/2 is spoken to servers that have `proto=h2`. When every connection is full, one more is opened.",
+        example: "http2 max-concurrent-streams=100",
+        effect: Effect::Tests(&["a_server_gets_no_more_streams_on_a_connection_than_it_allows"]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "server",
         inside: &[Section::Backend],
         arguments: &[
             required("name", Name(Kind::Server), "unique in the backend; logs say it"),
             required("address", Socket, "where it listens"),
         ],
-        properties: &[WEIGHT, MAX_CONNECTIONS, SEND_PROXY],
+        properties: &[
+            WEIGHT,
+            MAX_CONNECTIONS,
+            SEND_PROXY,
+            default(
+                "proto",
+                Word(&["h1", "h2"]),
+                "h1",
+                "what it speaks: HTTP/1.1, or HTTP/2 from the first byte",
+            ),
+        ],
         times: Times::Many,
         doc: "One server. An address that is no node's is a warning: it may be a machine outside the platform, or a slip.",
         example: "server tomcat1 \"192.168.112.177:8081\" max-connections=5000 weight=2",
@@ -226,6 +250,7 @@ pub(super) const ROWS: &[Directive] = &[
             "who_waits_for_a_place_is_served_in_order",
             "a_server_is_told_the_client_before_anything_else",
             "a_connection_that_names_its_client_serves_no_other",
+            "many_requests_share_one_connection_to_a_server",
         ]),
         ..Directive::EMPTY
     },

@@ -6,7 +6,7 @@ use super::Type::{
 };
 use super::platform::{LOG_PROPERTIES, LOG_TARGET};
 use super::{
-    DAY, Directive, Effect, Field, Kind, MIB, Section, TIB, Times, default, many, optional, required,
+    DAY, Directive, Effect, Field, KIB, Kind, MIB, Section, TIB, Times, default, many, optional, required,
 };
 
 const RATE: &[Field] = &[
@@ -271,6 +271,32 @@ pub(super) const ROWS: &[Directive] = &[
             "a_client_that_takes_nothing_is_let_go",
             "an_idle_connection_ends_silently_after_the_keep_alive_time",
             "a_half_closed_tunnel_waits_no_longer_than_its_fin_time_outs",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "http2",
+        inside: &[Section::Frontend],
+        properties: &[
+            default(
+                "max-concurrent-streams",
+                Integer(1, 1000),
+                "100",
+                "requests at a time on one connection; more are refused, and clients try them again",
+            ),
+            default(
+                "initial-window",
+                Size(16 * KIB, 16 * MIB),
+                "64KiB",
+                "of a request's body: what a client may send before the server has taken it",
+            ),
+        ],
+        doc: "How HTTP/2 is spoken to clients: over TLS where `alpn` has `h2`, without TLS to those that begin with it (prior knowledge). \
+              A connection that asks for work without end (cancelled streams, PING, SETTINGS, header blocks) is ended.",
+        example: "http2 max-concurrent-streams=100 initial-window=\"64KiB\"",
+        effect: Effect::Tests(&[
+            "no_more_streams_are_open_at_a_time_than_the_frontend_allows",
+            "a_client_sends_no_more_of_a_body_than_the_server_takes",
         ]),
         ..Directive::EMPTY
     },

@@ -316,6 +316,26 @@ impl Peer {
         (head, self.text(length))
     }
 
+    /// A head and, chunked or by its length field, its body.
+    pub fn chunked(&mut self) -> (String, String) {
+        let head = self.head();
+        if field(&head, "transfer-encoding").is_none() {
+            let length = field(&head, "content-length").map_or(0, |v| v.parse().unwrap());
+            return (head, self.text(length));
+        }
+        let mut body = String::new();
+        loop {
+            let mut line = String::new();
+            self.io.read_line(&mut line).unwrap();
+            let size = usize::from_str_radix(line.trim(), 16).unwrap();
+            body += &self.text(size);
+            self.take(2);
+            if size == 0 {
+                return (head, body);
+            }
+        }
+    }
+
     /// Whether the other end has closed, or reset.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.io.fill_buf(), Ok([]) | Err(_))
