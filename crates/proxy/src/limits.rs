@@ -75,7 +75,7 @@ pub(crate) const LOG_END: Duration = Duration::from_secs(1);
 /// Longest request line, header or id in an access line.
 pub(crate) const LOG_LINE_BYTES: usize = 8192;
 /// Messages about refused requests, a second and worker.
-pub(crate) const COMPLAINTS_PER_SECOND: u32 = 5;
+pub(crate) const COMPLAINTS_PER_SECOND: u32 = 100;
 /// Longest plan text.
 pub(crate) const PLAN_BYTES: u64 = 4 * 1024 * 1024;
 /// Longest time for workers to take over a plan.

@@ -270,6 +270,9 @@ impl Worker {
     pub(crate) fn may_complain(&self) -> bool {
         let second = self.now().as_millis() / 1000;
         let (last, count) = self.complaints.get();
+        if last != second && count > limits::COMPLAINTS_PER_SECOND {
+            tracing::info!("{} more like these were not written", count - limits::COMPLAINTS_PER_SECOND);
+        }
         let count = if last == second { count + 1 } else { 1 };
         self.complaints.set((second, count));
         count <= limits::COMPLAINTS_PER_SECOND

@@ -1,5 +1,5 @@
 //! Servers that break HTTP/1, one answer a row: what a client sees of it, what the log says and where, and
-//! that nobody else gets a byte of it.
+//! that nobody else gets a byte of it. What the log says of clients is here as well: a process has one log.
 
 #![allow(clippy::unwrap_used)]
 
@@ -201,6 +201,56 @@ fn fault_under_way(log: &Log) -> Option<String> {
     (!fits).then(|| format!("under way: {rest:?}, log {said:?}"))
 }
 
+/// Requests that are refused, and what the log says; what the wrong bytes of `strict.jsonl` are judged by.
+fn requests_refused(log: &Log) -> Vec<String> {
+    let chunks = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let origin = Origin::new(|mut peer| while peer.try_head().is_some() {});
+    let door = Door::new(1);
+    let _proxy = Proxy::start(&plan(&door, "", "", &[origin.address]), &[&door]);
+    let mut bad = Vec::new();
+    for (first, second, text) in [
+        ("GET / HTTP/1.1\r\nHost : h\r\n\r\n", "", "request of 127.0.0.1:", "its colon (byte 20)"),
+        ("\r\nGET /\x01 HTTP/1.1\r\nHost: h\r\n\r\n", "", "request of ", "malformed (byte 7)"),
+        (
+            "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 5, 5\r\n\r\n",
+            "",
+            "request of ",
+            "decimal number (byte 41)",
+        ),
+        ("GET / HTTP/1.1\r\nHost: h\r\nX: \0\r\n\r\n", "", "request of ", "control character (byte 28)"),
+        ("GET / HTTP/1.1\r\nHost: h\r\n\tX: y\r\n\r\n", "", "request of ", "folding) (byte 25)"),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "", "request of ", "optional port (byte 22)"),
+        (chunks, "5\r\nhelloX", "of the request of ", "not followed by CRLF (byte 8)"),
+        (
+            chunks,
+            "5\r\nhello\r\n0\r\nHost: x\r\n",
+            "of the request of ",
+            "frames or routes the message (byte 13)",
+        ),
+    ]
+    .map(|(first, second, whose, why)| (first, second, (whose, why)))
+    {
+        log.0.lock().unwrap().clear();
+        let before = origin.accepted();
+        let mut client = Peer::connect(door.address);
+        client.send(first);
+        if !second.is_empty() {
+            // Once the head has gone on, the body is under way.
+            wait("the head to be forwarded", || origin.accepted() > before);
+            client.send(second);
+        }
+        let (answer, _) = read_all(&mut client);
+        let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        if !answer.starts_with(b"HTTP/1.1 4") || !said.contains(text.0) || !said.contains(text.1) {
+            bad.push(format!(
+                "{first:?}: {text:?}, but log {said:?}, answer {:?}",
+                String::from_utf8_lossy(&answer)
+            ));
+        }
+    }
+    bad
+}
+
 #[test]
 fn a_server_that_breaks_the_rules_harms_one_answer_at_most_and_the_log_says_where() {
     let log = Log::default();
@@ -246,5 +296,6 @@ fn a_server_that_breaks_the_rules_harms_one_answer_at_most_and_the_log_says_wher
         }
     }
     bad.extend(fault_under_way(&log));
+    bad.extend(requests_refused(&log));
     assert!(bad.is_empty(), "{} rows:\n{}", bad.len(), bad.join("\n"));
 }
