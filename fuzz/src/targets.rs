@@ -1,5 +1,6 @@
 //! The targets, and the table of them. To add one: a function that checks an input, a row, and its seeds.
 
+use relais_http::meter::Meter;
 use relais_http::request::Edit;
 use relais_http::response::{Asked, MINOR_AT};
 use relais_http::{Body, Chunked, Framing, Request, Response};
@@ -29,6 +30,12 @@ pub const TARGETS: &[Target] = &[
             relais_http::proxy_protocol::fuzz(input);
             Ok(())
         },
+    },
+    Target {
+        name: "h2-meter",
+        seeds: || seeds::lines(include_str!("../corpus/h2-meter.seeds")),
+        words: FRAMES,
+        check: h2_meter,
     },
     Target {
         name: "rules",
@@ -145,6 +152,23 @@ const PROXY: &[&[u8]] = &[
     b"\x21\x31\0\xd8",
     b"\xff\xff",
     b"\x20\0\x05",
+];
+
+const FRAMES: &[&[u8]] = &[
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\0\0\0\x04\0\0\0\0\0",
+    b"\0\0\0\x04\x01\0\0\0\0",
+    b"\0\0\x08\x06\0\0\0\0\0abcdefgh",
+    b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08",
+    b"\0\0\x04\x08\0\0\0\0\x01\0\0\0\x01",
+    b"\0\0\x01\x01\x04\0\0\0\x01\x82",
+    b"\0\0\x01\x01\0\0\0\0\x03\x82",
+    b"\0\0\x01\x09\0\0\0\0\x03\x82",
+    b"\0\0\x01\x09\x04\0\0\0\x03\x82",
+    b"\0\0\x03\0\x01\0\0\0\x01abc",
+    b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    b"\xff\xff\xff\0\0\0\0\0\x01",
+    b"\0\0\0\xfe\0\0\0\0\0",
 ];
 
 const RULES: &[&[u8]] = &[
@@ -369,6 +393,23 @@ fn chunked(input: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// Frames are counted by what they are, not by how they are cut into reads; a verdict stands.
+fn h2_meter(input: &[u8]) -> Result<(), String> {
+    let now = relais_base::Time::from_nanos(1);
+    let size = 1 + usize::from(input.first().copied().unwrap_or(0) & 31);
+    let mut verdicts = Vec::new();
+    for size in [input.len().max(1), size, 1] {
+        let (mut client, mut server) = (Meter::new(now), Meter::new(now));
+        let came = input.chunks(size).find_map(|piece| client.received(piece, now).err());
+        let went = input.chunks(size).find_map(|piece| server.sent(piece).err());
+        verdicts.push(format!("{came:?} {went:?}"));
+    }
+    if verdicts.iter().any(|verdict| *verdict != verdicts[0]) {
+        return Err(format!("whole, in pieces of {size}, of 1: {verdicts:?}"));
+    }
+    Ok(())
+}
+
 /// A plan is taken or refused with diagnostics that can be shown, whatever it says.
 fn plan(input: &[u8]) -> Result<(), String> {
     let Ok(text) = std::str::from_utf8(input) else { return Ok(()) };
@@ -404,6 +445,11 @@ mod tests {
     #[test]
     fn chunks_are_judged_by_their_bytes() {
         for_a_second("chunked");
+    }
+
+    #[test]
+    fn frames_are_counted_the_same_in_whatever_pieces() {
+        for_a_second("h2-meter");
     }
 
     #[test]
