@@ -163,6 +163,12 @@ pub struct Frontend {
     pub request_captures: Vec<Capture>,
     /// Response headers that the log shows.
     pub response_captures: Vec<Capture>,
+    /// What else requests are marked with; `None`: nothing, and neither are the two below.
+    pub marking: Option<Arc<Marking>>,
+    /// `X-Forwarded-For` that a client sent is taken out.
+    pub forwarded_replace: bool,
+    /// `X-Forwarded-Port` is set.
+    pub forwarded_port: bool,
     /// `X-Forwarded-For` is set on requests, except from these networks; `None`: not set at all.
     pub forwarded_for: Option<Vec<Cidr>>,
     /// Time-outs towards the client.
@@ -396,6 +402,54 @@ pub struct Tomcat {
     pub instances: u16,
     /// Port of the first instance; the next ones count up.
     pub first_port: u16,
+}
+
+/// What requests are marked with on their way.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Marking {
+    /// `Forwarded` is set.
+    pub forwarded: Option<Forwarded>,
+    /// A request id is.
+    pub request_id: Option<RequestId>,
+    /// `traceparent` is looked at.
+    pub trace: Option<StartTrace>,
+}
+
+/// How `Forwarded` is set (RFC 7239).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The identifier after `by=`, `_` first.
+    pub by: Option<Arc<str>>,
+    /// The client's address is not told.
+    pub hidden: bool,
+    /// Clients whose own `Forwarded` is kept before ours.
+    pub from: Vec<Cidr>,
+    /// Clients it is not set for.
+    pub except: Vec<Cidr>,
+}
+
+/// How requests get an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId {
+    /// The header, as it is written.
+    pub header: Arc<str>,
+    /// It in lower case.
+    pub name: Arc<str>,
+    /// Clients whose ids are kept.
+    pub from: Vec<Cidr>,
+    /// Whether clients are told.
+    pub answer: bool,
+}
+
+/// What becomes of a request without a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartTrace {
+    /// It stays without.
+    No,
+    /// It gets one that is to be recorded.
+    Sampled,
+    /// It gets one that need not be.
+    Unsampled,
 }
 
 /// A body for errors that Relais answers with itself.

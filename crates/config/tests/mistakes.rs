@@ -81,6 +81,9 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("http2_in_tcp", "    mode tcp\n    bind", "    mode tcp\n    http2 max-concurrent-streams=50\n    bind"),
     ("http2_too_many_streams", "    max-connections 20000\n", "    http2 max-concurrent-streams=100000\n"),
     ("http2_window_is_the_servers", "backend app {\n", "backend app {\n    http2 initial-window=\"64KiB\"\n"),
+    ("forwarded_by_a_name", "    max-connections 20000\n", "    forwarded by=edge1\n"),
+    ("request_id_as_host", "    max-connections 20000\n", "    request-id Host\n"),
+    ("trace_start_yes", "    max-connections 20000\n", "    trace start=yes\n"),
     // ---- words of the table ----
     ("source_of_haproxy", "    redispatch\n", "    redispatch\n    source \"0.0.0.0\" usesrc=clientip\n"),
     ("source_without_value", "    redispatch\n", "    redispatch\n    source\n"),

@@ -347,6 +347,9 @@ impl Exchange<'_> {
                 head.extend_from_slice(persistence.tail());
             }
         }
+        if let Some(marks) = &asked.marks {
+            marks.response(&mut head);
+        }
         note_headers(asked, account, &received.bytes()[..response.length]);
         received.consume(response.length);
 
@@ -476,6 +479,9 @@ impl Exchange<'_> {
         let mut head = Vec::new();
         let protocol = response.upgrade.map(|span| span.of(received.bytes()));
         response_head(&mut head, response, received.bytes(), Persistence::Keep, protocol);
+        if let Some(marks) = &asked.marks {
+            marks.response(&mut head);
+        }
         note_headers(asked, account, &received.bytes()[..response.length]);
         received.consume(response.length);
         account.written += head.len() as u64;
@@ -544,12 +550,16 @@ fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, backend: &plan::Backend, s
     }
     out.extend_from_slice(path);
     out.extend_from_slice(b" HTTP/1.1\r\n");
+    let fields = out.len();
     if compress::plan(backend, &asked.plan.plan).is_some_and(|c| c.offload) {
         compress::request_fields(out, &request.fields, bytes);
     } else {
         for span in request.fields.spans() {
             out.extend_from_slice(span.of(bytes));
         }
+    }
+    if let Some(marks) = &asked.marks {
+        marks.request(out, fields);
     }
     if !request.has_host_field {
         // HTTP/1.0 may go without; what we send is HTTP/1.1 and must not.

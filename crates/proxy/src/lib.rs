@@ -24,6 +24,7 @@ mod h2;
 mod half;
 mod io;
 mod limits;
+mod marks;
 mod pace;
 mod pages;
 pub mod probe;

@@ -15,6 +15,7 @@ use crate::buffer::Buffer;
 use crate::client::{Client, Late, Then};
 use crate::h2;
 use crate::limits;
+use crate::marks::{Marks, Seen};
 use crate::transaction;
 use crate::upstream::{Backend, Server};
 use crate::worker::FrontPlan;
@@ -36,6 +37,8 @@ pub(crate) struct Account {
     pub(crate) held: u32,
     /// Response headers that the log shows.
     pub(crate) noted: Noted,
+    /// What the request is marked with.
+    pub(crate) marks: Option<Rc<Marks>>,
 }
 
 impl Account {
@@ -54,6 +57,7 @@ impl Account {
             queued: 0,
             held: 0,
             noted: Noted::default(),
+            marks: None,
         }
     }
 }
@@ -69,6 +73,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) inline: usize,
     /// What of the body is still to be read.
     pub(crate) rest: Rest,
+    /// What it is marked with on its way.
+    pub(crate) marks: Option<Rc<Marks>>,
     /// Bytes of its body: as its length says, or as its chunks that are here announce.
     pub(crate) body_bytes: u64,
 }
@@ -149,6 +155,10 @@ async fn one(client: &Client, buffer: &mut Buffer, first: bool) -> Leaves {
             return refuse(client, &mut account, reject, Some(head)).await;
         }
     };
+    if let Some(marking) = &plan.plan.marking {
+        let marks = Rc::new(mark(&asked, marking));
+        (asked.marks, account.marks) = (Some(marks.clone()), Some(marks));
+    }
     let leaves = match local_answer(&asked) {
         Some((status, answer)) => {
             let keep = matches!(asked.rest, Rest::Nothing) && may_keep(&asked);
@@ -172,6 +182,22 @@ async fn one(client: &Client, buffer: &mut Buffer, first: bool) -> Leaves {
     counters.bytes_in.add(account.read);
     counters.bytes_out.add(account.written);
     leaves
+}
+
+/// The marks of a request.
+fn mark(asked: &Asked<'_>, marking: &relais_config::plan::Marking) -> Marks {
+    let (client, plan) = (asked.client, asked.plan);
+    let worker = &client.worker;
+    let seen = Seen {
+        head: asked.head(),
+        host: asked.request.host.map(|host| host.of(asked.buffer.bytes())),
+        client: client.peer.ip(),
+        port: if plan.plan.forwarded_port { client.local().map(|local| local.port()) } else { None },
+        scheme: "http",
+        x_forwarded: sets_forwarded(plan, client),
+        now_ms: worker.date_ms(worker.now()),
+    };
+    Marks::new(&plan.plan, marking, &seen, &mut worker.rng.borrow_mut())
 }
 
 /// Why there is no head.
@@ -327,7 +353,7 @@ fn look_at_body<'a>(
             (progress.kept, rest)
         }
     };
-    Ok(Asked { client, plan, request, buffer, inline, rest, body_bytes })
+    Ok(Asked { client, plan, request, buffer, inline, marks: None, rest, body_bytes })
 }
 
 /// Whether the client's connection may go on after this request's answer.
@@ -378,7 +404,12 @@ pub(crate) async fn send(
     account: &mut Account,
 ) -> io::Result<()> {
     client.front.counters().responses.count(account.status);
-    account.written += write_all(client, plan, answer).await?;
+    let marked = account.marks.as_ref().filter(|marks| marks.answers()).map(|marks| {
+        let mut marked = answer.to_vec();
+        marks.own_answer(&mut marked);
+        marked
+    });
+    account.written += write_all(client, plan, marked.as_deref().unwrap_or(answer)).await?;
     Ok(())
 }
 
@@ -457,8 +488,8 @@ pub(crate) fn log_request(client: &Client, plan: &FrontPlan, account: &mut Accou
         request_captures: &plan.plan.request_captures,
         response_captures: &plan.plan.response_captures,
         noted: &account.noted,
-        request_id: b"",
-        traceparent: b"",
+        request_id: account.marks.as_ref().map_or(b"", |marks| &marks.request_id),
+        traceparent: account.marks.as_ref().map_or(b"", |marks| &marks.traceparent),
         kind: Kind::Http { status: account.status, line, head: head.unwrap_or_default() },
     };
     log.write(&entry, &mut worker.dates.borrow_mut());

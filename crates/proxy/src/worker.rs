@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use relais_base::Time;
+use relais_base::{Rng, Time};
 use relais_config::plan::{self, Mode};
 use relais_ipc::pulse;
 use rustix::net::SocketFlags;
@@ -117,6 +117,8 @@ pub(crate) struct Worker {
     outs: RefCell<Vec<Rc<Out>>>,
     log_begun: Rc<tokio::sync::Notify>,
     pub(crate) dates: RefCell<Dates>,
+    /// For ids of requests and traces, which are no secrets.
+    pub(crate) rng: RefCell<Rng>,
     pub(crate) draining: Cell<bool>,
     pub(crate) connections: Cell<u32>,
     complaints: Cell<(u64, u32)>,
@@ -179,6 +181,10 @@ pub(crate) fn run(
         outs: RefCell::default(),
         log_begun: Rc::default(),
         dates: RefCell::new(Dates::new()),
+        rng: RefCell::new(Rng::new(std::hash::BuildHasher::hash_one(
+            &std::collections::hash_map::RandomState::new(),
+            index,
+        ))),
         draining: Cell::new(false),
         connections: Cell::new(0),
         complaints: Cell::default(),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Context, each, pages};
+use super::{Context, each, marks, pages};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
 use crate::plan::{
@@ -57,6 +57,9 @@ fn frontend(
         max_body: max_body(item),
         compression: super::compression::compression(cx, item)?,
         min_rate: min_rate(item)?,
+        marking: marks::marking(cx, item),
+        forwarded_replace: marks::says(item, "forwarded-for", "sent", "replace"),
+        forwarded_port: marks::says(item, "forwarded-for", "port", "on"),
         error_pages: pages::error_pages(cx, item),
         log: None, // `logs` gives it one
         request_captures: captures(cx, item, "request-header"),
@@ -217,6 +220,9 @@ fn check_tcp(cx: &mut Context, item: &Item) {
                 | "rule"
                 | "capture"
                 | "error-page"
+                | "forwarded"
+                | "request-id"
+                | "trace"
                 | "max-body"
                 | "min-rate"
                 | "compression"

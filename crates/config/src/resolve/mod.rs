@@ -10,6 +10,7 @@ mod compression;
 mod front;
 mod listeners;
 mod logs;
+mod marks;
 mod names;
 mod pages;
 mod pending;

@@ -221,17 +221,34 @@ pub(super) const ROWS: &[Directive] = &[
     Directive {
         name: "forwarded-for",
         inside: &[Section::Frontend],
-        properties: &[optional(
-            "except",
-            Networks,
-            "set for every client",
-            "clients it is not set for, which send it themselves",
-        )],
-        doc: "Tells servers the client's address in `X-Forwarded-For`, and in `X-Forwarded-Proto` what it spoke. HTTP only.",
+        properties: &[
+            optional(
+                "except",
+                Networks,
+                "set for every client",
+                "clients it is not set for, which send it themselves",
+            ),
+            default(
+                "sent",
+                Word(&["append", "replace"]),
+                "append",
+                "what becomes of an `X-Forwarded-For` that came: a line of ours after it, as in HAProxy, or instead of it",
+            ),
+            default(
+                "port",
+                Word(&["off", "on"]),
+                "off",
+                "`X-Forwarded-Port`: the port that the client connected to",
+            ),
+        ],
+        doc: "Tells servers the client's address in `X-Forwarded-For`, what it spoke in `X-Forwarded-Proto`, and the host it asked \
+              for in `X-Forwarded-Host`; what clients send under the latter names is taken out. With `sent=append`, only the \
+              last `X-Forwarded-For` is to be believed. HTTP only.",
         example: "forwarded-for except=\"127.0.0.0/8\"",
         effect: Effect::Tests(&[
             "hop_fields_go_and_via_and_x_forwarded_come",
             "an_excepted_network_keeps_the_forwarding_fields_that_it_sent",
+            "x_forwarded_for_is_replaced_where_the_file_says_so",
         ]),
         ..Directive::EMPTY
     },
