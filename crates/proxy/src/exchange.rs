@@ -390,6 +390,9 @@ impl Exchange<'_> {
         if state != *b"--" && unframed {
             // Nothing but the connection's end tells this client where the body ends: let it not look like one.
             client.io.end_in_reset();
+        } else if state == *b"cD" {
+            // It takes nothing: what the kernel still holds for it, megabytes perhaps, is not to wait for it longer.
+            client.io.end_in_reset();
         }
         let sent_no_more =
             asked.buffer.len() == asked.request.length + asked.inline && !self.up.has_surplus();

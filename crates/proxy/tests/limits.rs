@@ -218,6 +218,9 @@ fn a_reader_that_trickles_is_cut_though_it_never_pauses() {
     }
     let line = proxy.lines(1).remove(0);
     assert!(line.contains(" 200 ") && line.contains(" cD-- "), "{line}");
+    // Not even what the kernel held for it is kept: it ends in a reset, not after all of that.
+    let end = client.io.read_to_end(&mut Vec::new());
+    assert_eq!(end.map_err(|error| error.kind()).err(), Some(std::io::ErrorKind::ConnectionReset));
 }
 
 #[test]
