@@ -3,6 +3,7 @@
 //! Two directions that know nothing of each other but their common silence; the end of one is passed on as
 //! a half-close, and the other goes on.
 
+use std::future::Future;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -122,33 +123,37 @@ struct Account {
 }
 
 /// The life of a connection in TCP mode.
-pub(crate) async fn tcp(client: Client) {
-    let plan = client.front.plan();
-    let Some(backend) = plan.backend.clone() else { return };
-    let began = client.worker.now();
-    let mut account = Account {
-        began,
-        queue: -1,
-        connect: -1,
-        queued: 0,
-        retries: 0,
-        redispatched: false,
-        state: *b"SC",
-        server: None,
-        bytes: [0; 2],
-    };
-    let lease = match Box::pin(open(&client, &backend, &mut account)).await {
-        Some((lease, server)) => {
-            account.connect = client.worker.now().since(began).as_millis() as i64 - account.queue;
-            lease.server().counters().sessions.add(1);
-            let mut tunnel = Tunnel::new(&client, &server, Patience::new(&plan.plan, &backend.plan));
-            account.state = tunnel.run().await;
-            account.bytes = [tunnel.up.written, tunnel.down.written];
-            Some(lease)
-        }
-        None => None,
-    };
-    finish(&client, &backend, lease.as_ref(), &account);
+// Not an `async fn`: that would hold the client twice, as an argument and as a variable.
+#[allow(clippy::manual_async_fn)]
+pub(crate) fn tcp(client: Client) -> impl Future<Output = ()> {
+    async move {
+        let plan = client.front.plan();
+        let Some(backend) = plan.backend.clone() else { return };
+        let began = client.worker.now();
+        let mut account = Box::new(Account {
+            began,
+            queue: -1,
+            connect: -1,
+            queued: 0,
+            retries: 0,
+            redispatched: false,
+            state: *b"SC",
+            server: None,
+            bytes: [0; 2],
+        });
+        let lease = match Box::pin(open(&client, &backend, &mut account)).await {
+            Some((lease, server)) => {
+                account.connect = client.worker.now().since(began).as_millis() as i64 - account.queue;
+                lease.server().counters().sessions.add(1);
+                let mut tunnel = Tunnel::new(&client, &server, Patience::new(&plan.plan, &backend.plan));
+                account.state = tunnel.run().await;
+                account.bytes = [tunnel.up.written, tunnel.down.written];
+                Some(lease)
+            }
+            None => None,
+        };
+        finish(&client, &backend, lease.as_ref(), &account);
+    }
 }
 
 /// A connection to a server of the backend, with its place.
@@ -257,4 +262,19 @@ fn finish(client: &Client, backend: &Backend, lease: Option<&Lease>, account: &A
         kind: Kind::Tcp,
     };
     log.write(&entry, &mut worker.dates.borrow_mut());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<F, A>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_tcp_session_is_a_future_of_at_most_768_bytes() {
+        let size = size_of_future(tcp);
+        assert!(size <= 768, "{size} bytes");
+    }
 }
