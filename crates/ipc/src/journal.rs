@@ -11,6 +11,7 @@ use tracing_subscriber::registry::LookupSpan;
 struct Line {
     process: String,
     systemd: bool,
+    debug: bool,
 }
 
 impl<S, N> FormatEvent<S, N> for Line
@@ -19,6 +20,10 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut w: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        // What a library says of a client's frames, the client chooses how often; we say it our own way, and bounded.
+        if !self.debug && event.metadata().target().starts_with("h2::") {
+            return Ok(());
+        }
         let level = *event.metadata().level();
         let (priority, word) = match level {
             Level::ERROR => (3, "ERROR: "),
@@ -39,8 +44,10 @@ where
 /// Sends this process's messages of level info and above (all of them with `RELAIS_DEBUG` set) to the
 /// standard error under the name `process`. Called once, at the start; a second call is ignored.
 pub fn init(process: &str) {
-    let level = if std::env::var_os("RELAIS_DEBUG").is_some() { Level::DEBUG } else { Level::INFO };
-    let line = Line { process: process.to_owned(), systemd: std::env::var_os("JOURNAL_STREAM").is_some() };
+    let debug = std::env::var_os("RELAIS_DEBUG").is_some();
+    let level = if debug { Level::DEBUG } else { Level::INFO };
+    let systemd = std::env::var_os("JOURNAL_STREAM").is_some();
+    let line = Line { process: process.to_owned(), systemd, debug };
     let _ = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
