@@ -163,6 +163,9 @@ const FRONTEND: &[Metric<FrontendStatus>] = &[
     counter("haproxy_frontend_http_responses_total", "Responses by class of status.", |f| {
         if_http(&f.mode, codes(f.responses_total))
     }),
+    counter("relais_rule_hits_total", "Requests or connections that a rule matched.", |f| {
+        Value::By("rule", f.rules.iter().map(|rule| (rule.name.clone(), rule.hits_total as f64)).collect())
+    }),
 ];
 
 const BACKEND: &[Metric<BackendStatus>] = &[

@@ -94,13 +94,14 @@ fn synopsis(row: &Directive) -> String {
         let word = field.name.to_uppercase();
         let _ = match field.need {
             Need::OneOrMore => write!(out, " {word}..."),
+            Need::Any(_) => write!(out, " [{word}...]"),
             _ => write!(out, " {word}"),
         };
     }
     for field in row.properties {
         let _ = match field.need {
             Need::Required | Need::OneOrMore => write!(out, " {}=VALUE", field.name),
-            Need::Optional(_) => write!(out, " [{}=VALUE]", field.name),
+            Need::Optional(_) | Need::Any(_) => write!(out, " [{}=VALUE]", field.name),
             Need::Default(value) => write!(out, " [{}={}]", field.name, written(value)),
         };
     }
@@ -130,7 +131,7 @@ fn times(row: &Directive) -> &'static str {
 fn absent(field: &Field) -> String {
     match field.need {
         Need::Required | Need::OneOrMore => "required".into(),
-        Need::Optional(meaning) => format!("if left out: {meaning}"),
+        Need::Optional(meaning) | Need::Any(meaning) => format!("if left out: {meaning}"),
         Need::Default(value) => format!("default {}", written(value)),
     }
 }
@@ -232,7 +233,7 @@ fn document_row(out: &mut String, row: &Directive) {
     for (name, field) in arguments.chain(properties) {
         let absent = match field.need {
             Need::Required | Need::OneOrMore => "an error".into(),
-            Need::Optional(meaning) => meaning.to_owned(),
+            Need::Optional(meaning) | Need::Any(meaning) => meaning.to_owned(),
             // A directive's only argument has to be given where the directive is.
             Need::Default(_) if row.arguments.iter().any(|a| a.name == field.name) => "an error".into(),
             Need::Default(value) => format!("`{}`", written(value)),

@@ -14,6 +14,7 @@ mod advice;
 pub mod diagnostic;
 mod explain;
 mod item;
+pub mod lists;
 mod log_format;
 mod nearest;
 pub mod plan;
@@ -151,11 +152,18 @@ pub fn check(file: &str, text: &str, colour: bool) -> Report {
     let (findings, ok) = match parse(file, text) {
         Ok(checked) => {
             let mut findings = checked.findings;
-            for missing in checked.files.iter().filter(|missing| !missing.path.exists()) {
-                findings.diagnostics.push(missing.note());
+            let mut ok = true;
+            for file in &checked.files {
+                if !file.path.exists() {
+                    findings.diagnostics.push(file.note());
+                } else if let Err(why) = file.read(&checked.plan) {
+                    let help = "what is wrong in it would keep the plan from being put in force";
+                    findings.diagnostics.push(Diagnostic::error(file.span.clone(), why).help(help));
+                    ok = false;
+                }
             }
             let unfit: Vec<_> = checked.files.iter().filter_map(resolve::NamedFile::unfit).collect();
-            let ok = unfit.is_empty();
+            ok &= unfit.is_empty();
             findings.diagnostics.extend(unfit);
             (findings, ok)
         }

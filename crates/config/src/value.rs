@@ -86,6 +86,10 @@ impl Type {
             Self::Url => "a URL that begins with `http://` or `https://`".into(),
             Self::PathPattern => "a pattern for paths, which begins with `/`".into(),
             Self::Host => "a host name".into(),
+            Self::HostPattern => "a host name, or `*.` before one".into(),
+            Self::Regex => "a regular expression".into(),
+            Self::HeaderValue => "the value of a header field".into(),
+            Self::Location => "a place to redirect to".into(),
             Self::Interface => "the name of a network interface, 1 to 15 characters".into(),
             Self::Mail => "a mail address".into(),
             Self::Integer(min, max) => format!("a whole number from {min} to {max}"),
@@ -118,6 +122,10 @@ impl Type {
             Self::Url => "\"https://www.example/healthz\"",
             Self::PathPattern => "\"/manager/**\"",
             Self::Host => "\"www.example\"",
+            Self::HostPattern => "\"*.example\"",
+            Self::Regex => "\"^/files/[0-9]+$\"",
+            Self::HeaderValue => "\"%{src}\"",
+            Self::Location => "\"https://www.example%{uri}\"",
             Self::Interface => "eth0",
             Self::Mail => "\"name@www.example\"",
             Self::Integer(..) | Self::Decimal(..) => "10",
@@ -141,9 +149,10 @@ impl Type {
         match (self, raw) {
             (Self::Integer(min, max), _) => self.parse_integer(raw, min, max),
             (Self::Decimal(min, max), _) => self.parse_decimal(raw, min, max),
-            (Self::Statuses | Self::Word(_) | Self::Listen | Self::Socket, Raw::Integer(_)) => {
-                self.parse_text(&raw.text())
-            }
+            (
+                Self::Statuses | Self::Word(_) | Self::Listen | Self::Socket | Self::HeaderValue,
+                Raw::Integer(_),
+            ) => self.parse_text(&raw.text()),
             (Self::Duration(..), Raw::Integer(n)) => Err(self.misfit(format!(
                 "a number alone has no unit: write \"{n}s\" for seconds or \"{n}ms\" for milliseconds"
             ))),
@@ -256,6 +265,23 @@ impl Type {
                 ),
             ),
             Self::Url => it(is_url(text), "write it whole, such as \"https://www.example/healthz\""),
+            Self::HostPattern => it(
+                is_host(text.strip_prefix("*.").unwrap_or(text)),
+                "write a name such as \"www.example\", or \"*.example\" for all below it, without scheme, port or path",
+            ),
+            Self::Regex => match relais_rules::Pattern::Regex(text.into()).check() {
+                Ok(()) => it(!text.is_empty(), "an empty one is found everywhere: leave it out"),
+                Err(why) => Err(self
+                    .misfit(format!("{why}; a raw string needs no doubled backslashes: #\"^/x\\.html$\"#"))),
+            },
+            Self::HeaderValue => match relais_rules::template::Template::value(text) {
+                Ok(_) => it(text.len() <= LONGEST_PATH, "write at most 4095 bytes"),
+                Err(why) => Err(self.misfit(why)),
+            },
+            Self::Location => match relais_rules::template::Template::location(text) {
+                Ok(_) => it(text.len() <= LONGEST_PATH, "write at most 4095 bytes"),
+                Err(why) => Err(self.misfit(why)),
+            },
             Self::Host => {
                 it(is_host(text), "write a name such as \"www.example\", without scheme, port or path")
             }

@@ -244,8 +244,8 @@ impl Walk<'_> {
         let mut words = entries.iter().filter(|entry| entry.name.is_none() && !entry.void).peekable();
         for field in row.arguments {
             match field.need {
-                Need::OneOrMore => {
-                    if words.peek().is_none() {
+                Need::OneOrMore | Need::Any(_) => {
+                    if words.peek().is_none() && field.need == Need::OneOrMore {
                         self.no_argument(item, field);
                     }
                     for entry in words.by_ref() {
@@ -403,7 +403,7 @@ fn missing_properties<'a>(
 
 /// The words that no argument takes.
 fn unnamed<'a>(row: &Directive, entries: &'a [Entry]) -> impl Iterator<Item = &'a Entry> {
-    let all = row.arguments.iter().any(|field| field.need == Need::OneOrMore);
+    let all = row.arguments.iter().any(|field| matches!(field.need, Need::OneOrMore | Need::Any(_)));
     let taken = if all { usize::MAX } else { row.arguments.len() };
     entries.iter().filter(|entry| entry.name.is_none() && !entry.void).skip(taken)
 }

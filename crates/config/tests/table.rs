@@ -55,13 +55,14 @@ fn every_row_says_what_it_is() {
                 field.doc
             );
         }
-        let many = row.arguments.iter().position(|field| field.need == Need::OneOrMore);
+        let many =
+            row.arguments.iter().position(|field| matches!(field.need, Need::OneOrMore | Need::Any(_)));
         assert!(
             many.is_none_or(|at| at + 1 == row.arguments.len()),
             "{title}: only the last argument may be repeated"
         );
         assert!(
-            row.properties.iter().all(|field| field.need != Need::OneOrMore),
+            row.properties.iter().all(|field| !matches!(field.need, Need::OneOrMore | Need::Any(_))),
             "{title}: properties are single"
         );
         assert!(

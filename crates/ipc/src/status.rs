@@ -116,6 +116,18 @@ pub struct FrontendStatus {
     /// Responses not compressed because `max-active` others were.
     #[serde(default)]
     pub comp_bypassed_total: u64,
+    /// Its rules, in the order that they are asked in.
+    #[serde(default)]
+    pub rules: Vec<RuleStatus>,
+}
+
+/// A rule of a frontend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RuleStatus {
+    /// What it is for, in the operator's words.
+    pub name: String,
+    /// Requests or connections that it matched.
+    pub hits_total: u64,
 }
 
 /// A backend's servers and what it did that no server counts.

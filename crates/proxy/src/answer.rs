@@ -9,18 +9,32 @@ use crate::pages::Page;
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
         301 => "Moved Permanently",
         302 => "Found",
         303 => "See Other",
         307 => "Temporary Redirect",
         308 => "Permanent Redirect",
+        304 => "Not Modified",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
@@ -33,6 +47,10 @@ fn reason(status: u16) -> &'static str {
 /// What a client is told beside the status.
 fn explanation(status: u16) -> &'static str {
     match status {
+        401 | 403 => "This is not for you.",
+        404 | 410 => "There is nothing here.",
+        429 => "These are too many requests. Please wait a moment.",
+        500 => "The request could not be served.",
         408 => "The request did not arrive in time.",
         413 => "The body of this request is longer than is taken here.",
         414 => "The address of this request is too long.",
@@ -113,6 +131,38 @@ pub(crate) fn redirect(
     answer.extend_from_slice(path);
     answer.extend_from_slice(b"\r\n");
     answer.extend_from_slice(persistence.tail());
+    answer
+}
+
+/// A redirect to a place that is a URI reference already.
+pub(crate) fn location(code: u16, location: &[u8], persistence: Persistence) -> Vec<u8> {
+    let mut answer = Vec::with_capacity(128 + location.len());
+    let _ = write!(answer, "HTTP/1.1 {code} {}\r\nContent-Length: 0\r\nLocation: ", reason(code));
+    answer.extend_from_slice(location);
+    answer.extend_from_slice(b"\r\n");
+    answer.extend_from_slice(persistence.tail());
+    answer
+}
+
+/// An answer with a body of the operator's. `head`: to HEAD.
+pub(crate) fn respond(
+    status: u16,
+    content_type: &[u8],
+    body: &[u8],
+    persistence: Persistence,
+    head: bool,
+) -> Vec<u8> {
+    let mut answer = Vec::with_capacity(160 + body.len());
+    let _ = write!(answer, "HTTP/1.1 {status} {}\r\n", reason(status));
+    if !matches!(status, 204 | 304) {
+        answer.extend_from_slice(b"Content-Type: ");
+        answer.extend_from_slice(content_type);
+        let _ = write!(answer, "\r\nContent-Length: {}\r\n", body.len());
+    }
+    answer.extend_from_slice(persistence.tail());
+    if !head && !matches!(status, 204 | 304) {
+        answer.extend_from_slice(body);
+    }
     answer
 }
 

@@ -326,6 +326,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How often something happened, by worker.
+pub(crate) type Hits = Arc<[Counter]>;
+
 /// Everything that has a name, in force or not: a name that returns finds its counters.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -338,6 +341,8 @@ pub(crate) struct Registry {
     fronts: HashMap<Arc<str>, Arc<FrontShared>>,
     backs: HashMap<Arc<str>, Arc<BackShared>>,
     servers: HashMap<(Arc<str>, Arc<str>), Arc<ServerShared>>,
+    /// By frontend and rule.
+    rules: HashMap<(Arc<str>, Arc<str>), Hits>,
     /// What a predecessor of this process knew: down servers start down.
     pub(crate) remembered: HashMap<(String, String), bool>,
 }
@@ -356,6 +361,7 @@ impl Registry {
             fronts: HashMap::new(),
             backs: HashMap::new(),
             servers: HashMap::new(),
+            rules: HashMap::new(),
             remembered: HashMap::new(),
         }
     }
@@ -375,6 +381,13 @@ impl Registry {
     /// Connections open now, all frontends.
     pub(crate) fn open(&self) -> u32 {
         self.fronts.values().map(|f| f.gate.open.load(SeqCst)).sum()
+    }
+
+    /// How often a rule matched, by worker.
+    pub(crate) fn rule(&mut self, front: &Arc<str>, rule: &Arc<str>) -> Hits {
+        let workers = self.workers;
+        let make = || (0..workers).map(|_| Counter::default()).collect();
+        self.rules.entry((front.clone(), rule.clone())).or_insert_with(make).clone()
     }
 
     pub(crate) fn back(&mut self, name: &Arc<str>) -> Arc<BackShared> {

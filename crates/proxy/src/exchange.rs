@@ -21,6 +21,7 @@ use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
 use crate::limits;
 use crate::pace::Pace;
+use crate::rules::Edits;
 use crate::session::{self, Account, Asked, Leaves, Rest};
 use crate::squeeze::Squeeze;
 use crate::transaction;
@@ -201,7 +202,7 @@ impl Exchange<'_> {
             }
             if asked.request.minor == 1 {
                 let mut head = Vec::new();
-                response_head(&mut head, &response, received.bytes(), Persistence::Keep, None);
+                response_head(&mut head, &response, received.bytes(), Persistence::Keep, None, None);
                 let written = session::write_all(self.client, asked.plan, &head).await;
                 account.written += written.map_err(|_| Failure::ClientGone)?;
             }
@@ -341,9 +342,15 @@ impl Exchange<'_> {
         let mut head = worker.take_scratch();
         let persistence = session::persistence(keep, asked.request.minor);
         match verdict {
-            Verdict::Leave => response_head(&mut head, response, received.bytes(), persistence, None),
+            Verdict::Leave => {
+                let edits = asked.edits.as_deref();
+                response_head(&mut head, response, received.bytes(), persistence, None, edits);
+            }
             _ => {
                 compress::response_fields(&mut head, response, received.bytes(), verdict);
+                if let Some(edits) = asked.edits.as_deref() {
+                    edits.response.apply(&mut head, 0);
+                }
                 head.extend_from_slice(persistence.tail());
             }
         }
@@ -481,7 +488,8 @@ impl Exchange<'_> {
         let worker = &self.client.worker;
         let mut head = Vec::new();
         let protocol = response.upgrade.map(|span| span.of(received.bytes()));
-        response_head(&mut head, response, received.bytes(), Persistence::Keep, protocol);
+        let edits = asked.edits.as_deref();
+        response_head(&mut head, response, received.bytes(), Persistence::Keep, protocol, edits);
         if let Some(marks) = &asked.marks {
             marks.response(&mut head);
         }
@@ -545,7 +553,8 @@ fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, backend: &plan::Backend, s
     let bytes = asked.buffer.bytes();
     out.clear();
     out.extend_from_slice(request.method_sp.of(bytes));
-    let path = request.path.of(bytes);
+    let edits = asked.edits.as_deref();
+    let path = edits.and_then(|edits| edits.target.as_deref()).unwrap_or(request.path.of(bytes));
     match path.first() {
         None if request.method == Method::Options => out.push(b'*'),
         None | Some(b'?') => out.push(b'/'),
@@ -561,10 +570,13 @@ fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, backend: &plan::Backend, s
             out.extend_from_slice(span.of(bytes));
         }
     }
+    if let Some(edits) = edits {
+        edits.apply_request(out, fields);
+    }
     if let Some(marks) = &asked.marks {
         marks.request(out, fields);
     }
-    if !request.has_host_field {
+    if !request.has_host_field && edits.is_none_or(|edits| edits.host.is_none()) {
         // HTTP/1.0 may go without; what we send is HTTP/1.1 and must not.
         out.extend_from_slice(b"Host: ");
         match request.host {
@@ -608,10 +620,14 @@ fn response_head(
     bytes: &[u8],
     persistence: Persistence,
     protocol: Option<&[u8]>,
+    edits: Option<&Edits>,
 ) {
     out.clear();
     for span in response.kept.spans() {
         out.extend_from_slice(span.of(bytes));
+    }
+    if let Some(edits) = edits {
+        edits.response.apply(out, 0);
     }
     out[response::MINOR_AT] = b'1';
     if let Some(protocol) = protocol {

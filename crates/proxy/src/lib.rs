@@ -30,6 +30,7 @@ mod pages;
 pub mod probe;
 mod process;
 mod proxied;
+mod rules;
 mod session;
 mod source;
 mod splice;

@@ -105,3 +105,9 @@ pub(crate) const H2_LINKS: usize = 64;
 pub(crate) const H2_PING_EVERY: Duration = Duration::from_secs(10);
 /// Stands in the place of a server's id for connections that want to hear of a drain, or of their frontend's end.
 pub(crate) const WAITS_FOR_DRAIN: u32 = u32::MAX;
+/// Longest body that a rule answers with.
+pub(crate) const RESPOND_BYTES: u64 = 1024 * 1024;
+/// Most bytes of fields that rules add to one head.
+pub(crate) const RULE_FIELD_BYTES: usize = 8 * 1024;
+/// How often the files that rules read are looked at.
+pub(crate) const FILES_EVERY: Duration = Duration::from_secs(1);

@@ -6,13 +6,14 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use relais_config::plan::Plan;
+use relais_config::plan::{self, Plan};
 use relais_ipc::channel::{Channel, fd_to_text};
 use relais_ipc::pulse::{self, Pulse};
 use relais_ipc::{Order, Report, status};
@@ -25,6 +26,7 @@ use crate::access::Sinks;
 use crate::checks::{Change, Checks};
 use crate::counters::Registry;
 use crate::limits;
+use crate::rules::{self, Rules};
 use crate::status::document;
 use crate::worker::{self, Command, Setup, Signs};
 
@@ -47,6 +49,14 @@ impl Drop for LastWords {
     fn drop(&mut self) {
         let _ = self.1.send(self.0);
     }
+}
+
+/// The files of a frontend's rules.
+struct Watched {
+    /// The frontend's place in the setup.
+    index: usize,
+    stamps: Vec<(rules::Stamp, PathBuf)>,
+    rules: Option<Arc<Rules>>,
 }
 
 /// The proxy process.
@@ -72,6 +82,8 @@ struct Process {
     orphan: bool,
     /// The workers' signs of life.
     signs: Rc<RefCell<Vec<Arc<Signs>>>>,
+    /// Files that rules read.
+    watched: Vec<Watched>,
     /// Too few descriptors, and connections wanted, as last said.
     short: Option<(u64, u64)>,
     /// Another generation accepts on the same sockets.
@@ -101,6 +113,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         deadline: None,
         orphan: false,
         signs: Rc::default(),
+        watched: Vec::new(),
         short: None,
         shared: false,
         answering: None,
@@ -142,6 +155,8 @@ async fn beat(channel: Rc<Channel>, workers: Rc<RefCell<Vec<Arc<Signs>>>>) {
 
 impl Process {
     async fn obey(&mut self, changed: &mut UnboundedReceiver<Change>) -> io::Result<()> {
+        let mut files = tokio::time::interval(limits::FILES_EVERY);
+        files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let draining = self.deadline.is_some();
             tokio::select! {
@@ -162,6 +177,7 @@ impl Process {
                     // Its connections are lost; the supervisor's next proxy serves what waits in its queues.
                     return Err(io::Error::other(format!("worker {index} ended unexpectedly")));
                 }
+                _ = files.tick(), if !self.watched.is_empty() => self.look_at_files(),
                 () = tokio::time::sleep(Duration::from_millis(10)), if draining => {
                     if let Some(unfinished) = self.drained() {
                         self.report(&Report::Drained { unfinished }).await?;
@@ -310,6 +326,7 @@ impl Process {
         self.listening = setup.listens.keys().copied().collect();
         let backs = setup.backs.iter().map(|(plan, shared, servers)| (plan, shared, servers.as_slice()));
         self.checks.set(backs);
+        self.watch_files(&setup);
         self.view.setup.replace(Some(setup));
         Ok(())
     }
@@ -358,7 +375,54 @@ impl Process {
             let servers = back.servers.iter().map(|s| self.registry.server(&back.name, &s.name)).collect();
             setup.backs.push((back.clone(), self.registry.back(&back.name), servers));
         }
+        let names: Vec<Arc<str>> = plan.backends.iter().map(|backend| backend.name.clone()).collect();
+        for (front, _) in &setup.fronts {
+            setup.rules.push(Rules::new(front, &names, &mut self.registry)?.map(Arc::new));
+        }
         Ok(setup)
+    }
+
+    /// Notes the state of the files that rules read.
+    fn watch_files(&mut self, setup: &Setup) {
+        let watch = |(index, (front, _)): (usize, &(plan::Frontend, _))| {
+            let files = rules::files(front);
+            let stamps = files.into_iter().map(|file| (rules::stamp(&file), file)).collect();
+            Watched { index, stamps, rules: setup.rules.get(index).cloned().flatten() }
+        };
+        let all = setup.fronts.iter().enumerate().map(watch);
+        self.watched = all.filter(|watched| !watched.stamps.is_empty()).collect();
+    }
+
+    /// Reads again what has changed of the files that rules read. What is wrong in them changes nothing.
+    fn look_at_files(&mut self) {
+        let Some(setup) = self.view.setup.borrow().clone() else { return };
+        let names: Vec<Arc<str>> = setup.backs.iter().map(|(back, ..)| back.name.clone()).collect();
+        for watched in &mut self.watched {
+            let mut changed = false;
+            for (before, file) in &mut watched.stamps {
+                let now = rules::stamp(file);
+                changed |= now != *before;
+                *before = now;
+            }
+            let Some((front, _)) = setup.fronts.get(watched.index).filter(|_| changed) else { continue };
+            match Rules::new(front, &names, &mut self.registry) {
+                Ok(rules) => {
+                    let rules = rules.map(Arc::new);
+                    watched.rules.clone_from(&rules);
+                    for (commands, _) in &self.workers {
+                        let _ =
+                            commands.send(Command::Rules { front: front.name.clone(), rules: rules.clone() });
+                    }
+                    tracing::info!(
+                        "frontend {}: the files of its rules have changed and are in force",
+                        front.name
+                    );
+                }
+                Err(why) => {
+                    tracing::warn!("frontend {}: its rules stay as they were: {why}", front.name);
+                }
+            }
+        }
     }
 
     /// The listeners that came for this plan, by worker.

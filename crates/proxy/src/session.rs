@@ -16,6 +16,7 @@ use crate::client::{Client, Late, Then};
 use crate::h2;
 use crate::limits;
 use crate::marks::{Marks, Seen};
+use crate::rules::{self, Edits, Rules, Verdict};
 use crate::transaction;
 use crate::upstream::{Backend, Server};
 use crate::worker::FrontPlan;
@@ -77,6 +78,10 @@ pub(crate) struct Asked<'a> {
     pub(crate) marks: Option<Rc<Marks>>,
     /// Bytes of its body: as its length says, or as its chunks that are here announce.
     pub(crate) body_bytes: u64,
+    /// Who answers it.
+    pub(crate) backend: Option<Rc<Backend>>,
+    /// What rules change of its head, and of its answer's.
+    pub(crate) edits: Option<Box<Edits>>,
 }
 
 impl Asked<'_> {
@@ -159,11 +164,15 @@ async fn one(client: &Client, buffer: &mut Buffer, first: bool) -> Leaves {
         let marks = Rc::new(mark(&asked, marking));
         (asked.marks, account.marks) = (Some(marks.clone()), Some(marks));
     }
-    let leaves = match local_answer(&asked) {
-        Some((status, answer)) => {
+    let ruled = match &plan.rules {
+        Some(rules) => ask_rules(&mut asked, rules),
+        None => None,
+    };
+    let leaves = match ruled.or_else(|| local_answer(&asked)) {
+        Some((status, state, answer)) => {
             let keep = matches!(asked.rest, Rest::Nothing) && may_keep(&asked);
             account.status = status;
-            account.state = *b"LR";
+            account.state = state;
             let sent = send(client, &plan, &answer, &mut account).await;
             let all = asked.request.length + asked.inline;
             account.read = all as u64;
@@ -353,7 +362,8 @@ fn look_at_body<'a>(
             (progress.kept, rest)
         }
     };
-    Ok(Asked { client, plan, request, buffer, inline, marks: None, rest, body_bytes })
+    let (marks, backend, edits) = (None, None, None);
+    Ok(Asked { client, plan, request, buffer, inline, rest, marks, body_bytes, backend, edits })
 }
 
 /// Whether the client's connection may go on after this request's answer.
@@ -371,26 +381,62 @@ pub(crate) fn persistence(keep: bool, minor: u8) -> Persistence {
 }
 
 /// The answer to a request that goes to no server.
-fn local_answer(asked: &Asked<'_>) -> Option<(u16, Vec<u8>)> {
+fn local_answer(asked: &Asked<'_>) -> Option<(u16, [u8; 2], Vec<u8>)> {
     let Asked { request, buffer, plan, .. } = asked;
     let keep = matches!(asked.rest, Rest::Nothing) && may_keep(asked);
     let persistence = persistence(keep, request.minor);
     if request.max_forwards == Some(0) {
         return Some(match request.method {
-            Method::Options => (200, answer::options(persistence)),
-            _ => (405, answer::error(405, persistence, false, plan.pages.find(405))),
+            Method::Options => (200, *b"LR", answer::options(persistence)),
+            _ => (405, *b"LR", answer::error(405, persistence, false, plan.pages.find(405))),
         });
     }
     let redirect = plan.plan.redirect.as_ref()?;
     let Some(host) = request.host else {
         return Some((
             400,
+            *b"LR",
             answer::error(400, persistence, request.method == Method::Head, plan.pages.find(400)),
         ));
     };
     let (host, _) = field::split_port(host.of(buffer.bytes()));
     let path = request.path.of(buffer.bytes());
-    Some((redirect.code, answer::redirect(redirect.code, &redirect.scheme, host, path, persistence)))
+    let answer = answer::redirect(redirect.code, &redirect.scheme, host, path, persistence);
+    Some((redirect.code, *b"LR", answer))
+}
+
+/// Asks the frontend's rules: an answer, or what of the request is different now.
+#[inline(never)]
+fn ask_rules(asked: &mut Asked<'_>, rules: &Rules) -> Option<(u16, [u8; 2], Vec<u8>)> {
+    let Asked { client, plan, request, .. } = *asked;
+    let head = request.method == Method::Head;
+    let decision = match rules::decide(asked, rules) {
+        Ok(decision) => decision,
+        Err(bad) => {
+            client.front.counters().errors.add(1);
+            if client.worker.may_complain() {
+                tracing::info!("frontend {}: request of {} refused: {bad}", plan.plan.name, client.peer);
+            }
+            let keep = matches!(asked.rest, Rest::Nothing) && may_keep(asked);
+            let answer = answer::error(400, persistence(keep, request.minor), head, plan.pages.find(400));
+            return Some((400, *b"PR", answer));
+        }
+    };
+    asked.backend = decision.backend;
+    asked.edits = decision.edits;
+    let verdict = decision.verdict?;
+    if let Verdict::Deny(status, rule) = &verdict
+        && client.worker.may_complain()
+    {
+        tracing::info!(
+            "frontend {}: request of {} denied with {status} by rule `{rule}`",
+            plan.plan.name,
+            client.peer
+        );
+    }
+    let keep = matches!(asked.rest, Rest::Nothing) && may_keep(asked);
+    let edits = asked.edits.as_deref().map(|edits| &edits.response);
+    Some(verdict.answer(persistence(keep, request.minor), head, edits, &plan.pages))
 }
 
 /// Writes an answer of our own to the client.

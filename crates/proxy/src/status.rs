@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use relais_config::plan::{self, Mode};
-use relais_ipc::status::{AccessLogStatus, BackendStatus, FrontendStatus, ProxyStatus, ServerStatus};
+use relais_ipc::status::{
+    AccessLogStatus, BackendStatus, FrontendStatus, ProxyStatus, RuleStatus, ServerStatus,
+};
 
 use crate::counters::{
     BackShared, Classes, Counter, FrontCounters, FrontShared, ServerCounters, ServerShared, lock,
 };
+use crate::rules::Rules;
 use crate::worker::Setup;
 
 fn mode(mode: Mode) -> String {
@@ -24,9 +27,22 @@ pub(crate) fn document(setup: Option<&Setup>, generation: u64, draining: bool, w
     let mut status =
         ProxyStatus { pid: std::process::id(), generation, draining, workers, ..ProxyStatus::default() };
     if let Some(setup) = setup {
-        status.frontends = setup.fronts.iter().map(|(plan, shared)| frontend(plan, shared)).collect();
+        status.frontends = setup
+            .fronts
+            .iter()
+            .enumerate()
+            .map(|(i, (plan, shared))| {
+                let rules = setup.rules.get(i).and_then(Option::as_deref);
+                frontend(plan, shared, rules)
+            })
+            .collect();
         let reached = |i: usize| {
-            setup.fronts.iter().any(|(f, _)| f.default_backend.is_some_and(|id| usize::from(id.0) == i))
+            let here = |id: plan::BackendId| usize::from(id.0) == i;
+            let named = |f: &plan::Frontend| {
+                f.default_backend.is_some_and(here) || f.rules.iter().flat_map(plan::Rule::backends).any(here)
+            };
+            setup.fronts.iter().any(|(f, _)| named(f))
+                || setup.rules.iter().flatten().any(|rules| rules.mapped().any(here))
         };
         let backs = setup.backs.iter().enumerate().filter(|(i, _)| reached(*i));
         let log = |sink: &Arc<crate::access::Sink>| {
@@ -39,7 +55,7 @@ pub(crate) fn document(setup: Option<&Setup>, generation: u64, draining: bool, w
     status
 }
 
-fn frontend(plan: &plan::Frontend, shared: &FrontShared) -> FrontendStatus {
+fn frontend(plan: &plan::Frontend, shared: &FrontShared, rules: Option<&Rules>) -> FrontendStatus {
     let sum = |pick: fn(&FrontCounters) -> &Counter| shared.workers.iter().map(|w| pick(w).get()).sum();
     FrontendStatus {
         name: plan.name.to_string(),
@@ -56,7 +72,12 @@ fn frontend(plan: &plan::Frontend, shared: &FrontShared) -> FrontendStatus {
         comp_in_total: sum(|w| &w.comp_in),
         comp_out_total: sum(|w| &w.comp_out),
         comp_bypassed_total: sum(|w| &w.comp_bypassed),
+        rules: rules.map(hits).unwrap_or_default(),
     }
+}
+
+fn hits(rules: &Rules) -> Vec<RuleStatus> {
+    rules.hits().map(|(name, hits_total)| RuleStatus { name: name.to_string(), hits_total }).collect()
 }
 
 fn backend(plan: &plan::Backend, shared: &BackShared, servers: &[Arc<ServerShared>]) -> BackendStatus {

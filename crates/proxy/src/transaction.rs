@@ -37,7 +37,7 @@ impl Verdict {
 
 /// Has the request answered.
 pub(crate) async fn run(asked: &mut Asked<'_>, account: &mut Account) -> Leaves {
-    let Some(backend) = asked.plan.backend.clone() else {
+    let Some(backend) = asked.backend.take().or_else(|| asked.plan.backend.clone()) else {
         return give_up(asked, account, Verdict::plain(503, b"SC")).await;
     };
     account.backend = Some(backend.clone());

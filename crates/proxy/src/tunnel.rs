@@ -16,7 +16,9 @@ use crate::access::{Entry, Kind, Noted, Sessions, Times};
 use crate::client::Client;
 use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
+use crate::rules::{self, Verdict};
 use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
+use crate::worker::FrontPlan;
 
 /// How a tunnel ended, in the letters of HAProxy's termination state.
 pub(crate) type State = [u8; 2];
@@ -122,13 +124,24 @@ struct Account {
     bytes: [u64; 2],
 }
 
+/// Who answers a connection; `None`: nobody, by a rule or because there is nobody.
+fn choose(client: &Client, plan: &FrontPlan) -> Option<Rc<Backend>> {
+    let Some(rules) = &plan.rules else { return plan.backend.clone() };
+    let decision = rules::decide_connection(client, plan, rules);
+    if let Some(Verdict::Deny(_, rule)) = decision.verdict {
+        deny(client, &rule);
+        return None;
+    }
+    decision.backend.or_else(|| plan.backend.clone())
+}
+
 /// The life of a connection in TCP mode.
 // Not an `async fn`: that would hold the client twice, as an argument and as a variable.
 #[allow(clippy::manual_async_fn)]
 pub(crate) fn tcp(client: Client) -> impl Future<Output = ()> {
     async move {
         let plan = client.front.plan();
-        let Some(backend) = plan.backend.clone() else { return };
+        let Some(backend) = choose(&client, &plan) else { return };
         let began = client.worker.now();
         let mut account = Box::new(Account {
             began,
@@ -206,6 +219,28 @@ async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> 
     }
 }
 
+/// Closes a connection that a rule is against, with its line in the log: `PR`, and no server.
+fn deny(client: &Client, rule: &str) {
+    let began = client.worker.now();
+    client.front.counters().errors.add(1);
+    if client.worker.may_complain() {
+        let front = &client.front.shared.name;
+        tracing::info!("frontend {front}: connection of {} denied by rule `{rule}`", client.peer);
+    }
+    let account = Account {
+        began,
+        queue: -1,
+        connect: -1,
+        queued: 0,
+        retries: 0,
+        redispatched: false,
+        state: *b"PR",
+        server: None,
+        bytes: [0; 2],
+    };
+    log(client, &client.front.shared.name, Sessions::default(), &account);
+}
+
 fn finish(client: &Client, backend: &Backend, lease: Option<&Lease>, account: &Account) {
     let worker = &client.worker;
     let [up, down] = account.bytes;
@@ -218,17 +253,25 @@ fn finish(client: &Client, backend: &Backend, lease: Option<&Lease>, account: &A
         }
         None => backend.shared.unserved[worker.index].add(1),
     }
-    let plan = client.front.plan();
-    let Some(log) = &plan.log else { return };
     let sessions = Sessions {
-        process: worker.open_everywhere(),
-        frontend: client.front.shared.open(),
         // Without this one, as HAProxy counts.
         backend: backend.active().saturating_sub(lease.is_some().into()),
         server: lease
             .map_or(0, |l| l.server().shared.active.load(std::sync::atomic::Ordering::Relaxed))
             .saturating_sub(1),
+        ..Sessions::default()
     };
+    log(client, &backend.shared.name, sessions, account);
+}
+
+/// Writes the access line of a connection.
+fn log(client: &Client, backend: &str, sessions: Sessions, account: &Account) {
+    let worker = &client.worker;
+    let plan = client.front.plan();
+    let Some(log) = &plan.log else { return };
+    let [up, down] = account.bytes;
+    let sessions =
+        Sessions { process: worker.open_everywhere(), frontend: client.front.shared.open(), ..sessions };
     let total = worker.now().since(account.began).as_millis() as i64;
     let entry = Entry {
         client: client.peer,
@@ -236,7 +279,7 @@ fn finish(client: &Client, backend: &Backend, lease: Option<&Lease>, account: &A
         tls: false,
         date_ms: worker.date_ms(account.began),
         frontend: &client.front.shared.name,
-        backend: &backend.shared.name,
+        backend,
         server: account.server.as_ref().map(|s| (&*s.shared.name, s.plan.address)),
         times: Times {
             idle: 0,

@@ -31,6 +31,7 @@ use crate::io::Io;
 use crate::limits;
 use crate::pages::Pages;
 use crate::proxied;
+use crate::rules::{Memory, Rules};
 use crate::splice::Pipe;
 use crate::timer::Timers;
 use crate::tunnel;
@@ -52,12 +53,16 @@ pub(crate) struct Setup {
     pub(crate) proxied: HashMap<SocketAddr, Arc<[plan::Cidr]>>,
     /// Error pages by file.
     pub(crate) pages: HashMap<String, Arc<str>>,
+    /// Rules of the frontends, in their order.
+    pub(crate) rules: Vec<Option<Arc<Rules>>>,
 }
 
 /// From the process to a worker.
 pub(crate) enum Command {
     /// Put this in force, with these new listeners; the answer says that it is.
     Setup { setup: Arc<Setup>, listeners: Vec<(SocketAddr, OwnedFd)>, done: oneshot::Sender<()> },
+    /// The files of a frontend's rules have changed: these are in force now.
+    Rules { front: Arc<str>, rules: Option<Arc<Rules>> },
     /// The checks took the server of this id out.
     Down(u32),
     /// Answer `Connection: close` from now on.
@@ -76,9 +81,13 @@ pub(crate) struct Front {
 }
 
 /// A frontend as one plan describes it.
+#[derive(Clone)]
 pub(crate) struct FrontPlan {
     pub(crate) plan: plan::Frontend,
     pub(crate) backend: Option<Rc<Backend>>,
+    /// Every backend of the plan, for rules.
+    pub(crate) backends: Rc<[Rc<Backend>]>,
+    pub(crate) rules: Option<Arc<Rules>>,
     /// The plan in force does not have it any more: its connections end with their next answer.
     pub(crate) removed: bool,
     /// `None`: its requests are not logged.
@@ -119,6 +128,7 @@ pub(crate) struct Worker {
     pub(crate) dates: RefCell<Dates>,
     /// For ids of requests and traces, which are no secrets.
     pub(crate) rng: RefCell<Rng>,
+    pub(crate) rules: RefCell<Memory>,
     pub(crate) draining: Cell<bool>,
     pub(crate) connections: Cell<u32>,
     complaints: Cell<(u64, u32)>,
@@ -185,6 +195,7 @@ pub(crate) fn run(
             &std::collections::hash_map::RandomState::new(),
             index,
         ))),
+        rules: RefCell::default(),
         draining: Cell::new(false),
         connections: Cell::new(0),
         complaints: Cell::default(),
@@ -302,6 +313,12 @@ impl Worker {
                     self.timers.borrow().wake_waiting(limits::WAITS_FOR_DRAIN);
                     let _ = done.send(());
                 }
+                Command::Rules { front, rules } => {
+                    if let Some(front) = self.fronts.borrow().get(&front) {
+                        let plan = FrontPlan { rules, ..FrontPlan::clone(&front.plan()) };
+                        *front.plan.borrow_mut() = Rc::new(plan);
+                    }
+                }
                 Command::Down(server) => {
                     let gone = self.servers.borrow().get(&server).cloned();
                     if let Some(server) = gone {
@@ -330,7 +347,7 @@ impl Worker {
 
     /// Puts a plan in force. Connections and what they are doing are left alone.
     fn set_up(self: &Rc<Self>, setup: &Setup, new: Vec<(SocketAddr, OwnedFd)>) {
-        let backends = self.set_up_backends(setup);
+        let backends: Rc<[Rc<Backend>]> = self.set_up_backends(setup).into();
         let outs: Vec<Option<Rc<Out>>> = setup
             .logs
             .iter()
@@ -342,24 +359,28 @@ impl Worker {
         for front in fronts.values() {
             if !setup.fronts.iter().any(|(plan, _)| plan.name == front.shared.name) {
                 let old = front.plan();
-                let plan = FrontPlan {
-                    plan: old.plan.clone(),
-                    backend: old.backend.clone(),
-                    removed: true,
-                    log: old.log.clone(),
-                    pages: old.pages.clone(),
-                };
+                let plan = FrontPlan { removed: true, ..FrontPlan::clone(&old) };
                 *front.plan.borrow_mut() = Rc::new(plan);
             }
         }
-        for (plan, shared) in &setup.fronts {
+        for (index, (plan, shared)) in setup.fronts.iter().enumerate() {
+            let rules = setup.rules.get(index).cloned().flatten();
+            let backends = backends.clone();
             let backend = plan.default_backend.map(|id| backends[usize::from(id.0)].clone());
             let pages = Rc::new(Pages::new(&plan.error_pages, &setup.pages));
             let log = plan.log.as_ref().and_then(|log| {
                 let out = outs.get(log.target)?.clone()?;
                 Some(Rc::new(Log::new(out, log.format.clone())))
             });
-            let plan = Rc::new(FrontPlan { plan: plan.clone(), backend, removed: false, log, pages });
+            let plan = Rc::new(FrontPlan {
+                plan: plan.clone(),
+                backend,
+                backends,
+                rules,
+                removed: false,
+                log,
+                pages,
+            });
             match fronts.get(&shared.name) {
                 Some(front) => *front.plan.borrow_mut() = plan,
                 None => {

@@ -18,6 +18,8 @@ enum Token {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     tokens: Vec<Token>,
+    /// What stands on both sides of its only star, if it has one only.
+    ends: Option<(Vec<u8>, Token, Vec<u8>)>,
     /// `/dir/**`, which is also for `/dir` itself.
     and_dir: bool,
 }
@@ -42,7 +44,14 @@ impl Glob {
             tokens.push(star);
         }
         let and_dir = path && (4..=LONGEST).contains(&text.len()) && text.ends_with("/**");
-        Glob { tokens, and_dir }
+        let mut stars = tokens.iter().enumerate().filter(|(_, token)| !matches!(token, Token::Byte(_)));
+        let ends = match (stars.next(), stars.next()) {
+            (Some((at, star)), None) => {
+                Some((bytes(tokens[..at].iter()), *star, bytes(tokens[at + 1..].iter())))
+            }
+            _ => None,
+        };
+        Glob { tokens, ends, and_dir }
     }
 
     /// The text that every value begins with, and what follows is a star.
@@ -69,6 +78,13 @@ impl Glob {
 
     /// Whether all of `value` fits.
     pub fn matches(&self, value: &[u8]) -> bool {
+        if let Some((prefix, star, suffix)) = &self.ends {
+            let between = value.strip_prefix(&prefix[..]).and_then(|rest| rest.strip_suffix(&suffix[..]));
+            return match between {
+                Some(between) => *star == Token::Stars || !between.contains(&b'/'),
+                None => self.and_dir && value == &prefix[..prefix.len() - 1],
+            };
+        }
         fits(&self.tokens, value) || (self.and_dir && fits(&self.tokens[..self.tokens.len() - 2], value))
     }
 }
@@ -183,6 +199,10 @@ mod tests {
         fn a_glob_matches_what_its_definition_says(glob in "/?([ab/]|\\*|\\*\\*){0,9}", value in "/?[ab/]{0,12}") {
             let compiled = Glob::new(&glob, true);
             prop_assert_eq!(at_once(&compiled.tokens, value.as_bytes()), naive(&compiled.tokens, value.as_bytes()));
+            let dir = glob.strip_suffix("/**").filter(|dir| dir.len() > 0 && compiled.and_dir);
+            let whole = naive(&compiled.tokens, value.as_bytes())
+                || dir.is_some_and(|dir| naive(&Glob::new(dir, true).tokens, value.as_bytes()));
+            prop_assert_eq!(compiled.matches(value.as_bytes()), whole);
             prop_assert_eq!(fits(&compiled.tokens, value.as_bytes()), naive(&compiled.tokens, value.as_bytes()));
         }
     }

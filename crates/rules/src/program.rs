@@ -69,6 +69,7 @@ impl Program {
         }
         let mut program = Program::default();
         let mut regexes: BTreeMap<&What, usize> = BTreeMap::new();
+        let filed_by = most_selective(rules);
         for (number, rule) in rules.iter().enumerate() {
             let wrong = |why| Error { rule: number, why };
             let mut conditions = Vec::with_capacity(rule.conditions.len());
@@ -82,15 +83,21 @@ impl Program {
                 if regexes.get(&condition.what).is_some_and(|&n| n > REGEXES) {
                     return Err(wrong(alloc::format!("there are more than {REGEXES} regular expressions")));
                 }
-                let any = Index::new(&condition.what, distinct(&condition.any)).map_err(wrong)?;
                 program.reads_path |= condition.what == What::Path;
+            }
+            for (index, condition) in rule.conditions.iter().enumerate() {
+                // What a rule is found by is known to hold.
+                if filed_by[number] == Some(index) {
+                    continue;
+                }
+                let any = Index::new(&condition.what, distinct(&condition.any)).map_err(wrong)?;
                 conditions.push(Asked { negated: condition.negated, what: condition.what.clone(), any });
             }
             // Whatever costs least to find false is asked first.
             conditions.sort_by_key(|asked| cost(&asked.what));
             program.rules.push(Compiled { conditions, last: rule.last });
         }
-        program.file(rules)?;
+        program.file(rules, &filed_by)?;
         Ok(program)
     }
 
@@ -99,23 +106,12 @@ impl Program {
         self.rules.is_empty()
     }
 
-    /// Files every rule under its most selective condition: the one whose patterns the fewest rules look for.
-    fn file(&mut self, rules: &[Rule]) -> Result<(), Error> {
-        let mut wanted: BTreeMap<(&What, &Pattern), u32> = BTreeMap::new();
-        for condition in rules.iter().flat_map(|rule| &rule.conditions).filter(|c| can_file(c)) {
-            for (pattern, _) in distinct(&condition.any) {
-                *wanted.entry((&condition.what, pattern)).or_default() += 1;
-            }
-        }
+    /// Files every rule under its most selective condition.
+    fn file(&mut self, rules: &[Rule], filed_by: &[Option<usize>]) -> Result<(), Error> {
         let mut filed: BTreeMap<&What, BTreeMap<&Pattern, Vec<u32>>> = BTreeMap::new();
         let mut always = Vec::new();
-        for (number, rule) in (0u32..).zip(rules) {
-            let crowd = |c: &&Condition| {
-                c.any.iter().filter_map(|p| wanted.get(&(&c.what, p))).max().copied().unwrap_or(0)
-            };
-            let best =
-                rule.conditions.iter().filter(|c| can_file(c)).min_by_key(|c| (crowd(c), cost(&c.what)));
-            match best {
+        for (number, (rule, best)) in (0u32..).zip(rules.iter().zip(filed_by)) {
+            match best.and_then(|best| rule.conditions.get(best)) {
                 None => always.push(number),
                 Some(condition) => {
                     let lists = filed.entry(&condition.what).or_default();
@@ -196,6 +192,23 @@ impl Program {
         }
         lowest
     }
+}
+
+/// The condition that each rule is filed under: the one whose patterns the fewest rules look for.
+fn most_selective(rules: &[Rule]) -> Vec<Option<usize>> {
+    let mut wanted: BTreeMap<(&What, &Pattern), u32> = BTreeMap::new();
+    for condition in rules.iter().flat_map(|rule| &rule.conditions).filter(|c| can_file(c)) {
+        for (pattern, _) in distinct(&condition.any) {
+            *wanted.entry((&condition.what, pattern)).or_default() += 1;
+        }
+    }
+    let crowd =
+        |c: &Condition| c.any.iter().filter_map(|p| wanted.get(&(&c.what, p))).max().copied().unwrap_or(0);
+    let best = |rule: &Rule| {
+        let could = rule.conditions.iter().enumerate().filter(|(_, c)| can_file(c));
+        could.min_by_key(|(_, c)| (crowd(c), cost(&c.what))).map(|(index, _)| index)
+    };
+    rules.iter().map(best).collect()
 }
 
 /// Two spellings of one network have one list.

@@ -161,6 +161,11 @@ impl Template {
         }
     }
 
+    /// Whether the port is asked for.
+    pub fn reads_port(&self) -> bool {
+        self.parts.contains(&Part::Port)
+    }
+
     fn fill(&self, facts: &Facts<'_>, out: &mut Vec<u8>) {
         for part in &self.parts {
             match part {

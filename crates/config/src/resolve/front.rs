@@ -81,6 +81,7 @@ fn frontend(
             }
             None => None,
         },
+        rules: super::rules::rules(cx, item, mode?, backends)?,
         default_backend: match default_backend {
             Some(id) => Some(id?),
             None => None,
@@ -217,7 +218,6 @@ fn check_tcp(cx: &mut Context, item: &Item) {
             "redirect"
                 | "forwarded-for"
                 | "cache"
-                | "rule"
                 | "capture"
                 | "error-page"
                 | "forwarded"
@@ -239,7 +239,7 @@ fn check_tcp(cx: &mut Context, item: &Item) {
     }
 }
 
-fn check_same_mode(cx: &mut Context, item: &Item, mode: Mode, backend: &Backend, at: &Item) {
+pub(super) fn check_same_mode(cx: &mut Context, item: &Item, mode: Mode, backend: &Backend, at: &Item) {
     if mode == backend.mode {
         return;
     }
@@ -255,52 +255,4 @@ fn check_same_mode(cx: &mut Context, item: &Item, mode: Mode, backend: &Backend,
         Diagnostic::error(at.span_of("backend"), message)
             .help("write `mode tcp` in both or in neither, or name another backend"),
     );
-}
-
-/// A rule asks something and does one thing; the backend it names speaks HTTP.
-pub(super) fn check_rules(
-    cx: &mut Context,
-    items: &[Item],
-    frontends: &[Option<Frontend>],
-    backends: &[Option<Backend>],
-) {
-    for (item, frontend) in each(items, "frontend").zip(frontends) {
-        for rule in item.each("rule") {
-            check_rule(cx, rule);
-            let (Some(frontend), Some(action)) = (frontend, rule.find("backend")) else { continue };
-            let Some(id) = action.get::<Arc<str>>("backend").and_then(|name| cx.names.backend(&name)) else {
-                continue;
-            };
-            if let Some(Some(backend)) = backends.get(usize::from(id.0))
-                && frontend.mode == Mode::Http
-            {
-                check_same_mode(cx, item, frontend.mode, backend, action);
-            }
-        }
-    }
-}
-
-fn check_rule(cx: &mut Context, rule: &Item) {
-    let actions: Vec<&Item> =
-        rule.children.iter().filter(|child| matches!(child.row.name, "deny" | "backend")).collect();
-    match actions.as_slice() {
-        [_] => {}
-        [] if rule.says("deny") || rule.says("backend") => {}
-        [] => cx.error(
-            Diagnostic::error(rule.span.clone(), format!("rule `{}` does nothing", rule.name()))
-                .help("add what it does: deny 403, or backend NAME"),
-        ),
-        [first, second, ..] if first.row.name != second.row.name => cx.error(
-            Diagnostic::error(second.span.clone(), format!("rule `{}` does two things", rule.name()))
-                .related(first.span.clone(), "the first is here")
-                .help("keep one of them, or write two rules"),
-        ),
-        _ => {}
-    }
-    if !rule.says("match") && !rule.says("unless") {
-        cx.error(
-            Diagnostic::error(rule.span.clone(), format!("rule `{}` is for every request", rule.name()))
-                .help("add what it is for: match path \"/manager/**\""),
-        );
-    }
 }

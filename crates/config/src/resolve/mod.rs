@@ -14,6 +14,7 @@ mod marks;
 mod names;
 mod pages;
 mod pending;
+mod rules;
 mod tiers;
 mod vip;
 
@@ -36,9 +37,23 @@ pub(crate) struct NamedFile {
     pub(crate) directive: String,
     /// Whether this build acts on the directive, so that `run` needs the file.
     pub(crate) needed: bool,
+    /// What of a request its lines are compared with, and whether they name backends, too.
+    pub(crate) lines: Option<(relais_rules::What, bool)>,
 }
 
 impl NamedFile {
+    /// Whether its lines can be read, if it has lines.
+    pub(crate) fn read(&self, plan: &Plan) -> Result<(), String> {
+        match &self.lines {
+            None => Ok(()),
+            Some((what, false)) => crate::lists::list(&self.path, what).map(drop),
+            Some((what, true)) => {
+                let known = |name: &str| plan.backends.iter().find(|backend| &*backend.name == name);
+                crate::lists::map(&self.path, what, known).map(drop)
+            }
+        }
+    }
+
     /// What `check` says where the file is missing.
     pub(crate) fn note(&self) -> Diagnostic {
         let message = format!("{} is not on this machine", self.path.display());
@@ -166,7 +181,6 @@ fn plan(cx: &mut Context, items: &[Item]) -> Option<Plan> {
     let backends = back::backends(cx, items, &nodes, &tomcats);
     let frontends = front::frontends(cx, items, &nodes, &vips, &backends);
     vip::check_tracking(cx, items, &nodes, &vips, &frontends);
-    front::check_rules(cx, items, &frontends, &backends);
     tiers::check_others(cx, items);
     let platform = each(items, "platform").next()?;
     secrets(cx, platform);
@@ -269,7 +283,13 @@ fn named_files(item: &Item, files: &mut Vec<NamedFile>) {
     for given in item.values().iter().filter(|given| given.field.kind == Type::File) {
         if let Some(path) = Arc::<str>::from_value(&given.value) {
             let (span, directive) = (given.span.clone(), item.row.title());
-            files.push(NamedFile { path: PathBuf::from(&*path), span, directive, needed: item.row.acts() });
+            let lines = match given.field.name {
+                "list" => rules::what(item).map(|what| (what, false)),
+                "map" => rules::key(item).map(|what| (what, true)),
+                _ => None,
+            };
+            let path = PathBuf::from(&*path);
+            files.push(NamedFile { path, span, directive, needed: item.row.acts(), lines });
         }
     }
     for child in &item.children {

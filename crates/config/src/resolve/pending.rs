@@ -25,6 +25,10 @@ pub(super) fn pending(items: &[Item]) -> Vec<String> {
 fn section(item: &Item, parts: &mut Vec<(String, usize)>) {
     for child in &item.children {
         if child.row.acts() {
+            if child.row.name == "rule" && child.children.iter().any(|c| !c.row.acts()) {
+                parts.push((format!("rule \"{}\" (match rate)", child.name()), 1));
+                continue;
+            }
             match value_pending(child) {
                 Some(part) => parts.push((part, 1)),
                 None => section(child, parts),
@@ -38,7 +42,7 @@ fn section(item: &Item, parts: &mut Vec<(String, usize)>) {
                     .map(|a| a.to_string().replace("0.0.0.0:", "*:"))
                     .unwrap_or_default()
             ),
-            "rule" | "secret" => child.row.name.to_owned(),
+            "secret" => child.row.name.to_owned(),
             "cache" => format!("cache {}", child.get::<Arc<str>>("cache").unwrap_or_default()),
             _ => child.row.title(),
         };

@@ -1,19 +1,10 @@
 //! `frontend` with what stands in it, and `cache`.
 
 use super::Type::{
-    Duration, File, HeaderName, Host, Integer, Listen, LogTarget, Name, Networks, PathPattern, Reference,
-    Size, Word,
+    Duration, File, HeaderName, Integer, Listen, LogTarget, Name, Networks, Reference, Size, Word,
 };
 use super::platform::{LOG_PROPERTIES, LOG_TARGET};
-use super::{
-    DAY, Directive, Effect, Field, KIB, Kind, MIB, Section, TIB, Times, default, many, optional, required,
-};
-
-const RATE: &[Field] = &[
-    required("key", Word(&["src"]), "what is counted: `src`, the client's address"),
-    required("over", Integer(1, 1_000_000_000), "matches from the next one on"),
-    required("per", Duration(1, DAY), "the time they are counted over"),
-];
+use super::{DAY, Directive, Effect, KIB, Kind, MIB, Section, TIB, Times, default, many, optional, required};
 
 pub(super) const ROWS: &[Directive] = &[
     Directive {
@@ -345,112 +336,6 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "Answers come from this cache where they may. HTTP only.",
         example: "cache pages",
         effect: Effect::Later("answer from the cache"),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "rule",
-        inside: &[Section::Frontend],
-        arguments: &[required("name", Name(Kind::Rule), "what it is for, in words; logs say it")],
-        block: Some(Section::Rule),
-        times: Times::Many,
-        doc: "When every `match` and no `unless` of it is true of a request, its action is taken and no later rule is asked.",
-        example: "rule \"manager from the ministry only\" { match path \"/manager/**\"; unless src \"192.168.112.0/24\"; deny 403; }",
-        effect: Effect::Later("take the rule's action"),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "match",
-        form: Some("path"),
-        inside: &[Section::Rule],
-        arguments: &[many("pattern", PathPattern, "`*` is any text without `/`, `**` any text")],
-        times: Times::Many,
-        doc: "True where the path, as the application server will see it, fits one of the patterns.",
-        example: "match path \"/manager/**\" \"/host-manager/**\"",
-        effect: Effect::Later("ask for the path"),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "match",
-        form: Some("host"),
-        inside: &[Section::Rule],
-        arguments: &[many("host", Host, "name, without port")],
-        times: Times::Many,
-        doc: "True where the request is for one of the hosts.",
-        example: "match host \"doctorat.progres.example\"",
-        effect: Effect::Later("ask for the host"),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "match",
-        form: Some("src"),
-        inside: &[Section::Rule],
-        arguments: &[many("network", Networks, "networks in CIDR notation")],
-        times: Times::Many,
-        doc: "True where the client's address is in one of the networks.",
-        example: "match src \"192.168.112.0/24\"",
-        effect: Effect::Later("ask for the client's address"),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "match",
-        form: Some("rate"),
-        inside: &[Section::Rule],
-        properties: RATE,
-        times: Times::Many,
-        doc: "True where more requests than `over` came in the last `per` from one `key`.",
-        example: "match rate key=src over=200 per=\"10s\"",
-        effect: Effect::Later("count requests"),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "unless",
-        form: Some("path"),
-        inside: &[Section::Rule],
-        arguments: &[many("pattern", PathPattern, "`*` is any text without `/`, `**` any text")],
-        times: Times::Many,
-        doc: "The rule is not for requests whose path fits one of the patterns.",
-        example: "unless path \"/public/**\"",
-        effect: Effect::Later("ask for the path"),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "unless",
-        form: Some("host"),
-        inside: &[Section::Rule],
-        arguments: &[many("host", Host, "name, without port")],
-        times: Times::Many,
-        doc: "The rule is not for requests for one of the hosts.",
-        example: "unless host \"www.progres.example\"",
-        effect: Effect::Later("ask for the host"),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "unless",
-        form: Some("src"),
-        inside: &[Section::Rule],
-        arguments: &[many("network", Networks, "networks in CIDR notation")],
-        times: Times::Many,
-        doc: "The rule is not for clients in one of the networks.",
-        example: "unless src \"192.168.112.0/24\"",
-        effect: Effect::Later("ask for the client's address"),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "deny",
-        inside: &[Section::Rule],
-        arguments: &[default("code", Integer(400, 599), "403", "status of the answer")],
-        doc: "Action: the request is answered with this status and goes no further.",
-        example: "deny 403",
-        effect: Effect::Later("refuse the request"),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "backend",
-        inside: &[Section::Rule],
-        arguments: &[required("backend", Reference(Kind::Backend), "who answers")],
-        doc: "Action: this backend answers.",
-        example: "backend doctorat",
-        effect: Effect::Later("send the request there"),
         ..Directive::EMPTY
     },
     Directive {

@@ -11,6 +11,7 @@ mod foreign;
 mod frontend;
 mod messages;
 mod platform;
+mod rule;
 mod tiers;
 mod vip;
 
@@ -232,6 +233,14 @@ pub enum Type {
     PathPattern,
     /// A DNS host name.
     Host,
+    /// A DNS host name, or `*.` before one.
+    HostPattern,
+    /// A regular expression of rules.
+    Regex,
+    /// A field value, which may have `%{placeholders}`.
+    HeaderValue,
+    /// Where a redirect leads, which may have `%{placeholders}`.
+    Location,
     /// Name of a network interface: 1 to 15 characters.
     Interface,
     /// `NAME@HOST`.
@@ -265,6 +274,8 @@ pub enum Need {
     Required,
     /// One or more: arguments only, as the last.
     OneOrMore,
+    /// Any number, also none, which means what this sentence says: arguments only, as the last.
+    Any(&'static str),
     /// May be left out; then it means what this sentence says.
     Optional(&'static str),
     /// May be left out; then it is this.
@@ -368,6 +379,10 @@ const fn many(name: &'static str, kind: Type, doc: &'static str) -> Field {
     Field { name, kind, need: Need::OneOrMore, doc }
 }
 
+const fn any(name: &'static str, kind: Type, absent: &'static str, doc: &'static str) -> Field {
+    Field { name, kind, need: Need::Any(absent), doc }
+}
+
 const fn optional(name: &'static str, kind: Type, absent: &'static str, doc: &'static str) -> Field {
     Field { name, kind, need: Need::Optional(absent), doc }
 }
@@ -391,6 +406,7 @@ pub fn all() -> impl Iterator<Item = &'static Directive> {
         messages::ROWS,
         vip::ROWS,
         frontend::ROWS,
+        rule::ROWS,
         backend::ROWS,
         compression::ROWS,
         tiers::ROWS,

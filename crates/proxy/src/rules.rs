@@ -1,0 +1,450 @@
+//! Rules at work: what a plan's rules come to, and what they do to a request.
+//!
+//! Which rules match is `relais_rules`' business. Here their files are read (by the main thread, which watches
+//! them), their actions are put together, and a matching rule's actions become a [`Decision`] that the session
+//! acts on: an answer, a backend, changes of the heads. A frontend without rules costs one branch; a request that no
+//! rule matches allocates nothing.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use relais_config::lists;
+use relais_config::plan::{self, BackendId, RespondBody};
+use relais_http::field;
+use relais_rules::rewrite::Rewrite;
+use relais_rules::template::Template;
+use relais_rules::{BadPath, Condition, Facts, Program, Rule, Scratch, What};
+
+use crate::answer::{self, Persistence};
+use crate::client::Client;
+use crate::counters::{Counter, Registry};
+use crate::limits;
+use crate::pages::Pages;
+use crate::session::Asked;
+use crate::upstream::Backend;
+use crate::worker::FrontPlan;
+
+/// A frontend's rules, compiled; shared by the workers.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    program: Program,
+    rules: Vec<Acts>,
+    reads_port: bool,
+}
+
+#[derive(Debug)]
+struct Acts {
+    name: Arc<str>,
+    /// By worker.
+    hits: Arc<[Counter]>,
+    acts: Vec<Act>,
+}
+
+#[derive(Debug)]
+enum Act {
+    Deny(u16),
+    Backend { to: Option<BackendId>, map: Option<Map> },
+    Redirect { to: Template, code: u16 },
+    Respond { status: u16, body: Arc<[u8]>, content_type: Template },
+    Header { response: bool, replace: bool, name: Arc<str>, value: Option<Template> },
+    Rewrite(Rewrite),
+}
+
+#[derive(Debug)]
+struct Map {
+    program: Program,
+    to: Vec<BackendId>,
+}
+
+/// What tells one state of a file from the next.
+pub(crate) type Stamp = Option<(u64, u64, i64, i64)>;
+
+/// A file's stamp; `None`: it is not there.
+pub(crate) fn stamp(path: &Path) -> Stamp {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+}
+
+/// The files that a frontend's rules read.
+pub(crate) fn files(front: &plan::Frontend) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for rule in &front.rules {
+        files.extend(rule.conditions.iter().filter_map(|c| c.list.as_deref()).map(PathBuf::from));
+        files.extend(rule.actions.iter().filter_map(|action| match action {
+            plan::Action::Backend { map: Some((file, _)), .. } => Some(PathBuf::from(&**file)),
+            plan::Action::Respond { body: RespondBody::File(file), .. } => Some(PathBuf::from(&**file)),
+            _ => None,
+        }));
+    }
+    files.sort();
+    files.dedup();
+    files
+}
+
+impl Rules {
+    /// Reads what a frontend's rules name, and compiles them; `None` if it has no rules.
+    ///
+    /// # Errors
+    /// A sentence with `FILE:LINE` where a file is at fault.
+    pub(crate) fn new(
+        front: &plan::Frontend,
+        backends: &[Arc<str>],
+        registry: &mut Registry,
+    ) -> Result<Option<Rules>, String> {
+        if front.rules.is_empty() {
+            return Ok(None);
+        }
+        let mut rules = Vec::with_capacity(front.rules.len());
+        let mut specs = Vec::with_capacity(front.rules.len());
+        let mut reads_port = false;
+        for rule in &front.rules {
+            let conditions: Vec<Condition> =
+                rule.conditions.iter().map(condition).collect::<Result<_, _>>()?;
+            let port = |a: &plan::Action| match a {
+                plan::Action::Header { value: Some(value), .. } => value.reads_port(),
+                plan::Action::Redirect { to, .. } => to.reads_port(),
+                _ => false,
+            };
+            reads_port |= conditions.iter().any(|c| c.what == What::Port) || rule.actions.iter().any(port);
+            specs.push(Rule { conditions, last: rule.ends() });
+            let acts = rule.actions.iter().map(|action| act(action, backends)).collect::<Result<_, _>>()?;
+            rules.push(Acts { name: rule.name.clone(), hits: registry.rule(&front.name, &rule.name), acts });
+        }
+        let program = Program::new(&specs).map_err(|error| {
+            let name = rules.get(error.rule).map(|rule| rule.name.clone()).unwrap_or_default();
+            format!("rule `{name}` of frontend {} cannot be used: {error}", front.name)
+        })?;
+        Ok(Some(Rules { program, rules, reads_port }))
+    }
+
+    /// The rules and how often each matched.
+    pub(crate) fn hits(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        self.rules.iter().map(|rule| (&rule.name, rule.hits.iter().map(Counter::get).sum()))
+    }
+
+    /// The backends that maps lead to now.
+    pub(crate) fn mapped(&self) -> impl Iterator<Item = BackendId> {
+        self.rules
+            .iter()
+            .flat_map(|rule| &rule.acts)
+            .flat_map(|act| match act {
+                Act::Backend { map: Some(map), .. } => map.to.as_slice(),
+                _ => &[],
+            })
+            .copied()
+    }
+}
+
+fn condition(condition: &plan::RuleCondition) -> Result<Condition, String> {
+    let mut is = condition.is.clone();
+    if let Some(file) = &condition.list {
+        is.any.extend(lists::list(Path::new(&**file), &is.what)?);
+    }
+    Ok(is)
+}
+
+fn act(action: &plan::Action, backends: &[Arc<str>]) -> Result<Act, String> {
+    Ok(match action {
+        plan::Action::Deny(code) => Act::Deny(*code),
+        plan::Action::Backend { to, map } => Act::Backend {
+            to: *to,
+            map: map.as_ref().map(|(file, key)| read_map(file, key, backends)).transpose()?,
+        },
+        plan::Action::Redirect { to, code } => Act::Redirect { to: to.clone(), code: *code },
+        plan::Action::Respond { status, body, content_type } => Act::Respond {
+            status: *status,
+            body: match body {
+                RespondBody::Text(text) => text.as_bytes().into(),
+                RespondBody::File(file) => read_body(file)?,
+            },
+            content_type: Template::value(content_type)?,
+        },
+        plan::Action::Header { response, replace, name, value } => {
+            Act::Header { response: *response, replace: *replace, name: name.clone(), value: value.clone() }
+        }
+        plan::Action::Rewrite(spec) if spec.regex => Act::Rewrite(Rewrite::regex(&spec.what, &spec.to)?),
+        plan::Action::Rewrite(spec) => Act::Rewrite(Rewrite::prefix(&spec.what, &spec.to)),
+    })
+}
+
+fn read_map(file: &str, key: &What, backends: &[Arc<str>]) -> Result<Map, String> {
+    let known = |name: &str| backends.iter().position(|b| &**b == name).map(|at| BackendId(at as u16));
+    let entries = lists::map(Path::new(file), key, known)?;
+    let (mut rules, mut to) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
+    for (any, backend) in entries {
+        rules.push(Rule {
+            conditions: vec![Condition { negated: false, what: key.clone(), any }],
+            last: true,
+        });
+        to.push(backend);
+    }
+    let program = Program::new(&rules).map_err(|error| format!("{file} cannot be used: {error}"))?;
+    Ok(Map { program, to })
+}
+
+fn read_body(file: &str) -> Result<Arc<[u8]>, String> {
+    use std::io::Read;
+    let mut body = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|open| open.take(limits::RESPOND_BYTES + 1).read_to_end(&mut body))
+        .map_err(|error| format!("{file} cannot be read: {error}"))?;
+    if body.len() as u64 > limits::RESPOND_BYTES {
+        return Err(format!("{file} is longer than {} bytes", limits::RESPOND_BYTES));
+    }
+    Ok(body.into())
+}
+
+/// What rules made of a request.
+#[derive(Default)]
+pub(crate) struct Decision {
+    /// Who answers, if not the default.
+    pub(crate) backend: Option<Rc<Backend>>,
+    /// What is answered without a server.
+    pub(crate) verdict: Option<Verdict>,
+    /// What is different in the heads.
+    pub(crate) edits: Option<Box<Edits>>,
+}
+
+/// An answer that a rule gives.
+pub(crate) enum Verdict {
+    Deny(u16, Arc<str>),
+    Redirect(u16, Vec<u8>),
+    Respond { status: u16, body: Arc<[u8]>, content_type: Vec<u8> },
+}
+
+/// What is different in the heads that are sent on.
+#[derive(Default)]
+pub(crate) struct Edits {
+    /// Path and query.
+    pub(crate) target: Option<Vec<u8>>,
+    /// The value of `Host`.
+    pub(crate) host: Option<Vec<u8>>,
+    pub(crate) request: Change,
+    pub(crate) response: Change,
+}
+
+impl Edits {
+    /// Changes the request's field lines, which are what `out` has from `start` on.
+    pub(crate) fn apply_request(&self, out: &mut Vec<u8>, start: usize) {
+        self.request.apply(out, start);
+        let Some(host) = &self.host else { return };
+        let mut line = b"Host: ".to_vec();
+        line.extend_from_slice(host);
+        line.extend_from_slice(b"\r\n");
+        let rest = out.split_off(start);
+        out.extend_from_slice(&line);
+        for line in rest.split_inclusive(|&b| b == b'\n').filter(|line| !is_named(line, "host")) {
+            out.extend_from_slice(line);
+        }
+    }
+}
+
+/// What is different in the fields of a head.
+#[derive(Default)]
+pub(crate) struct Change {
+    cut: Vec<Arc<str>>,
+    add: Vec<u8>,
+}
+
+impl Change {
+    fn cut(&mut self, name: &Arc<str>) {
+        // What an earlier rule added under that name goes, too.
+        let mut kept = Vec::with_capacity(self.add.len());
+        self.add.split_inclusive(|&b| b == b'\n').filter(|line| !is_named(line, name)).for_each(|line| {
+            kept.extend_from_slice(line);
+        });
+        self.add = kept;
+        self.cut.push(name.clone());
+    }
+
+    /// Changes a head's lines, which are what `out` has from `start` on, without the empty one.
+    pub(crate) fn apply(&self, out: &mut Vec<u8>, start: usize) {
+        if !self.cut.is_empty() {
+            let mut to = start;
+            let mut from = start;
+            while from < out.len() {
+                let end = out[from..].iter().position(|&b| b == b'\n').map_or(out.len(), |at| from + at + 1);
+                if !self.cut.iter().any(|name| is_named(&out[from..end], name)) {
+                    out.copy_within(from..end, to);
+                    to += end - from;
+                }
+                from = end;
+            }
+            out.truncate(to);
+        }
+        out.extend_from_slice(&self.add);
+    }
+
+    /// Changes the head of a whole answer.
+    fn edit(&self, answer: &mut Vec<u8>) {
+        let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return };
+        let rest = answer.split_off(end + 2);
+        self.apply(answer, 0);
+        answer.extend_from_slice(&rest);
+    }
+}
+
+fn is_named(line: &[u8], name: &str) -> bool {
+    line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name.as_bytes())
+}
+
+/// A worker's memory for rules.
+#[derive(Default)]
+pub(crate) struct Memory {
+    rules: Scratch,
+    maps: Scratch,
+}
+
+/// What rules are told of a request.
+fn facts<'a>(asked: &'a Asked<'_>, rules: &Rules) -> Facts<'a> {
+    let (request, bytes) = (asked.request, asked.buffer.bytes());
+    let method = request.method_sp.of(bytes);
+    Facts {
+        method: method.strip_suffix(b" ").unwrap_or(method),
+        host: request.host.map(|host| host.of(bytes)),
+        target: request.path.of(bytes),
+        fields: &bytes[(usize::from(request.line.end) + 2).min(request.length)..request.length],
+        request_id: asked.marks.as_ref().map_or(&[], |marks| &marks.request_id),
+        ..connection(asked.client, rules)
+    }
+}
+
+/// What rules are told of a connection.
+fn connection(client: &Client, rules: &Rules) -> Facts<'static> {
+    let port = if rules.reads_port { client.local().map_or(0, |local| local.port()) } else { 0 };
+    Facts { src: client.peer.ip(), port, ..Facts::default() }
+}
+
+/// Asks the rules about a request.
+///
+/// # Errors
+/// If its path cannot be read and a rule looks at it.
+pub(crate) fn decide(asked: &Asked<'_>, rules: &Rules) -> Result<Decision, BadPath> {
+    decide_by(asked.client, asked.plan, rules, &facts(asked, rules))
+}
+
+/// Asks the rules about a connection in TCP mode.
+pub(crate) fn decide_connection(client: &Client, plan: &FrontPlan, rules: &Rules) -> Decision {
+    decide_by(client, plan, rules, &connection(client, rules)).unwrap_or_default()
+}
+
+fn decide_by(
+    client: &Client,
+    plan: &FrontPlan,
+    rules: &Rules,
+    facts: &Facts<'_>,
+) -> Result<Decision, BadPath> {
+    let memory = &mut *client.worker.rules.borrow_mut();
+    rules.program.evaluate(facts, &mut memory.rules)?;
+    let mut decision = Decision::default();
+    for number in memory.rules.hits() {
+        let rule = &rules.rules[*number as usize];
+        rule.hits[client.worker.index].add(1);
+        for act in &rule.acts {
+            if decision.take(act, rule, plan, facts, &mut memory.maps)? {
+                return Ok(decision);
+            }
+        }
+    }
+    Ok(decision)
+}
+
+impl Decision {
+    /// Takes an action; whether that was the end.
+    fn take(
+        &mut self,
+        act: &Act,
+        rule: &Acts,
+        plan: &FrontPlan,
+        facts: &Facts<'_>,
+        maps: &mut Scratch,
+    ) -> Result<bool, BadPath> {
+        match act {
+            Act::Deny(code) => self.verdict = Some(Verdict::Deny(*code, rule.name.clone())),
+            Act::Redirect { to, code } => {
+                let mut location = Vec::new();
+                to.render_location(facts, &mut location);
+                self.verdict = Some(Verdict::Redirect(*code, location));
+            }
+            Act::Respond { status, body, content_type } => {
+                let mut kind = Vec::new();
+                content_type.render(facts, &mut kind);
+                self.verdict =
+                    Some(Verdict::Respond { status: *status, body: body.clone(), content_type: kind });
+            }
+            Act::Backend { to, map } => {
+                let mapped = match map {
+                    Some(map) => {
+                        map.program.evaluate(facts, maps)?;
+                        maps.hits().first().map(|entry| map.to[*entry as usize])
+                    }
+                    None => None,
+                };
+                let Some(id) = mapped.or(*to) else { return Ok(false) };
+                self.backend = plan.backends.get(usize::from(id.0)).cloned();
+            }
+            Act::Header { response, replace, name, value } => {
+                let edits = self.edits.get_or_insert_default();
+                if !*response && name.eq_ignore_ascii_case("host") {
+                    let mut host = Vec::new();
+                    value.iter().for_each(|value| value.render(facts, &mut host));
+                    edits.host = Some(host).filter(|host| field::is_host(host));
+                    return Ok(false);
+                }
+                let change = if *response { &mut edits.response } else { &mut edits.request };
+                if *replace {
+                    change.cut(name);
+                }
+                if let Some(value) = value {
+                    change.add.extend_from_slice(name.as_bytes());
+                    change.add.extend_from_slice(b": ");
+                    let room = limits::RULE_FIELD_BYTES.saturating_sub(change.add.len());
+                    let start = change.add.len();
+                    value.render(facts, &mut change.add);
+                    change.add.truncate(start + room);
+                    change.add.extend_from_slice(b"\r\n");
+                }
+                return Ok(false);
+            }
+            Act::Rewrite(rewrite) => {
+                let mut target = Vec::new();
+                let edits = self.edits.get_or_insert_default();
+                let from = edits.target.as_deref().unwrap_or(facts.target);
+                if rewrite.apply(from, &mut target) {
+                    edits.target = Some(target);
+                }
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Verdict {
+    /// Status, the two letters for the log, and the whole answer, with what rules before this one changed of it.
+    pub(crate) fn answer(
+        &self,
+        persistence: Persistence,
+        head: bool,
+        change: Option<&Change>,
+        pages: &Pages,
+    ) -> (u16, [u8; 2], Vec<u8>) {
+        let (status, state, mut answer) = match self {
+            Verdict::Deny(status, _) => {
+                (*status, *b"PR", answer::error(*status, persistence, head, pages.find(*status)))
+            }
+            Verdict::Redirect(status, location) => {
+                (*status, *b"LR", answer::location(*status, location, persistence))
+            }
+            Verdict::Respond { status, body, content_type } => {
+                (*status, *b"LR", answer::respond(*status, content_type, body, persistence, head))
+            }
+        };
+        if let Some(change) = change {
+            change.edit(&mut answer);
+        }
+        (status, state, answer)
+    }
+}
