@@ -126,6 +126,7 @@ pub(crate) mod tests {
             checked: true,
             check: "status 200".into(),
             check_ms: 2,
+            average_ms: [1, 30, 69, 109],
             since_s: 60,
             weight: 1,
             active: 3,

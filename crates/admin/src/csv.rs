@@ -117,6 +117,10 @@ fn server(b: &BackendStatus, s: &ServerStatus) -> Line {
         ("bck", "0".to_owned()),
         ("type", "2".to_owned()),
         ("addr", s.address.clone()),
+        ("qtime", s.average_ms[0].to_string()),
+        ("ctime", s.average_ms[1].to_string()),
+        ("rtime", s.average_ms[2].to_string()),
+        ("ttime", s.average_ms[3].to_string()),
     ];
     match s.checked {
         false => line.push(("status", "no check".to_owned())),
@@ -157,6 +161,7 @@ mod tests {
         assert_eq!(of("status"), ["OPEN", "OPEN", "UP", "UP", "UP", "no check", "UP"]);
         assert_eq!(of("last_chk"), ["", "", "quoted", "status 200", "", "", ""]);
         assert_eq!(of("hrsp_5xx"), ["1", "", "0", "0", "1", "", ""]);
+        assert_eq!((of("rtime")[2].as_str(), of("ttime")[2].as_str()), ("69", "109"));
         assert_eq!(of("scur"), ["12", "0", "3", "3", "6", "3", "3"]);
         assert_eq!(of("mode"), ["http", "tcp", "http", "http", "http", "tcp", "tcp"]);
     }

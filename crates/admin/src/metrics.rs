@@ -61,6 +61,11 @@ fn if_http(mode: &str, value: Value) -> Value {
     if mode == "http" { value } else { Value::None }
 }
 
+/// One of a server's average times, in seconds.
+fn average(server: &ServerStatus, which: usize) -> Value {
+    Value::One(server.average_ms[which] as f64 / 1000.0)
+}
+
 fn if_checked(server: &ServerStatus, number: u64) -> Value {
     if server.checked { one(number) } else { Value::None }
 }
@@ -237,6 +242,20 @@ const SERVER: &[Metric<ServerStatus>] = &[
     }),
     counter("haproxy_server_redispatch_warnings_total", "Of these, those given to another server.", |s| {
         one(s.redispatches_total)
+    }),
+    gauge("haproxy_server_queue_time_average_seconds", "In the queue, average of the last 1024.", |s| {
+        average(s, 0)
+    }),
+    gauge("haproxy_server_connect_time_average_seconds", "To connect, average of the last 1024.", |s| {
+        average(s, 1)
+    }),
+    gauge(
+        "haproxy_server_response_time_average_seconds",
+        "To its response, average of the last 1024.",
+        |s| average(s, 2),
+    ),
+    gauge("haproxy_server_total_time_average_seconds", "Of it all, average of the last 1024.", |s| {
+        average(s, 3)
     }),
     counter("haproxy_server_check_failures_total", "Failed checks.", |s| {
         if_checked(s, s.check_failures_total)
@@ -461,6 +480,8 @@ mod tests {
             ("haproxy_server_status{proxy=\"app\",server=\"t1\",state=\"UP\"}", 1.0),
             ("haproxy_server_status{proxy=\"app\",server=\"t1\",state=\"DOWN\"}", 0.0),
             ("haproxy_server_check_duration_seconds{proxy=\"app\",server=\"t2\"}", 0.002),
+            ("haproxy_server_response_time_average_seconds{proxy=\"app\",server=\"t1\"}", 0.069),
+            ("haproxy_server_total_time_average_seconds{proxy=\"app\",server=\"t2\"}", 0.109),
             ("haproxy_backend_current_sessions{proxy=\"odd \\\"name\\\"\\\\\"}", 3.0),
             ("relais_vip_state{vip=\"public\",address=\"192.0.2.180/24\",state=\"master\"}", 1.0),
             ("relais_vip_state{vip=\"public\",address=\"192.0.2.180/24\",state=\"fault\"}", 0.0),

@@ -180,6 +180,9 @@ pub struct ServerStatus {
     pub retries_total: u64,
     /// Of these, those given to another server.
     pub redispatches_total: u64,
+    /// Average times of its last 1024 requests, milliseconds: in the queue, to connect, to the response, in all.
+    #[serde(default)]
+    pub average_ms: [u64; 4],
     /// Failed checks.
     pub check_failures_total: u64,
     /// Responses by class: 1xx, 2xx, 3xx, 4xx, 5xx, other.

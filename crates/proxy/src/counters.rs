@@ -22,6 +22,38 @@ impl Counter {
     }
 }
 
+/// Average times of the last 1024 requests or so, as HAProxy has them: queue, connect, response, total.
+#[derive(Debug, Default)]
+pub(crate) struct Averages {
+    /// Each 1024 times its average, in milliseconds.
+    sums: [Counter; 4],
+    seen: Counter,
+}
+
+impl Averages {
+    const OVER: u64 = 1024;
+
+    /// Takes in the times of a request, milliseconds.
+    pub(crate) fn add(&self, times: [i64; 4]) {
+        for (sum, time) in self.sums.iter().zip(times) {
+            let old = sum.get();
+            sum.0.store(old - old / Self::OVER + time.max(0) as u64, Relaxed);
+        }
+        self.seen.add(1);
+    }
+
+    /// The averages of several workers together, milliseconds.
+    pub(crate) fn of<'a>(all: impl Iterator<Item = &'a Averages>) -> [u64; 4] {
+        let (mut sums, mut weight) = ([0; 4], 0);
+        for one in all {
+            weight += one.seen.get().min(Self::OVER);
+            sums.iter_mut().zip(&one.sums).for_each(|(total, sum)| *total += sum.get());
+        }
+        // The first 1024 have not been forgotten yet: nearly their sum, over their number.
+        sums.map(|sum| if weight == 0 { 0 } else { (sum + weight / 2) / weight })
+    }
+}
+
 /// Responses by class: 1xx to 5xx, other.
 #[derive(Debug, Default)]
 pub(crate) struct Classes([Counter; 6]);
@@ -70,6 +102,7 @@ pub(crate) struct ServerCounters {
     pub(crate) response_errors: Counter,
     pub(crate) retries: Counter,
     pub(crate) redispatches: Counter,
+    pub(crate) times: Averages,
     pub(crate) responses: Classes,
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
@@ -430,5 +463,30 @@ impl Registry {
     /// Nothing may be given to any server until a plan enables it.
     pub(crate) fn disable_servers(&self) {
         self.servers.values().for_each(|s| s.enabled.store(false, Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod average_tests {
+    use super::*;
+
+    #[test]
+    fn averages_follow_the_last_1024_requests_of_all_workers() {
+        let (one, two, idle) = (Averages::default(), Averages::default(), Averages::default());
+        assert_eq!(Averages::of([&one].into_iter()), [0; 4]);
+        for _ in 0..20 {
+            one.add([-1, 10, 100, 110]);
+            two.add([0, 30, 100, 130]);
+        }
+        let [queue, connect, response, total] = Averages::of([&one, &two, &idle].into_iter());
+        assert_eq!(queue, 0);
+        assert!((19..=20).contains(&connect) && (98..=100).contains(&response), "{connect} {response}");
+        assert!((118..=120).contains(&total), "{total}");
+        for _ in 0..20_000 {
+            one.add([0, 0, 200, 0]);
+        }
+        let [_, connect, response, _] = Averages::of([&one].into_iter());
+        // Whole numbers forget a little less than all.
+        assert!(connect <= 1 && (199..=201).contains(&response), "{connect} {response}");
     }
 }

@@ -490,8 +490,14 @@ pub(crate) async fn write_all(client: &Client, plan: &FrontPlan, bytes: &[u8]) -
 pub(crate) fn log_request(client: &Client, plan: &FrontPlan, account: &mut Account, head: Option<&[u8]>) {
     let worker = &client.worker;
     client.since.set(worker.now());
-    let Some(log) = &plan.log else { return };
     account.times.total = worker.now().since(account.began).as_millis() as i64;
+    if let Some(server) = &account.server
+        && account.times.response >= 0
+    {
+        let times = &account.times;
+        server.counters().times.add([times.queue, times.connect, times.response, times.total]);
+    }
+    let Some(log) = &plan.log else { return };
     let front: &str = &client.front.shared.name;
     let sessions = Sessions {
         process: worker.open_everywhere(),

@@ -9,7 +9,7 @@ use relais_ipc::status::{
 };
 
 use crate::counters::{
-    BackShared, Classes, Counter, FrontCounters, FrontShared, ServerCounters, ServerShared, lock,
+    Averages, BackShared, Classes, Counter, FrontCounters, FrontShared, ServerCounters, ServerShared, lock,
 };
 use crate::rules::Rules;
 use crate::worker::Setup;
@@ -110,6 +110,7 @@ fn server(plan: &plan::Server, shared: &ServerShared) -> ServerStatus {
         response_errors_total: sum(|w| &w.response_errors),
         retries_total: sum(|w| &w.retries),
         redispatches_total: sum(|w| &w.redispatches),
+        average_ms: Averages::of(shared.workers.iter().map(|w| &w.times)),
         check_failures_total: check.failures,
         responses_total: Classes::sum(shared.workers.iter().map(|w| &w.responses)),
         bytes_in_total: sum(|w| &w.bytes_in),
