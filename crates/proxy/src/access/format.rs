@@ -426,6 +426,11 @@ fn three(out: &mut Vec<u8>, ms: u64) {
 
 /// `n` in decimal digits.
 pub(crate) fn number(out: &mut Vec<u8>, mut n: u64) {
+    if n < 10 {
+        // Most of an access line's numbers: times of a fast answer, counts, retries.
+        out.push(b'0' + n as u8);
+        return;
+    }
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
