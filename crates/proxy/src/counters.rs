@@ -50,7 +50,7 @@ impl Averages {
             sums.iter_mut().zip(&one.sums).for_each(|(total, sum)| *total += sum.get());
         }
         // The first 1024 have not been forgotten yet: nearly their sum, over their number.
-        sums.map(|sum| if weight == 0 { 0 } else { (sum + weight / 2) / weight })
+        sums.map(|sum| (sum + weight / 2).checked_div(weight).unwrap_or(0))
     }
 }
 
