@@ -84,6 +84,63 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("forwarded_by_a_name", "    max-connections 20000\n", "    forwarded by=edge1\n"),
     ("request_id_as_host", "    max-connections 20000\n", "    request-id Host\n"),
     ("trace_start_yes", "    max-connections 20000\n", "    trace start=yes\n"),
+    ("rule_host_star_inside", "match host \"doctorat.progres.example\"", "match host \"doctorat.*.example\""),
+    (
+        "rule_host_with_port",
+        "match host \"doctorat.progres.example\"",
+        "match host \"doctorat.progres.example:443\"",
+    ),
+    ("rule_regex_open", "match host \"doctorat.progres.example\"", "match path regex=\"^/(a\""),
+    ("rule_bad_network", "unless src \"192.168.112.0/24\"", "unless src \"192.168.112.0/33\""),
+    ("rule_two_ends", "        backend doctorat\n", "        deny 403\n        backend doctorat\n"),
+    ("rule_no_such_backend", "        backend doctorat\n", "        backend doctorant\n"),
+    (
+        "rule_never_asked",
+        "        match host \"doctorat.progres.example\"\n        backend doctorat\n    }\n",
+        "        backend doctorat\n    }\n    rule late { deny 404; }\n",
+    ),
+    (
+        "rule_frames_the_message",
+        "        backend doctorat\n",
+        "        set-header Content-Length 0\n        backend doctorat\n",
+    ),
+    (
+        "rule_unknown_placeholder",
+        "        backend doctorat\n",
+        "        set-header X-Real-IP \"%{source}\"\n        backend doctorat\n",
+    ),
+    (
+        "rule_open_redirect",
+        "        backend doctorat\n",
+        "        redirect location=\"https://%{header:x}/\"\n",
+    ),
+    (
+        "rule_two_redirects",
+        "        backend doctorat\n",
+        "        redirect scheme=https prefix=\"https://www.example\"\n",
+    ),
+    (
+        "rule_group_missing",
+        "        backend doctorat\n",
+        "        rewrite path regex=\"^/a\" to=\"/$1\"\n        backend doctorat\n",
+    ),
+    (
+        "rule_typo_of_condition",
+        "match host \"doctorat.progres.example\"",
+        "match hots \"doctorat.progres.example\"",
+    ),
+    ("rule_typo_of_action", "        deny 403\n", "        denny 403\n"),
+    ("rule_looks_for_nothing", "match path \"/manager/**\" \"/host-manager/**\"", "match path"),
+    (
+        "rule_header_host",
+        "match host \"doctorat.progres.example\"",
+        "match header Host \"doctorat.progres.example\"",
+    ),
+    (
+        "rule_path_in_tcp",
+        "    mode tcp\n    bind",
+        "    mode tcp\n    rule r { match path \"/a\"; deny 403; }\n    bind",
+    ),
     // ---- words of the table ----
     ("source_of_haproxy", "    redispatch\n", "    redispatch\n    source \"0.0.0.0\" usesrc=clientip\n"),
     ("source_without_value", "    redispatch\n", "    redispatch\n    source\n"),
