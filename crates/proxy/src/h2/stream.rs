@@ -244,7 +244,7 @@ impl StreamIo {
         let write = &mut *self.write.borrow_mut();
         match &mut write.target {
             Target::Response(send, _) => send.send_reset(Reason::INTERNAL_ERROR),
-            Target::Body(send) => send.send_reset(Reason::INTERNAL_ERROR),
+            Target::Body(send) => send.send_reset(Reason::CANCEL),
             Target::Request(_) | Target::Done => return,
         }
         write.target = Target::Done;
