@@ -295,8 +295,8 @@ impl Rule {
 pub struct Bind {
     /// Where it listens; `*` is written as the unspecified IPv4 address.
     pub address: SocketAddr,
-    /// It speaks TLS, which this build does not: it is not opened, and `pending` says so.
-    pub tls: bool,
+    /// It speaks TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Connections open at a time that came in here.
     pub max_connections: Option<u32>,
     /// Networks whose connections begin with a PROXY protocol header; `None`: none do.
@@ -310,6 +310,63 @@ pub enum ProxyVersion {
     V1,
     /// Binary, with TLS facts where there are any.
     V2,
+}
+
+/// TLS on a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM files of certificate, chain and key; the first is the default.
+    pub certificates: Vec<Arc<str>>,
+    /// Directories of such files; there is one of these or of those at least.
+    pub directories: Vec<Arc<str>>,
+    /// ALPN protocols in the order of preference (RFC 7301); none: the extension is not used.
+    pub alpn: Vec<Arc<str>>,
+    /// The least version.
+    pub least: TlsVersion,
+    /// Whether clients are asked for a certificate.
+    pub client: Option<ClientCertificate>,
+    /// File of the secrets that seal session tickets; `None`: each process makes its own.
+    pub ticket_keys: Option<Arc<str>>,
+    /// Names that no certificate has are refused.
+    pub strict_sni: bool,
+    /// `max-age` of `Strict-Transport-Security` (RFC 6797).
+    pub hsts: Option<Duration>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// What is asked of clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Without one there is no handshake.
+    pub required: bool,
+    /// PEM file of the authorities.
+    pub ca: Arc<str>,
+    /// PEM file of revocation lists.
+    pub crl: Option<Arc<str>>,
+}
+
+/// The authorities that the machine trusts (Debian's `ca-certificates`).
+pub const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// TLS towards servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// The name asked for and to be found in the certificate; `None`: the server's IP address.
+    pub sni: Option<Arc<str>>,
+    /// PEM file of the authorities; `None`: [`SYSTEM_CA`].
+    pub ca: Option<Arc<str>>,
+    /// Whether the certificate is looked at.
+    pub verify: bool,
+    /// PEM file of our own certificate, chain and key.
+    pub certificate: Option<Arc<str>>,
 }
 
 /// The least that a client must send of a body, or take of a response.
@@ -427,6 +484,8 @@ pub struct Backend {
     pub max_body: Option<u64>,
     /// How responses are compressed.
     pub compression: Option<Arc<Compression>>,
+    /// TLS to its servers.
+    pub tls: Option<Arc<ServerTls>>,
     /// How often a request may be tried again, 0 to 100.
     pub retries: u8,
     /// Whether a retry may go to another server.
@@ -761,14 +820,48 @@ impl Plan {
         ids.zip(&self.frontends).filter(move |(_, f)| f.nodes.contains(&node))
     }
 
-    /// What a frontend listens on at `node`: its listeners without TLS, which this build does not speak,
-    /// and without those on an address that is another node's own (loopback is everybody's).
+    /// What a frontend listens on at `node`: its listeners without those on an address that is another node's own
+    /// (loopback is everybody's).
     pub fn binds_on<'a>(&'a self, node: NodeId, frontend: &'a Frontend) -> impl Iterator<Item = &'a Bind> {
         let others = move |ip: IpAddr| {
             let owner = self.nodes.iter().position(|n| n.links.contains(&ip));
             !ip.is_loopback() && owner.is_some_and(|owner| owner != usize::from(node.0))
         };
-        frontend.binds.iter().filter(move |bind| !bind.tls && !others(bind.address.ip()))
+        frontend.binds.iter().filter(move |bind| !others(bind.address.ip()))
+    }
+
+    /// The files that the processes of `node` need and only root may read, each once: certificates, keys, authorities.
+    pub fn files_on(&self, node: NodeId) -> Vec<Arc<str>> {
+        let mut files: Vec<Arc<str>> = Vec::new();
+        let binds = self.frontends_on(node).flat_map(|(_, front)| self.binds_on(node, front));
+        for tls in binds.filter_map(|bind| bind.tls.as_ref()) {
+            files.extend(tls.certificates.iter().cloned());
+            files.extend(tls.certificates.iter().map(|path| format!("{path}.ocsp").into()));
+            files.extend(tls.ticket_keys.clone());
+            if let Some(client) = &tls.client {
+                files.push(client.ca.clone());
+                files.extend(client.crl.clone());
+            }
+        }
+        for tls in self.backends.iter().filter_map(|backend| backend.tls.as_ref()) {
+            files.extend(tls.certificate.clone());
+            if tls.verify {
+                files.push(tls.ca.clone().unwrap_or_else(|| SYSTEM_CA.into()));
+            }
+        }
+        files.sort();
+        files.dedup();
+        files
+    }
+
+    /// The directories whose files are needed likewise.
+    pub fn directories_on(&self, node: NodeId) -> Vec<Arc<str>> {
+        let binds = self.frontends_on(node).flat_map(|(_, front)| self.binds_on(node, front));
+        let mut all: Vec<Arc<str>> =
+            binds.filter_map(|bind| bind.tls.as_ref()).flat_map(|tls| tls.directories.clone()).collect();
+        all.sort();
+        all.dedup();
+        all
     }
 
     /// Whether connections to some server come from the client's own address, which takes a privilege.

@@ -36,6 +36,7 @@ fields! {
     Upgrade b"upgrade";
     Trailer b"trailer";
     Connection b"connection";
+    ClientCert b"client-cert";
     KeepAlive b"keep-alive";
     MaxForwards b"max-forwards";
     ContentLength b"content-length";

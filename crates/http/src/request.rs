@@ -233,6 +233,7 @@ fn build(
         | Field::Te
         | Field::Upgrade
         | Field::Http2Settings
+        | Field::ClientCert
         | Field::Alias => true,
         Field::Host => !has_host_field,
         Field::Trailer => body != Body::Chunked || connection.trailer,

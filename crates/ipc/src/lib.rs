@@ -7,6 +7,7 @@
 //! other. Called by the supervisor, the three children, and the commands that ask a running node.
 
 pub mod channel;
+pub mod files;
 pub mod journal;
 pub mod message;
 pub mod pulse;

@@ -75,6 +75,12 @@ pub enum Order {
         /// The file, as in the plan.
         path: String,
     },
+    /// To proxy: the attached descriptor is a memory file ([`crate::files::Files`]) with the certificates, keys and
+    /// lists that a plan names. Comes before `Plan`, and alone when one of them has changed.
+    Files {
+        /// No plan follows: the one in force is to use them.
+        renew: bool,
+    },
     /// The attached descriptor is a memory file with the text of the plan to put in force.
     Plan {
         /// Counts up with each plan of one supervisor.

@@ -46,7 +46,7 @@ fn main() -> std::process::ExitCode {
                 }
             }
             for (_, front) in plan.frontends_on(id) {
-                for bind in front.binds.iter().filter(|b| !b.tls) {
+                for bind in &front.binds {
                     for (index, socket) in
                         common::Door::at(bind.address, workers).sockets().iter().enumerate()
                     {
@@ -59,6 +59,14 @@ fn main() -> std::process::ExitCode {
                     }
                 }
             }
+            let mut files = relais_ipc::files::Files::default();
+            for path in plan.files_on(id) {
+                if let Ok(bytes) = std::fs::read(&*path) {
+                    files.insert(&path, Ok(bytes));
+                }
+            }
+            let fd = files.to_fd().expect("memory");
+            channel.send(&Order::Files { renew: false }, Some(fd.as_fd())).await.expect("files");
             let order = Order::Plan { generation: 1, file };
             channel.send(&order, Some(text_to_fd(&text).expect("memory").as_fd())).await.expect("plan");
             while let Ok(Some((report, _))) = channel.recv::<relais_ipc::Report>().await {

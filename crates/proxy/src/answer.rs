@@ -166,6 +166,17 @@ pub(crate) fn respond(
     answer
 }
 
+/// To a client that speaks HTTP where TLS is spoken.
+pub(crate) fn plain_on_tls() -> Vec<u8> {
+    let body = "This port speaks HTTPS, and what came was plain HTTP. Please use an address that begins with https.\n";
+    let length = body.len();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nCache-Control: no-store\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
 /// An empty 200: to OPTIONS that may not be forwarded any further (RFC 9110 §7.6.2).
 pub(crate) fn options(persistence: Persistence) -> Vec<u8> {
     let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n".to_vec();

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::counters::{BackShared, ServerShared, lock};
 use crate::probe::probe;
+use crate::tls;
 
 /// A server went up or down.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ struct Subject {
     check: plan::Check,
     address: SocketAddr,
     send_proxy: Option<plan::ProxyVersion>,
+    tls: Option<tls::Connects>,
     connect: Duration,
     limit: Duration,
 }
@@ -49,9 +51,11 @@ impl Checks {
     pub(crate) fn set<'a>(
         &mut self,
         backends: impl Iterator<Item = (&'a plan::Backend, &'a Arc<BackShared>, &'a [Arc<ServerShared>])>,
+        connects: &[Option<tls::Connects>],
     ) {
         let mut before = std::mem::take(&mut self.running);
-        for (plan, backend, servers) in backends {
+        let connects = connects.iter().cloned().chain(std::iter::repeat(None));
+        for ((plan, backend, servers), tls) in backends.zip(connects) {
             for (place, (server_plan, server)) in plan.servers.iter().zip(servers).enumerate() {
                 lock(&server.check).checked = plan.check.is_some();
                 let Some(check) = &plan.check else {
@@ -65,6 +69,7 @@ impl Checks {
                     check: check.clone(),
                     address: server_plan.address,
                     send_proxy: server_plan.send_proxy,
+                    tls: tls.clone(),
                     // As in HAProxy: a dead machine must not hold up the next check.
                     connect: plan.timeout.connect.min(check.every),
                     limit: plan.timeout.check,
@@ -94,7 +99,7 @@ async fn run(
     start: Duration,
     changes: UnboundedSender<Change>,
 ) {
-    let Subject { check, address, send_proxy, connect, limit } = subject;
+    let Subject { check, address, send_proxy, tls, connect, limit } = subject;
     let mut health = first_health(&check, server.is_up(), !lock(&server.check).what.is_empty());
     let mut in_a_row = (true, 0u32);
     tokio::time::sleep(start).await;
@@ -102,7 +107,7 @@ async fn run(
     next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         next.tick().await;
-        let outcome = probe(&check.kind, address, send_proxy, connect, limit).await;
+        let outcome = probe(&check.kind, address, send_proxy, tls.as_ref(), connect, limit).await;
         in_a_row = if in_a_row.0 == outcome.ok { (outcome.ok, in_a_row.1 + 1) } else { (outcome.ok, 1) };
         let change = health.record(outcome.ok);
         {

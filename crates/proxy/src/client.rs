@@ -14,6 +14,7 @@ use crate::h2;
 use crate::io::Io;
 use crate::session;
 use crate::timer::SlotId;
+use crate::tls;
 use crate::worker::{Front, Worker};
 
 /// The places that a connection takes: at its listener if that has a limit, at its frontend, in the process.
@@ -69,6 +70,14 @@ impl Client {
         let (peer, since) = (parent.peer, Cell::new(worker.now()));
         let destination = parent.destination.clone();
         Client { worker, front, io, peer, destination, since, slot, places: Held::Parent(parent) }
+    }
+
+    /// What TLS knows of the connection; a stream speaks it if its connection does.
+    pub(crate) fn tls(&self) -> Option<&tls::Stream> {
+        match &self.places {
+            Held::Own(_) => self.io.tls(),
+            Held::Parent(parent) => parent.io.tls(),
+        }
     }
 
     /// Where it connected to, or where a trusted one says that it did; a system call.
@@ -151,6 +160,13 @@ pub(crate) enum Then {
 #[allow(clippy::manual_async_fn)]
 pub(crate) fn http(client: Client) -> impl Future<Output = ()> {
     async move {
+        if client.io.tls().is_some() && !Box::pin(session::handshake(&client)).await {
+            return;
+        }
+        if client.io.tls().is_some_and(tls::Stream::agreed_on_h2) {
+            let early = client.worker.take_buffer();
+            return Box::pin(h2::server::run(client, early)).await;
+        }
         let mut deadline = client.worker.now() + client.front.plan().plan.timeout.request;
         let mut first = true;
         loop {

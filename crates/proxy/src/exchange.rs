@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use base64::Engine as _;
 use relais_base::Time;
 use relais_config::plan;
 use relais_http::{Body, Framing, Method, Reject, Response, Why, field, response};
@@ -24,6 +25,7 @@ use crate::pace::Pace;
 use crate::rules::Edits;
 use crate::session::{self, Account, Asked, Leaves, Rest};
 use crate::squeeze::Squeeze;
+use crate::tls;
 use crate::transaction;
 use crate::tunnel::{Patience, Tunnel};
 use crate::upstream::{Backend, Lease, Server};
@@ -202,7 +204,7 @@ impl Exchange<'_> {
             }
             if asked.request.minor == 1 {
                 let mut head = Vec::new();
-                response_head(&mut head, &response, received.bytes(), Persistence::Keep, None, None);
+                response_head(&mut head, client, &response, received.bytes(), Persistence::Keep, None, None);
                 let written = session::write_all(self.client, asked.plan, &head).await;
                 account.written += written.map_err(|_| Failure::ClientGone)?;
             }
@@ -344,10 +346,11 @@ impl Exchange<'_> {
         match verdict {
             Verdict::Leave => {
                 let edits = asked.edits.as_deref();
-                response_head(&mut head, response, received.bytes(), persistence, None, edits);
+                response_head(&mut head, client, response, received.bytes(), persistence, None, edits);
             }
             _ => {
                 compress::response_fields(&mut head, response, received.bytes(), verdict);
+                add_hsts(&mut head, client);
                 if let Some(edits) = asked.edits.as_deref() {
                     edits.response.apply(&mut head, 0);
                 }
@@ -374,8 +377,11 @@ impl Exchange<'_> {
         self.count(account, response);
         let head_bytes = head.len() as u64;
         self.send_response(&mut head, &mut down);
-        let state =
-            if down.is_done() { *b"--" } else { client.drive(|cx| self.poll_relay(&mut down, cx)).await };
+        let state = if down.is_done() && client.io.flush().is_ok() {
+            *b"--"
+        } else {
+            client.drive(|cx| self.poll_relay(&mut down, cx)).await
+        };
         worker.give_scratch(head);
         account.state = state;
         account.written += head_bytes + down.written;
@@ -489,7 +495,7 @@ impl Exchange<'_> {
         let mut head = Vec::new();
         let protocol = response.upgrade.map(|span| span.of(received.bytes()));
         let edits = asked.edits.as_deref();
-        response_head(&mut head, response, received.bytes(), Persistence::Keep, protocol, edits);
+        response_head(&mut head, self.client, response, received.bytes(), Persistence::Keep, protocol, edits);
         if let Some(marks) = &asked.marks {
             marks.response(&mut head);
         }
@@ -600,10 +606,15 @@ fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, backend: &plan::Backend, s
         1 => b"Via: 1.1 relais\r\n",
         _ => b"Via: 1.0 relais\r\n",
     });
+    if let Some(tls) = asked.client.tls() {
+        add_client_certificate(out, tls);
+    }
     if session::sets_forwarded(asked.plan, asked.client) {
         out.extend_from_slice(b"X-Forwarded-For: ");
         access::ip(out, asked.client.peer.ip());
-        out.extend_from_slice(b"\r\nX-Forwarded-Proto: http\r\n");
+        let tls = asked.client.tls().is_some();
+        out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+        out.extend_from_slice(if tls { b"https\r\n" } else { b"http\r\n" });
         if let Some(host) = request.host {
             out.extend_from_slice(b"X-Forwarded-Host: ");
             out.extend_from_slice(host.of(bytes));
@@ -613,9 +624,31 @@ fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, backend: &plan::Backend, s
     out.extend_from_slice(b"\r\n");
 }
 
+/// Adds `Strict-Transport-Security`, unless the server has said something of it.
+fn add_hsts(out: &mut Vec<u8>, client: &Client) {
+    const NAME: &[u8] = b"\nstrict-transport-security:";
+    let line = client.tls().map_or(&[][..], |tls| tls.hsts());
+    if !line.is_empty() && !out.windows(NAME.len()).any(|part| part.eq_ignore_ascii_case(NAME)) {
+        out.extend_from_slice(line);
+    }
+}
+
+/// The client's certificate for the server (RFC 9440 §2.2), if it has shown one.
+fn add_client_certificate(out: &mut Vec<u8>, tls: &tls::Stream) {
+    tls.with(|connection| {
+        if let Some(certificate) = connection.peer_certificates().and_then(|chain| chain.first()) {
+            let text = base64::prelude::BASE64_STANDARD.encode(certificate);
+            out.extend_from_slice(b"Client-Cert: :");
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(b":\r\n");
+        }
+    });
+}
+
 /// The head as it goes to the client.
 fn response_head(
     out: &mut Vec<u8>,
+    client: &Client,
     response: &Response,
     bytes: &[u8],
     persistence: Persistence,
@@ -630,6 +663,9 @@ fn response_head(
         edits.response.apply(out, 0);
     }
     out[response::MINOR_AT] = b'1';
+    if response.status >= 200 {
+        add_hsts(out, client);
+    }
     if let Some(protocol) = protocol {
         out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: ");
         out.extend_from_slice(protocol);

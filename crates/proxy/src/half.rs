@@ -300,7 +300,7 @@ impl Half {
         if let Some(pipe) = self.pipe.take() {
             worker.give_pipe(pipe);
         }
-        Ok(())
+        to.flush()
     }
 
     /// Reads once. Nothing waits to be written.

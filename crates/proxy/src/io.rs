@@ -5,46 +5,57 @@
 //! both directions of a session hold it.
 
 use std::io::{self, IoSlice};
-use std::task::{Context, Poll, Waker};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, Shutdown};
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::h2::stream::StreamIo;
+use crate::tls;
 
 /// A connection to a client or to a server.
 pub(crate) enum Io {
     /// TCP.
     Plain(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<tls::Stream>),
     /// A stream of an HTTP/2 connection, read and written as HTTP/1.1 text.
     Stream(Box<StreamIo>),
+}
+
+/// Reads what a socket has; 0 is the end of the stream.
+///
+/// A read that leaves room has emptied the socket: the readiness is cleared with it, without the second
+/// system call that would find nothing (`epoll(7)`, question 9).
+///
+/// # Errors
+/// `WouldBlock` if nothing is there; else what the kernel says.
+pub(crate) fn receive(socket: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
+    debug_assert!(!room.is_empty());
+    let size = room.len();
+    let mut got = 0;
+    let result = socket.try_io(Interest::READABLE, || {
+        got = rustix::net::recv(socket, &mut *room, RecvFlags::empty())?.0;
+        if got > 0 && got < size { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match result {
+        Err(error) if got == 0 => Err(error),
+        _ => Ok(got),
+    }
 }
 
 impl Io {
     /// Reads what is there into `room`, which is not empty; 0 is the end of the stream.
     ///
-    /// A read that leaves room has emptied a socket: the readiness is cleared with it, without the second
-    /// system call that would find nothing (`epoll(7)`, question 9).
-    ///
     /// # Errors
-    /// `WouldBlock` if nothing is there; else what the kernel says.
+    /// `WouldBlock` if nothing is there; else what is wrong.
     pub(crate) fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
-        debug_assert!(!room.is_empty());
         match self {
-            Io::Plain(io) => {
-                let size = room.len();
-                let mut got = 0;
-                let result = io.try_io(Interest::READABLE, || {
-                    got = rustix::net::recv(io, &mut *room, RecvFlags::empty())?.0;
-                    if got > 0 && got < size { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-                });
-                match result {
-                    Err(error) if got == 0 => Err(error),
-                    _ => Ok(got),
-                }
-            }
+            Io::Plain(io) => receive(io, room),
+            Io::Tls(io) => io.try_read(room),
             Io::Stream(stream) => stream.try_read(room),
         }
     }
@@ -56,6 +67,7 @@ impl Io {
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Io::Plain(io) => io.try_write(bytes),
+            Io::Tls(io) => io.try_write(bytes),
             Io::Stream(stream) => stream.try_write(bytes),
         }
     }
@@ -67,6 +79,7 @@ impl Io {
     pub(crate) fn try_write_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
         match self {
             Io::Plain(io) => io.try_write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
+            Io::Tls(io) => io.try_write_both(first, second),
             Io::Stream(stream) => match stream.try_write(first)? {
                 // What goes wrong with the second comes again with the next write.
                 n if n == first.len() => Ok(n + stream.try_write(second).unwrap_or(0)),
@@ -75,10 +88,22 @@ impl Io {
         }
     }
 
+    /// Sends what was taken and is still held here: done when the socket has all of it.
+    ///
+    /// # Errors
+    /// `WouldBlock` while the socket does not take it; [`Io::poll_write_ready`] is ready once it has.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        match self {
+            Io::Plain(_) | Io::Stream(_) => Ok(()),
+            Io::Tls(io) => io.flush(),
+        }
+    }
+
     /// Ready when a read may find something.
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(io) => io.poll_read_ready(cx),
+            Io::Tls(io) => io.poll_read_ready(cx),
             Io::Stream(stream) => stream.poll_read_ready(cx),
         }
     }
@@ -87,6 +112,7 @@ impl Io {
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Plain(io) => io.poll_write_ready(cx),
+            Io::Tls(io) => io.poll_write_ready(cx),
             Io::Stream(stream) => stream.poll_write_ready(cx),
         }
     }
@@ -98,6 +124,7 @@ impl Io {
     pub(crate) fn shut_down(&self) -> io::Result<()> {
         match self {
             Io::Plain(io) => Ok(rustix::net::shutdown(io, Shutdown::Write)?),
+            Io::Tls(io) => io.shut_down(),
             Io::Stream(stream) => {
                 stream.shut_down();
                 Ok(())
@@ -111,6 +138,7 @@ impl Io {
         match self {
             // A lasting error means that there is no connection left to reset.
             Io::Plain(io) => drop(rustix::net::sockopt::set_socket_linger(io, Some(Duration::ZERO))),
+            Io::Tls(io) => io.end_in_reset(),
             Io::Stream(stream) => stream.reset(),
         }
     }
@@ -129,7 +157,16 @@ impl Io {
                 let got = io.try_io(Interest::READABLE, peek);
                 matches!(got, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
+            Io::Tls(io) => io.is_quiet(),
             Io::Stream(_) => false, // it is good for one exchange
+        }
+    }
+
+    /// What TLS knows of the connection, if it speaks it itself.
+    pub(crate) fn tls(&self) -> Option<&tls::Stream> {
+        match self {
+            Io::Tls(io) => Some(io),
+            Io::Plain(_) | Io::Stream(_) => None,
         }
     }
 
@@ -137,7 +174,7 @@ impl Io {
     pub(crate) fn plain(&self) -> Option<&TcpStream> {
         match self {
             Io::Plain(io) => Some(io),
-            Io::Stream(_) => None,
+            Io::Tls(_) | Io::Stream(_) => None,
         }
     }
 
@@ -145,6 +182,7 @@ impl Io {
     pub(crate) fn socket(&self) -> Option<&TcpStream> {
         match self {
             Io::Plain(io) => Some(io),
+            Io::Tls(io) => Some(io.socket()),
             Io::Stream(_) => None,
         }
     }
@@ -161,5 +199,45 @@ impl Io {
             Io::Stream(stream) => stream.poll_gone(cx),
             _ => Poll::Pending,
         }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if room.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            match self.try_read(room.initialize_unfilled()) {
+                Ok(got) => {
+                    room.advance(got);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_read_ready(cx))?,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_write_ready(cx))?,
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.flush() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.poll_write_ready(cx),
+            result => Poll::Ready(result),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shut_down())
     }
 }

@@ -37,6 +37,7 @@ mod splice;
 mod squeeze;
 mod status;
 mod timer;
+mod tls;
 mod transaction;
 mod tunnel;
 mod upstream;

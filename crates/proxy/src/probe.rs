@@ -5,6 +5,7 @@
 //! (or the interval, if that is shorter) for the connection, and `timeout check` for the answer after it.
 
 use std::fmt::Write as _;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,6 +15,9 @@ use relais_http::proxy_protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::io::Io;
+use crate::tls::Connects;
 
 /// Longest head that an answer to a check may have, bytes, interim responses included.
 const MAX_HEAD: usize = 16 * 1024;
@@ -32,17 +36,20 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-/// Asks `server` once, waiting at most `connect` for the connection and then at most `answer`. A server that is
-/// told of clients is told that this is none.
-pub async fn probe(
+/// Asks `server` once, over TLS if there is `tls`, waiting at most `connect` for the connection and then at most
+/// `answer`. A server that is told of clients is told that this is none.
+pub(crate) async fn probe(
     kind: &CheckKind,
     server: SocketAddr,
     send_proxy: Option<ProxyVersion>,
+    tls: Option<&Connects>,
     connect: Duration,
     answer: Duration,
 ) -> Outcome {
     let start = Instant::now();
-    let (result, stream) = match open(server, send_proxy, connect).await {
+    let opened = timeout(connect, open(server, send_proxy, tls)).await;
+    let opened = opened.unwrap_or_else(|_| Err(format!("no connection within {}", Seconds(connect))));
+    let (result, stream) = match opened {
         Err(why) => (Err(why), None),
         Ok(mut stream) => match kind {
             CheckKind::Tcp | CheckKind::Other => (Ok("connected".to_owned()), Some(stream)),
@@ -68,24 +75,24 @@ pub async fn probe(
 async fn open(
     server: SocketAddr,
     send_proxy: Option<ProxyVersion>,
-    limit: Duration,
-) -> Result<TcpStream, String> {
-    let opened = async {
-        let mut stream = TcpStream::connect(server).await?;
-        let mut header = Vec::new();
-        match send_proxy {
-            Some(ProxyVersion::V1) => proxy_protocol::write_v1_unknown(&mut header),
-            Some(ProxyVersion::V2) => proxy_protocol::write_v2_local(&mut header),
-            None => return Ok(stream),
-        }
-        stream.write_all(&header).await?;
-        Ok(stream)
-    };
-    match timeout(limit, opened).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(in_words(&error)),
-        Err(_) => Err(format!("no connection within {}", Seconds(limit))),
+    tls: Option<&Connects>,
+) -> Result<Io, String> {
+    let mut socket = TcpStream::connect(server).await.map_err(|error| in_words(&error))?;
+    let mut header = Vec::new();
+    match send_proxy {
+        Some(ProxyVersion::V1) => proxy_protocol::write_v1_unknown(&mut header),
+        Some(ProxyVersion::V2) => proxy_protocol::write_v2_local(&mut header),
+        None => {}
     }
+    socket.write_all(&header).await.map_err(|error| in_words(&error))?;
+    let Some(tls) = tls else { return Ok(Io::Plain(socket)) };
+    let stream = Box::new(tls.open(socket, server.ip())?);
+    let shaken = poll_fn(|cx| stream.poll_handshake(cx)).await;
+    shaken.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => format!("TLS: {error}"),
+        _ => format!("TLS: {}", in_words(&error)),
+    })?;
+    Ok(Io::Tls(stream))
 }
 
 fn request(path: &str, host: Option<&str>, server: SocketAddr) -> String {
@@ -102,7 +109,7 @@ fn request(path: &str, host: Option<&str>, server: SocketAddr) -> String {
 }
 
 /// Sends the request and reads heads until one is final; its status.
-async fn ask(stream: &mut TcpStream, request: &str) -> Result<u16, String> {
+async fn ask(stream: &mut Io, request: &str) -> Result<u16, String> {
     stream.write_all(request.as_bytes()).await.map_err(|error| in_words(&error))?;
     let mut head = Vec::with_capacity(1024);
     let mut start = 0; // of the head being read; those before it were interim responses (RFC 9110 §15.2)
@@ -161,7 +168,7 @@ fn judge(status: u16, (first, last): (u16, u16)) -> Result<String, String> {
 /// Ends the connection. Where an answer was read, the server gets a moment to finish its body and close
 /// first. Else a reset: no half-open connection and no TIME_WAIT is left on either side, as HAProxy
 /// does it.
-async fn close(mut stream: TcpStream, answered: bool) {
+async fn close(mut stream: Io, answered: bool) {
     let mut rest = [0; 4096];
     let finished = answered
         && timeout(FAREWELL, async {
@@ -177,8 +184,7 @@ async fn close(mut stream: TcpStream, answered: bool) {
         .await
         .unwrap_or(false);
     if !finished {
-        // If it fails, the connection is closed the ordinary way.
-        let _ = stream.set_zero_linger();
+        stream.end_in_reset();
     }
 }
 
@@ -241,7 +247,7 @@ mod tests {
 
     async fn found(answer: impl Into<Vec<u8>>) -> (bool, String) {
         let (address, _task) = serve(answer).await;
-        let outcome = probe(&http(200, 200), address, None, LONG, LONG).await;
+        let outcome = probe(&http(200, 200), address, None, None, LONG, LONG).await;
         (outcome.ok, outcome.what)
     }
 
@@ -252,7 +258,7 @@ mod tests {
     #[tokio::test]
     async fn a_well_server_is_asked_politely_and_found_well() {
         let (address, task) = serve("HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok").await;
-        let outcome = probe(&http(200, 399), address, None, LONG, LONG).await;
+        let outcome = probe(&http(200, 399), address, None, None, LONG, LONG).await;
         assert_eq!((outcome.ok, &*outcome.what), (true, "status 200"));
         let (request, clean) = task.await.unwrap();
         assert_eq!(
@@ -282,7 +288,7 @@ mod tests {
     async fn a_status_out_of_the_range_is_a_failure_that_says_both() {
         assert_eq!(found("HTTP/1.0 503 no\r\n\r\n").await, said(false, "status 503, expected 200"));
         let (address, _task) = serve("HTTP/1.1 404\r\n\r\n").await;
-        let outcome = probe(&http(200, 399), address, None, LONG, LONG).await;
+        let outcome = probe(&http(200, 399), address, None, None, LONG, LONG).await;
         assert_eq!(outcome.what, "status 404, expected 200 to 399");
     }
 
@@ -329,7 +335,7 @@ mod tests {
     async fn a_silent_server_is_waited_for_no_longer_than_the_check_allows() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap(); // the kernel connects, nobody answers
         let address = listener.local_addr().unwrap();
-        let outcome = probe(&http(200, 200), address, None, LONG, SHORT).await;
+        let outcome = probe(&http(200, 200), address, None, None, LONG, SHORT).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "no answer within 30 ms"));
         assert!(outcome.took >= SHORT && outcome.took < LONG);
     }
@@ -345,7 +351,7 @@ mod tests {
         while let Ok(Ok(stream)) = timeout(SHORT * 5, TcpStream::connect(address)).await {
             filling.push(stream);
         }
-        let outcome = probe(&CheckKind::Tcp, address, None, SHORT, LONG).await;
+        let outcome = probe(&CheckKind::Tcp, address, None, None, SHORT, LONG).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "no connection within 30 ms"));
     }
 
@@ -354,7 +360,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let outcome = probe(&CheckKind::Tcp, address, None, LONG, LONG).await;
+        let outcome = probe(&CheckKind::Tcp, address, None, None, LONG, LONG).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "connection refused"));
     }
 
@@ -362,7 +368,7 @@ mod tests {
     async fn a_tcp_check_ends_with_a_reset() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let outcome = probe(&CheckKind::Tcp, address, None, LONG, LONG).await;
+        let outcome = probe(&CheckKind::Tcp, address, None, None, LONG, LONG).await;
         assert_eq!((outcome.ok, &*outcome.what), (true, "connected"));
         let (mut stream, _) = listener.accept().await.unwrap();
         let end = stream.read(&mut [0; 1]).await.map_err(|error| error.kind());

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use relais_config::plan::{self, Plan};
 use relais_ipc::channel::{Channel, fd_to_text};
+use relais_ipc::files::Files;
 use relais_ipc::pulse::{self, Pulse};
 use relais_ipc::{Order, Report, status};
 use tokio::net::UnixListener;
@@ -28,6 +29,7 @@ use crate::counters::Registry;
 use crate::limits;
 use crate::rules::{self, Rules};
 use crate::status::document;
+use crate::tls::{self, Tickets};
 use crate::worker::{self, Command, Setup, Signs};
 
 /// How long a stopping proxy waits for open requests if the supervisor died before it sent a plan.
@@ -72,6 +74,11 @@ struct Process {
     drain: Duration,
     view: Rc<View>,
     checks: Checks,
+    /// The plan in force.
+    plan: Option<Plan>,
+    /// Certificates and keys that the supervisor read for us.
+    files: Files,
+    tickets: Arc<Tickets>,
     logs: Sinks,
     /// Error pages that came, by file.
     pages: HashMap<String, Arc<str>>,
@@ -107,6 +114,9 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         drain: DRAIN_WITHOUT_PLAN,
         view: Rc::default(),
         checks: Checks::new(changes),
+        plan: None,
+        files: Files::default(),
+        tickets: Arc::new(Tickets::random().map_err(io::Error::other)?),
         logs: Sinks::default(),
         pages: HashMap::new(),
         ended: unbounded_channel(),
@@ -199,6 +209,14 @@ impl Process {
                 self.node = node;
                 self.start_workers(workers.clamp(1, 256))?;
             }
+            Order::Files { renew } => {
+                let files = Files::from_fd(fd.ok_or_else(missing)?)?;
+                let before = std::mem::replace(&mut self.files, files);
+                if renew && let Err(why) = self.renew_certificates().await {
+                    self.files = before;
+                    tracing::error!("files changed, but what was read before stays in use: {why}");
+                }
+            }
             Order::Status => self.serve_status(fd.ok_or_else(missing)?)?,
             Order::ErrorPage { path } => {
                 let text = fd_to_text(fd.ok_or_else(missing)?, relais_config::plan::ERROR_PAGE_BYTES)?;
@@ -287,7 +305,7 @@ impl Process {
         }
         self.pages.retain(|path, _| files.iter().any(|file| ***file == **path));
         let setup = self.set_up(&plan)?;
-        let mut listeners = self.new_listeners(&setup)?;
+        let listeners = self.new_listeners(&setup)?;
 
         for (plan, shared) in &setup.fronts {
             shared.gate.set_limit(plan.max_connections);
@@ -308,7 +326,19 @@ impl Process {
             shared.dispatch();
         }
         self.drain = plan.drain;
-        let setup = Arc::new(setup);
+        self.give_to_workers(Arc::new(setup), listeners).await?;
+        self.logs.retain(&plan.logs);
+        self.plan = Some(plan);
+        Ok(())
+    }
+
+    /// Has every worker work with it, and the checks.
+    async fn give_to_workers(
+        &mut self,
+        setup: Arc<Setup>,
+        mut listeners: Vec<Vec<(SocketAddr, OwnedFd)>>,
+    ) -> Result<(), String> {
+        listeners.resize_with(self.workers.len(), Vec::new);
         let mut taken = Vec::new();
         for (index, (commands, _)) in self.workers.iter().enumerate() {
             let (done, wait) = oneshot::channel();
@@ -322,10 +352,9 @@ impl Process {
                 _ => return Err(format!("worker {index} did not take the plan; restart the proxy")),
             }
         }
-        self.logs.retain(&plan.logs);
         self.listening = setup.listens.keys().copied().collect();
         let backs = setup.backs.iter().map(|(plan, shared, servers)| (plan, shared, servers.as_slice()));
-        self.checks.set(backs);
+        self.checks.set(backs, &setup.connects);
         self.watch_files(&setup);
         self.view.setup.replace(Some(setup));
         Ok(())
@@ -354,6 +383,15 @@ impl Process {
         self.short = short;
     }
 
+    /// Has new connections use the files as they are now; on an error nothing has changed.
+    async fn renew_certificates(&mut self) -> Result<(), String> {
+        let Some(plan) = self.plan.clone() else { return Ok(()) };
+        let setup = self.set_up(&plan)?;
+        self.give_to_workers(Arc::new(setup), Vec::new()).await?;
+        tracing::info!("certificates were read anew");
+        Ok(())
+    }
+
     /// This node's part of a plan.
     fn set_up(&mut self, plan: &Plan) -> Result<Setup, String> {
         let node = plan.node(&self.node).ok_or_else(|| format!("the plan has no node {}", self.node))?;
@@ -362,6 +400,11 @@ impl Process {
         for (_, front) in plan.frontends_on(node) {
             for bind in plan.binds_on(node, front) {
                 setup.listens.insert(bind.address, setup.fronts.len());
+                if let Some(tls) = &bind.tls {
+                    let accepts = tls::accepts(tls, &self.files, &self.tickets);
+                    let why = |why| format!("TLS on {} of frontend {}: {why}", bind.address, front.name);
+                    setup.tls.insert(bind.address, accepts.map_err(why)?);
+                }
                 if bind.max_connections.is_some() {
                     setup.doors.insert(bind.address, self.registry.door(bind.address));
                 }
@@ -372,6 +415,8 @@ impl Process {
             setup.fronts.push((front.clone(), self.registry.front(&front.name)));
         }
         for back in &plan.backends {
+            let connects = back.tls.as_ref().map(|tls| tls::connects(tls, &self.files)).transpose();
+            setup.connects.push(connects.map_err(|why| format!("TLS of backend {}: {why}", back.name))?);
             let servers = back.servers.iter().map(|s| self.registry.server(&back.name, &s.name)).collect();
             setup.backs.push((back.clone(), self.registry.back(&back.name), servers));
         }

@@ -27,7 +27,8 @@ pub(crate) async fn receive(mut client: Client) -> Option<Client> {
     let mut seen = vec![0; 256];
     let result = client
         .until(deadline, |cx| {
-            let Some(io) = client.io.plain() else { return Poll::Ready(Err(Cut::Silent)) };
+            // Before TLS: its bytes stay where they are.
+            let Some(io) = client.io.socket() else { return Poll::Ready(Err(Cut::Silent)) };
             loop {
                 if let Err(error) = ready!(io.poll_read_ready(cx)) {
                     return Poll::Ready(Err(Cut::Because(error.to_string())));
@@ -98,10 +99,10 @@ fn take(client: &Client, header: Header) -> io::Result<()> {
     let mut bytes = vec![0; header.length];
     let mut room = &mut bytes[..];
     while !room.is_empty() {
-        match client.io.plain().map(|io| recv(io, &mut *room, RecvFlags::empty())) {
-            Some(Ok((n @ 1.., _))) => room = &mut room[n..],
-            Some(Err(error)) => return Err(error.into()),
-            Some(Ok((0, _))) | None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        let socket = client.io.socket().ok_or(io::ErrorKind::NotConnected)?;
+        match recv(socket, &mut *room, RecvFlags::empty())? {
+            (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            (n, _) => room = &mut room[n..],
         }
     }
     Ok(())

@@ -117,6 +117,48 @@ pub(crate) enum Leaves {
     Http2,
 }
 
+/// The TLS handshake; `false` if it failed, and the connection has only to be closed.
+pub(crate) async fn handshake(client: &Client) -> bool {
+    let Some(tls) = client.io.tls() else { return true };
+    let plan = client.front.plan();
+    let deadline = client.worker.now() + plan.plan.timeout.request;
+    let why = match client.until(deadline, |cx| tls.poll_handshake(cx)).await {
+        Ok(Ok(())) => return true,
+        Err(Late) => "it took too long".to_owned(),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => "the client closed".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+    };
+    client.front.counters().errors.add(1);
+    let name = &plan.plan.name;
+    if tls.looks_like_http() {
+        if client.worker.may_complain() {
+            tracing::info!("frontend {name}: {} spoke HTTP on a port for HTTPS", client.peer);
+        }
+        if tls.socket().try_write(&answer::plain_on_tls()).is_ok()
+            && rustix::net::shutdown(tls.socket(), rustix::net::Shutdown::Write).is_ok()
+        {
+            // What is unread when a socket is closed turns its end into a reset.
+            let deadline = client.worker.now() + limits::LINGER;
+            let mut rest = [0; 1024];
+            let drained = |cx: &mut std::task::Context<'_>| loop {
+                match crate::io::receive(tls.socket(), &mut rest) {
+                    Ok(1..) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if tls.socket().poll_read_ready(cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                    }
+                    _ => return Poll::Ready(()),
+                }
+            };
+            let _ = client.until(deadline, drained).await;
+        }
+    } else if client.worker.may_complain() {
+        tracing::info!("frontend {name}: TLS handshake with {} failed: {why}", client.peer);
+    }
+    false
+}
+
 /// Serves requests until the connection idles or ends. `first`: it has not carried any, so it may speak HTTP/2.
 pub(crate) async fn serve(client: &Client, mut first: bool) -> Then {
     let mut buffer = client.worker.take_buffer();
@@ -450,11 +492,15 @@ pub(crate) async fn send(
     account: &mut Account,
 ) -> io::Result<()> {
     client.front.counters().responses.count(account.status);
-    let marked = account.marks.as_ref().filter(|marks| marks.answers()).map(|marks| {
-        let mut marked = answer.to_vec();
-        marks.own_answer(&mut marked);
-        marked
-    });
+    let mut marked = None;
+    let hsts = client.tls().map_or(&[][..], |tls| tls.hsts());
+    if let Some(line) = answer.iter().position(|&byte| byte == b'\n').filter(|_| !hsts.is_empty()) {
+        let (first, rest) = answer.split_at(line + 1);
+        marked = Some([first, hsts, rest].concat());
+    }
+    if let Some(marks) = account.marks.as_ref().filter(|marks| marks.answers()) {
+        marks.own_answer(marked.get_or_insert_with(|| answer.to_vec()));
+    }
     account.written += write_all(client, plan, marked.as_deref().unwrap_or(answer)).await?;
     Ok(())
 }
@@ -482,6 +528,11 @@ pub(crate) async fn write_all(client: &Client, plan: &FrontPlan, bytes: &[u8]) -
             .await
             .map_err(|Late| io::Error::from(io::ErrorKind::TimedOut))??;
         left = &left[n..];
+    }
+    if client.io.flush().is_err() {
+        let deadline = client.worker.now() + plan.plan.timeout.client;
+        let flushed = client.until(deadline, |cx| client.io.poll_write_ready(cx)).await;
+        flushed.map_err(|Late| io::Error::from(io::ErrorKind::TimedOut))??;
     }
     Ok(bytes.len() as u64)
 }

@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
 use crate::rules::{self, Verdict};
+use crate::session;
 use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
 use crate::worker::FrontPlan;
 
@@ -140,6 +141,9 @@ fn choose(client: &Client, plan: &FrontPlan) -> Option<Rc<Backend>> {
 #[allow(clippy::manual_async_fn)]
 pub(crate) fn tcp(client: Client) -> impl Future<Output = ()> {
     async move {
+        if client.io.tls().is_some() && !Box::pin(session::handshake(&client)).await {
+            return;
+        }
         let plan = client.front.plan();
         let Some(backend) = choose(&client, &plan) else { return };
         let began = client.worker.now();

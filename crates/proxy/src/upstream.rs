@@ -22,11 +22,14 @@ use crate::io::Io;
 use crate::limits;
 use crate::pages::Pages;
 use crate::source;
+use crate::tls;
 
 /// A server as one plan describes it, with this worker's idle connections to it.
 pub(crate) struct Server {
     pub(crate) plan: plan::Server,
     pub(crate) shared: Arc<ServerShared>,
+    /// How it is spoken to, if in TLS.
+    pub(crate) tls: Option<tls::Connects>,
     worker: usize,
     idle: RefCell<Vec<Idle>>,
     /// Where it speaks HTTP/2.
@@ -41,8 +44,13 @@ struct Idle {
 }
 
 impl Server {
-    pub(crate) fn new(plan: plan::Server, shared: Arc<ServerShared>, worker: usize) -> Server {
-        Server { plan, shared, worker, idle: RefCell::default(), links: Links::default() }
+    pub(crate) fn new(
+        plan: plan::Server,
+        shared: Arc<ServerShared>,
+        worker: usize,
+        tls: Option<tls::Connects>,
+    ) -> Server {
+        Server { plan, shared, tls, worker, idle: RefCell::default(), links: Links::default() }
     }
 
     /// This worker's counters of it.
@@ -285,7 +293,14 @@ pub(crate) async fn connect(client: &Client, backend: &Backend, server: &Server)
     if let Some(version) = server.plan.send_proxy {
         introduce(client, &io, version).map_err(NoConnection::Failed)?;
     }
-    Ok(Io::Plain(io))
+    let Some(tls) = &server.tls else { return Ok(Io::Plain(io)) };
+    let stream = tls.open(io, server.plan.address.ip()).map_err(io::Error::other);
+    let stream = Box::new(stream.map_err(NoConnection::Failed)?);
+    match client.until(deadline, |cx| stream.poll_handshake(cx)).await {
+        Err(Late) => Err(NoConnection::Late),
+        Ok(Err(error)) => Err(NoConnection::Failed(io::Error::new(error.kind(), format!("TLS: {error}")))),
+        Ok(Ok(())) => Ok(Io::Tls(stream)),
+    }
 }
 
 async fn dial(client: &Client, server: &Server) -> io::Result<TcpStream> {

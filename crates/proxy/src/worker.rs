@@ -34,11 +34,12 @@ use crate::proxied;
 use crate::rules::{Memory, Rules};
 use crate::splice::Pipe;
 use crate::timer::Timers;
+use crate::tls;
 use crate::tunnel;
 use crate::upstream::{Backend, Server};
 
 /// A plan with everything that its names stand for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Setup {
     pub(crate) fronts: Vec<(plan::Frontend, Arc<FrontShared>)>,
     /// By `BackendId`.
@@ -47,6 +48,10 @@ pub(crate) struct Setup {
     pub(crate) listens: HashMap<SocketAddr, usize>,
     /// Of those, which have a limit of their own.
     pub(crate) doors: HashMap<SocketAddr, Arc<Gate>>,
+    /// Of those, which speak TLS.
+    pub(crate) tls: HashMap<SocketAddr, tls::Accepts>,
+    /// By `BackendId`: whose servers are spoken to in TLS.
+    pub(crate) connects: Vec<Option<tls::Connects>>,
     /// Where access lines go, in the order of the plan.
     pub(crate) logs: Vec<Arc<Sink>>,
     /// Whose connections begin with a PROXY protocol header, by the address they come in on.
@@ -143,6 +148,7 @@ struct Listener {
     door: RefCell<Option<Arc<Gate>>>,
     /// Who sends a PROXY protocol header.
     proxied: RefCell<Option<Arc<[plan::Cidr]>>>,
+    tls: RefCell<Option<tls::Accepts>>,
     removed: Cell<bool>,
     /// What waits in its queue is not for this process.
     left: Cell<bool>,
@@ -400,8 +406,9 @@ impl Worker {
                 (Ok(socket), Some(front)) => {
                     let (removed, changed) = (Cell::new(false), tokio::sync::Notify::new());
                     let (front, door, left) = (RefCell::new(front), RefCell::default(), Cell::new(false));
-                    let proxied = RefCell::default();
-                    let listener = Rc::new(Listener { socket, front, door, proxied, removed, left, changed });
+                    let (proxied, tls) = (RefCell::default(), RefCell::new(setup.tls.get(&address).cloned()));
+                    let listener =
+                        Rc::new(Listener { socket, front, door, proxied, tls, removed, left, changed });
                     tokio::task::spawn_local(accept(self.clone(), listener.clone()));
                     if let Some(old) = listeners.insert(address, listener) {
                         old.remove();
@@ -416,6 +423,7 @@ impl Worker {
                 *listener.front.borrow_mut() = front;
                 *listener.door.borrow_mut() = setup.doors.get(address).cloned();
                 *listener.proxied.borrow_mut() = setup.proxied.get(address).cloned();
+                *listener.tls.borrow_mut() = setup.tls.get(address).cloned();
                 true
             }
             None => {
@@ -430,12 +438,13 @@ impl Worker {
         let mut known = self.servers.borrow_mut();
         let mut now = HashMap::new();
         let mut backends = Vec::new();
-        for (plan, shared, servers) in &setup.backs {
+        let connects = setup.connects.iter().cloned().chain(std::iter::repeat(None));
+        for ((plan, shared, servers), tls) in setup.backs.iter().zip(connects) {
             let mut ours = Vec::new();
             for (plan, shared) in plan.servers.iter().zip(servers) {
                 let server = match known.get(&shared.id) {
-                    Some(server) if server.plan == *plan => server.clone(),
-                    _ => Rc::new(Server::new(plan.clone(), shared.clone(), self.index)),
+                    Some(server) if server.plan == *plan && server.tls == tls => server.clone(),
+                    _ => Rc::new(Server::new(plan.clone(), shared.clone(), self.index, tls.clone())),
                 };
                 now.insert(shared.id, server.clone());
                 ours.push(server);
@@ -586,7 +595,11 @@ fn greet(
     places: Places,
 ) -> io::Result<()> {
     let peer = address.and_then(|a| SocketAddr::try_from(a).ok()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-    let io = Io::Plain(TcpStream::from_std(std::net::TcpStream::from(socket))?);
+    let socket = TcpStream::from_std(std::net::TcpStream::from(socket))?;
+    let io = match &*listener.tls.borrow() {
+        None => Io::Plain(socket),
+        Some(tls) => Io::Tls(Box::new(tls::accept(tls, socket).map_err(io::Error::other)?)),
+    };
     let client = Client::new(worker.clone(), front, io, peer, places);
     if listener.proxied.borrow().as_ref().is_some_and(|from| from.iter().any(|net| net.contains(peer.ip()))) {
         // A task of its own: what it waits with is no part of the connection's later life.

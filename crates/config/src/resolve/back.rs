@@ -8,7 +8,8 @@ use super::{Context, each, front::mode, pages};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{
-    Backend, BackendTimeouts, Balance, Check, CheckKind, Mode, Node, NodeId, ProxyVersion, Server, Tomcat,
+    Backend, BackendTimeouts, Balance, Check, CheckKind, Mode, Node, NodeId, ProxyVersion, Server, ServerTls,
+    Tomcat,
 };
 use crate::table::Kind;
 
@@ -66,6 +67,15 @@ fn backend(
         max_queue: item.find("max-queue").and_then(|m| m.get("number")),
         max_body: super::front::max_body(item),
         compression: super::compression::compression(cx, item)?,
+        tls: match item.find("tls") {
+            Some(tls) => Some(Arc::new(ServerTls {
+                sni: tls.get("sni"),
+                ca: tls.get("ca"),
+                verify: &*tls.get::<Arc<str>>("verify")? == "required",
+                certificate: tls.get("certificate"),
+            })),
+            None => None,
+        },
         retries: item.setting("retries").get("number")?,
         redispatch: item.find("redispatch").is_some(),
         servers: servers?

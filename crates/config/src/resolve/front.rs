@@ -7,8 +7,8 @@ use super::{Context, each, marks, pages};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
 use crate::plan::{
-    Backend, Bind, Capture, Cidr, Frontend, FrontendTimeouts, Http2, MinRate, Mode, Node, NodeId, Redirect,
-    Vip,
+    Backend, Bind, Capture, Cidr, ClientCertificate, Frontend, FrontendTimeouts, Http2, MinRate, Mode, Node,
+    NodeId, Redirect, Tls, TlsVersion, Vip,
 };
 
 pub(super) fn frontends(
@@ -30,7 +30,7 @@ fn frontend(
 ) -> Option<Frontend> {
     let mode = mode(item);
     let on = cx.on(item);
-    let binds: Vec<Bind> = item.each("bind").filter_map(bind).collect();
+    let binds: Vec<Bind> = item.each("bind").filter_map(|b| bind(cx, b, mode)).collect();
     let running = on.clone().unwrap_or_else(|| homes(&binds, nodes, vips));
     check_binds(cx, item, &running, nodes);
     check_leads_somewhere(cx, item);
@@ -120,17 +120,61 @@ fn captures(cx: &mut Context, item: &Item, form: &str) -> Vec<Capture> {
         .collect()
 }
 
-fn bind(item: &Item) -> Option<Bind> {
+fn bind(cx: &mut Context, item: &Item, mode: Option<Mode>) -> Option<Bind> {
+    let tls = match item.find("tls") {
+        Some(block) => Some(Arc::new(tls(cx, block, mode)?)),
+        None => None,
+    };
     let max_connections = item.find("max-connections").and_then(|m| m.get("number"));
     let accept_proxy = match item.find("accept-proxy") {
         Some(accept) => Some(accept.get::<Vec<Cidr>>("from")?.into()),
         None => None,
     };
-    Some(Bind {
-        address: item.get("address")?,
-        tls: item.find("tls").is_some(),
-        max_connections,
-        accept_proxy,
+    Some(Bind { address: item.get("address")?, tls, max_connections, accept_proxy })
+}
+
+/// `tls` on a listener; `None` if what is wrong with it has been reported.
+fn tls(cx: &mut Context, item: &Item, mode: Option<Mode>) -> Option<Tls> {
+    let files = |name: &'static str, argument: &'static str| -> Vec<Arc<str>> {
+        item.each(name).filter_map(|each| each.get(argument)).collect()
+    };
+    let (certificates, directories) = (files("certificate", "file"), files("certificates", "directory"));
+    if !item.says("certificate") && !item.says("certificates") {
+        cx.error(
+            Diagnostic::error(item.span.clone(), "`tls` has no certificate")
+                .help("add one: certificate \"/etc/relais/tls/www1.pem\""),
+        );
+        return None;
+    }
+    let tcp = mode == Some(Mode::Tcp);
+    if let Some(hsts) = item.find("hsts").filter(|_| tcp) {
+        let message = "`hsts` needs `mode http`: in `mode tcp` answers are not read";
+        cx.error(Diagnostic::error(hsts.span.clone(), message).help("take it out"));
+    }
+    let alpn = match item.find("alpn") {
+        Some(alpn) => alpn.all::<Arc<str>>("protocol").into_iter().map(|(protocol, _)| protocol).collect(),
+        None if tcp => Vec::new(),
+        None => vec!["h2".into(), "http/1.1".into()],
+    };
+    Some(Tls {
+        certificates,
+        directories,
+        alpn,
+        least: match item.setting("min-version").get::<Arc<str>>("version")?.as_ref() {
+            "1.3" => TlsVersion::Tls13,
+            _ => TlsVersion::Tls12,
+        },
+        client: match item.find("client-certificate") {
+            Some(client) => Some(ClientCertificate {
+                required: &*client.get::<Arc<str>>("need")? == "required",
+                ca: client.get("ca")?,
+                crl: client.get("crl"),
+            }),
+            None => None,
+        },
+        ticket_keys: item.find("ticket-keys").and_then(|keys| keys.get("file")),
+        strict_sni: item.find("strict-sni").is_some(),
+        hsts: item.find("hsts").and_then(|hsts| hsts.get("max-age")),
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::item::Item;
 
-/// One phrase each, in the order of the file: `cache pages`, `frontend web: tls on *:443`.
+/// One phrase each, in the order of the file: `cache pages`, `frontend web: 2 rules`.
 pub(super) fn pending(items: &[Item]) -> Vec<String> {
     let mut phrases = Vec::new();
     for item in items {
@@ -36,12 +36,6 @@ fn section(item: &Item, parts: &mut Vec<(String, usize)>) {
             continue;
         }
         let part = match child.row.name {
-            "tls" => format!(
-                "tls on {}",
-                item.get::<std::net::SocketAddr>("address")
-                    .map(|a| a.to_string().replace("0.0.0.0:", "*:"))
-                    .unwrap_or_default()
-            ),
             "secret" => child.row.name.to_owned(),
             "cache" => format!("cache {}", child.get::<Arc<str>>("cache").unwrap_or_default()),
             _ => child.row.title(),

@@ -1,6 +1,6 @@
 //! `backend`: who answers.
 
-use super::Type::{Duration, Host, Integer, Name, Reference, Socket, Statuses, Text, UrlPath, Word};
+use super::Type::{Duration, File, Host, Integer, Name, Reference, Socket, Statuses, Text, UrlPath, Word};
 use super::{DAY, Directive, Effect, Field, HOUR, Kind, MINUTE, Section, Times, default, optional, required};
 
 const EVERY: Field = default("every", Duration(10, HOUR), "2s", "how often");
@@ -45,6 +45,41 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "Who gets the next request (`mode tcp`: connection).",
         example: "balance roundrobin",
         effect: Effect::Tests(&["weights_share_requests_out"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "tls",
+        inside: &[Section::Backend],
+        properties: &[
+            optional(
+                "sni",
+                Host,
+                "the server's IP address",
+                "the name asked for, and to be found in the certificate",
+            ),
+            optional(
+                "ca",
+                File,
+                "the machine's own",
+                "PEM: the authorities that sign the servers' certificates",
+            ),
+            default(
+                "verify",
+                Word(&["required", "none"]),
+                "required",
+                "`none`: any certificate is taken, so anybody can stand in for the server",
+            ),
+            optional(
+                "certificate",
+                File,
+                "none",
+                "PEM: our certificate, chain and key, for servers that ask",
+            ),
+        ],
+        doc: "Speaks TLS to the servers, and in their health checks. Without `sni` the certificate has to name \
+              the server's IP address.",
+        example: "tls sni=\"app.internal\" ca=\"/etc/relais/tls/ca.pem\"",
+        effect: Effect::Tests(&["servers_are_reached_over_tls_and_only_if_they_are_who_they_should_be"]),
         ..Directive::EMPTY
     },
     Directive {

@@ -74,28 +74,117 @@ pub(super) const ROWS: &[Directive] = &[
         name: "tls",
         inside: &[Section::Bind],
         block: Some(Section::Tls),
-        doc: "TLS on this listener.",
+        doc: "TLS on this listener: 1.2 with forward secrecy, and 1.3. It needs a `certificate` or `certificates`. \
+              The files are read anew when they change, without a reload; connections keep what they began with.",
         example: "tls { certificate \"/etc/relais/tls/www1.pem\"; }",
-        effect: Effect::Later("open the listener and speak TLS 1.2 and 1.3 on it"),
+        effect: Effect::Tests(&[
+            "requests_and_answers_of_every_size_pass_over_tls",
+            "http_on_a_tls_port_is_told_so",
+            "a_certificate_that_changes_is_presented_without_a_reload",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
         name: "certificate",
         inside: &[Section::Tls],
         arguments: &[required("file", File, "PEM: certificate, chain and key")],
-        times: Times::OneOrMore,
-        doc: "A certificate with its chain and key. The client's server name chooses among several; the first is the default.",
+        times: Times::Many,
+        doc: "A certificate with its chain and key. The client's server name chooses among several, exact names before \
+              wildcards; the first is for everybody else. An OCSP response (DER) in a file of the same name with `.ocsp` \
+              behind it is stapled.",
         example: "certificate \"/etc/relais/tls/www1.pem\"",
-        effect: Effect::Later("present the certificate"),
+        effect: Effect::Tests(&[
+            "the_exact_name_comes_before_the_wildcard_and_the_first_is_for_everybody_else",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "certificates",
+        inside: &[Section::Tls],
+        arguments: &[required("directory", File, "a directory of PEM files")],
+        times: Times::Many,
+        doc: "Every file of a directory whose name ends in `.pem`, as if each were a `certificate`, in the order of \
+              their names. What is added, replaced or taken away there takes effect within seconds.",
+        example: "certificates \"/etc/relais/tls\"",
+        effect: Effect::Tests(&["a_directory_of_certificates_is_followed"]),
         ..Directive::EMPTY
     },
     Directive {
         name: "alpn",
         inside: &[Section::Tls],
         arguments: &[many("protocol", Word(&["h2", "http/1.1"]), "in the order of preference")],
-        doc: "Protocols offered in the TLS handshake.",
+        doc: "Protocols offered in the TLS handshake; without it, `h2` and `http/1.1`, and in `mode tcp` none.",
         example: "alpn h2 \"http/1.1\"",
-        effect: Effect::Later("offer the protocols"),
+        effect: Effect::Tests(&["the_protocol_is_agreed_on_in_the_handshake"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "min-version",
+        inside: &[Section::Tls],
+        arguments: &[default(
+            "version",
+            Word(&["1.2", "1.3"]),
+            "1.2",
+            "`1.2`: what Mozilla calls intermediate; `1.3`: modern",
+        )],
+        doc: "The least version of TLS that clients may speak.",
+        example: "min-version \"1.3\"",
+        effect: Effect::Tests(&["clients_below_the_least_version_are_refused"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "client-certificate",
+        inside: &[Section::Tls],
+        arguments: &[required(
+            "need",
+            Word(&["required", "optional"]),
+            "`required`: no handshake without one; `optional`: who presents one presents a good one",
+        )],
+        properties: &[
+            required("ca", File, "PEM: the authorities that sign clients' certificates"),
+            optional("crl", File, "none are revoked", "PEM: the authorities' lists of revoked certificates"),
+        ],
+        doc: "Asks clients for a certificate. Servers get it in `Client-Cert` (RFC 9440); what a client sends in that field \
+              itself never reaches them.",
+        example: "client-certificate required ca=\"/etc/relais/tls/clients.pem\"",
+        effect: Effect::Tests(&["clients_show_their_certificate_and_servers_see_it"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "ticket-keys",
+        inside: &[Section::Tls],
+        arguments: &[required("file", File, "one secret a line, `openssl rand -base64 48`")],
+        doc: "Keys of session tickets, so that a client comes back to any balancer that has the same file without a full \
+              handshake. The first line seals new tickets, every line opens old ones: put a new one in front, take the last away. \
+              Without it each process has a key of its own.",
+        example: "ticket-keys \"/etc/relais/tls/tickets\"",
+        effect: Effect::Tests(&["a_ticket_of_one_balancer_is_taken_by_another_with_the_same_keys"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "strict-sni",
+        inside: &[Section::Tls],
+        doc: "Refuses the handshake of a client that asks for a name which no certificate has, instead of presenting \
+              the first.",
+        example: "strict-sni",
+        effect: Effect::Tests(&[
+            "the_exact_name_comes_before_the_wildcard_and_the_first_is_for_everybody_else",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "hsts",
+        inside: &[Section::Tls],
+        arguments: &[default(
+            "max-age",
+            Duration(1_000, 3_650 * DAY),
+            "365d",
+            "how long browsers remember it",
+        )],
+        doc: "Tells browsers to come by `https` only: `Strict-Transport-Security` (RFC 6797) on every answer over this \
+              listener, in the place of what the server says of it. HTTP only.",
+        example: "hsts \"365d\"",
+        effect: Effect::Tests(&["browsers_are_told_to_come_by_https_only"]),
         ..Directive::EMPTY
     },
     Directive {

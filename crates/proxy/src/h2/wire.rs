@@ -181,8 +181,11 @@ impl<S: Socket + Unpin> AsyncWrite for Wire<S> {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.socket.io().flush() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.io().poll_write_ready(cx),
+            result => Poll::Ready(result),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

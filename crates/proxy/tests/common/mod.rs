@@ -309,6 +309,13 @@ impl Peer {
         String::from_utf8(bytes).unwrap()
     }
 
+    /// As [`Peer::rest`], of any bytes, up to an error.
+    pub fn rest_bytes(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.io.read_to_end(&mut bytes);
+        bytes
+    }
+
     /// A head and, by its length field, its body.
     pub fn message(&mut self) -> (String, String) {
         let head = self.head();

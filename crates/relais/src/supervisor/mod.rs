@@ -5,6 +5,7 @@
 mod apply;
 mod backoff;
 mod child;
+mod files;
 mod inherit;
 mod notify;
 mod sockets;
@@ -70,6 +71,8 @@ struct Edition {
     access_logs: Vec<(String, OwnedFd)>,
     /// Error pages by file, read with each edition.
     error_pages: Vec<(String, String)>,
+    /// Certificates and keys, for the proxy.
+    secrets: Option<files::Secrets>,
 }
 
 struct Supervisor {
@@ -345,6 +348,9 @@ impl Supervisor {
         if role == Role::Proxy {
             edition.send_access_logs(child).await;
             edition.send_error_pages(child).await;
+            if let Some(secrets) = &edition.secrets {
+                self.send_files(secrets).await;
+            }
         }
         match text_to_fd(&edition.text) {
             Ok(text) => {
@@ -555,6 +561,8 @@ impl Running {
         let mut reopen = listen(SignalKind::user_defined1())?;
         let watchdog = self.supervisor.notify.watchdog.unwrap_or(Duration::from_secs(3600));
         let mut watchdog = tokio::time::interval(watchdog);
+        let mut look = tokio::time::interval(files::EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
 
         let supervisor = &mut self.supervisor;
         while !supervisor.has_stopped() {
@@ -569,6 +577,7 @@ impl Running {
                 _ = reopen.recv() => supervisor.reopen_access_logs().await,
                 _ = upgrade.recv() => supervisor.launch(),
                 Some((ask, fd, channel)) = self.asks.recv() => supervisor.on_ask(ask, fd, channel).await,
+                _ = look.tick() => supervisor.follow_files().await,
                 _ = watchdog.tick() => supervisor.notify.alive(),
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {
                     supervisor.respawn_due().await;
@@ -660,7 +669,8 @@ impl Edition {
             .map(|path| Ok((path.to_string(), relais_config::read_error_page(Path::new(&**path))?)))
             .collect::<Result<Vec<_>, String>>()?;
         let access_logs = open_access_logs(&plan, logs)?;
-        Ok(Edition { generation, file, text, plan, node: id, access_logs, error_pages })
+        let secrets = files::Secrets::read(&plan, id)?;
+        Ok(Edition { generation, file, text, plan, node: id, access_logs, error_pages, secrets })
     }
 
     async fn send_error_pages(&self, proxy: &Child) {

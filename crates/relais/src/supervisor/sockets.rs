@@ -33,7 +33,7 @@ impl Wanted {
     }
 }
 
-/// The listeners that `plan` asks for on `node`. TLS binds are not among them: this build speaks no TLS.
+/// The listeners that `plan` asks for on `node`.
 pub(crate) fn wanted(plan: &Plan, node: NodeId) -> Vec<Wanted> {
     let admin = Wanted { frontend: ADMIN.to_owned(), address: plan.admin };
     let frontends = plan.frontends_on(node).flat_map(|(_, frontend)| {

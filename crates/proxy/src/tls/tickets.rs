@@ -1,0 +1,171 @@
+//! Session tickets (RFC 8446 §4.6.1, RFC 5077): a client that comes back needs no full handshake, at whichever
+//! balancer it arrives, if they have the same keys.
+//!
+//! A line of the key file is a secret of at least 32 characters, as `openssl rand -base64 48` prints one. The first
+//! line seals new tickets; every line opens old ones, so that a new key is put in front and the last one taken away.
+//! Without a file the keys are random, and are lost with the process.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::{hkdf, rand};
+use rustls::server::ProducesTickets;
+
+/// Bytes that tell which key sealed a ticket.
+const NAME: usize = 16;
+/// How long a ticket is good for, seconds (RFC 8446 §4.6.1 allows a week).
+const LIFETIME: u32 = 12 * 60 * 60;
+/// Shortest secret, characters.
+const SHORTEST: usize = 32;
+
+/// The keys of one listener's tickets.
+pub(crate) struct Tickets {
+    keys: Vec<Key>,
+}
+
+struct Key {
+    name: [u8; NAME],
+    key: LessSafeKey,
+}
+
+impl Tickets {
+    /// Keys made of the lines of a file; see the module.
+    ///
+    /// # Errors
+    /// One sentence, without the secret, if a line is too short or there is none.
+    pub(crate) fn from_file(path: &str, contents: &[u8]) -> Result<Tickets, String> {
+        let lines = contents.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+        let lines = (1..).zip(lines).filter(|(_, line)| !line.is_empty() && !line.starts_with(b"#"));
+        let mut keys = Vec::new();
+        for (number, line) in lines {
+            if line.len() < SHORTEST {
+                return Err(format!(
+                    "{path}:{number}: a ticket key has at least {SHORTEST} characters; make one with \
+                     `openssl rand -base64 48`"
+                ));
+            }
+            keys.push(Key::derive(line).ok_or_else(|| format!("{path}:{number}: the key cannot be used"))?);
+        }
+        match keys.is_empty() {
+            true => Err(format!("{path} has no ticket key; make one with `openssl rand -base64 48`")),
+            false => Ok(Tickets { keys }),
+        }
+    }
+
+    /// A key that nobody else has.
+    ///
+    /// # Errors
+    /// If the machine gives no random bytes.
+    pub(crate) fn random() -> Result<Tickets, String> {
+        let mut secret = [0; 48];
+        let key = rand::fill(&mut secret).ok().and_then(|()| Key::derive(&secret));
+        Ok(Tickets { keys: vec![key.ok_or("the machine gives no random bytes")?] })
+    }
+}
+
+impl Key {
+    /// HKDF with SHA-256 (RFC 5869) makes a name and a key of a secret.
+    fn derive(secret: &[u8]) -> Option<Key> {
+        struct Length(usize);
+        impl hkdf::KeyType for Length {
+            fn len(&self) -> usize {
+                self.0
+            }
+        }
+        let mut bytes = [0; NAME + 32];
+        let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, b"relais tls tickets").extract(secret);
+        pseudo_random.expand(&[b"1"], Length(bytes.len())).ok()?.fill(&mut bytes).ok()?;
+        let (name, key) = bytes.split_first_chunk::<NAME>()?;
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?);
+        Some(Key { name: *name, key })
+    }
+}
+
+impl std::fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tickets").field("keys", &self.keys.len()).finish()
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        LIFETIME
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let Key { name, key } = self.keys.first()?;
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce).ok()?;
+        let mut sealed = plain.to_vec();
+        let nonce_used = Nonce::assume_unique_for_key(nonce);
+        key.seal_in_place_append_tag(nonce_used, Aad::from(name), &mut sealed).ok()?;
+        Some([name, &nonce[..], &sealed].concat())
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (name, rest) = ticket.split_first_chunk::<NAME>()?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
+        let Key { key, .. } = self.keys.iter().find(|key| key.name == *name)?;
+        let mut plain = sealed.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let length = key.open_in_place(nonce, Aad::from(name), &mut plain).ok()?.len();
+        plain.truncate(length);
+        Some(plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "7c2e0Jb1nZs0m5Z2hD6m0mWqk1e3Vt9c";
+    const TWO: &str = "9d3f1Kc2oAt1n6A3iE7n1nXrl2f4Wu0d";
+
+    fn tickets(text: &str) -> Tickets {
+        Tickets::from_file("keys", text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_ticket_of_one_balancer_is_opened_by_another_with_the_same_key() {
+        let ticket = tickets(ONE).encrypt(b"session").unwrap();
+        assert_eq!(tickets(ONE).decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        assert_eq!(tickets(TWO).decrypt(&ticket), None);
+        assert_eq!(Tickets::random().unwrap().decrypt(&ticket), None);
+    }
+
+    #[test]
+    fn a_key_that_moves_down_still_opens_what_it_sealed() {
+        let old = tickets(ONE).encrypt(b"session").unwrap();
+        let rotated = tickets(&format!("# new first\n{TWO}\n\n{ONE}\n"));
+        assert_eq!(rotated.decrypt(&old).as_deref(), Some(&b"session"[..]));
+        let new = rotated.encrypt(b"session").unwrap();
+        assert_eq!(tickets(ONE).decrypt(&new), None, "the first line seals");
+    }
+
+    #[test]
+    fn a_ticket_that_was_changed_or_cut_is_not_opened() {
+        let tickets = tickets(ONE);
+        let ticket = tickets.encrypt(b"session").unwrap();
+        for at in 0..ticket.len() {
+            let mut changed = ticket.clone();
+            changed[at] ^= 1;
+            assert_eq!(tickets.decrypt(&changed), None, "byte {at}");
+            assert_eq!(tickets.decrypt(&ticket[..at]), None, "cut at {at}");
+        }
+        assert_ne!(
+            tickets.encrypt(b"session"),
+            tickets.encrypt(b"session"),
+            "two tickets are never the same"
+        );
+    }
+
+    #[test]
+    fn a_bad_key_file_is_said_with_its_line_and_without_its_secret() {
+        let why = Tickets::from_file("/k", format!("{ONE}\nshort-secret\n").as_bytes()).unwrap_err();
+        assert!(why.starts_with("/k:2: ") && !why.contains("short-secret"), "{why}");
+        let why = Tickets::from_file("/k", b"# nothing\n").unwrap_err();
+        assert!(why.starts_with("/k has no ticket key"), "{why}");
+    }
+}
