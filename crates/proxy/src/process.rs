@@ -29,7 +29,7 @@ use crate::counters::Registry;
 use crate::limits;
 use crate::rules::{self, Rules};
 use crate::status::document;
-use crate::tls::{self, Tickets};
+use crate::tls::{self, Secret};
 use crate::worker::{self, Command, Setup, Signs};
 
 /// How long a stopping proxy waits for open requests if the supervisor died before it sent a plan.
@@ -78,7 +78,7 @@ struct Process {
     plan: Option<Plan>,
     /// Certificates and keys that the supervisor read for us.
     files: Files,
-    tickets: Arc<Tickets>,
+    tickets: Secret,
     logs: Sinks,
     /// Error pages that came, by file.
     pages: HashMap<String, Arc<str>>,
@@ -116,7 +116,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         checks: Checks::new(changes),
         plan: None,
         files: Files::default(),
-        tickets: Arc::new(Tickets::random().map_err(io::Error::other)?),
+        tickets: Secret::random().map_err(io::Error::other)?,
         logs: Sinks::default(),
         pages: HashMap::new(),
         ended: unbounded_channel(),

@@ -23,6 +23,7 @@ use crate::counters::{Counter, Registry};
 use crate::limits;
 use crate::pages::Pages;
 use crate::session::Asked;
+use crate::tls;
 use crate::upstream::Backend;
 use crate::worker::FrontPlan;
 
@@ -32,6 +33,8 @@ pub(crate) struct Rules {
     program: Program,
     rules: Vec<Acts>,
     reads_port: bool,
+    /// The name in the TLS handshake matters.
+    pub(crate) reads_sni: bool,
 }
 
 #[derive(Debug)]
@@ -99,6 +102,7 @@ impl Rules {
         let mut rules = Vec::with_capacity(front.rules.len());
         let mut specs = Vec::with_capacity(front.rules.len());
         let mut reads_port = false;
+        let mut reads_sni = false;
         for rule in &front.rules {
             let conditions: Vec<Condition> =
                 rule.conditions.iter().map(condition).collect::<Result<_, _>>()?;
@@ -107,6 +111,10 @@ impl Rules {
                 plan::Action::Redirect { to, .. } => to.reads_port(),
                 _ => false,
             };
+            reads_sni |= conditions.iter().any(|c| c.what == What::Sni)
+                || rule.actions.iter().any(
+                    |a| matches!(a, plan::Action::Backend { map: Some((_, what)), .. } if *what == What::Sni),
+                );
             reads_port |= conditions.iter().any(|c| c.what == What::Port) || rule.actions.iter().any(port);
             specs.push(Rule { conditions, last: rule.ends() });
             let acts = rule.actions.iter().map(|action| act(action, backends)).collect::<Result<_, _>>()?;
@@ -116,7 +124,7 @@ impl Rules {
             let name = rules.get(error.rule).map(|rule| rule.name.clone()).unwrap_or_default();
             format!("rule `{name}` of frontend {} cannot be used: {error}", front.name)
         })?;
-        Ok(Some(Rules { program, rules, reads_port }))
+        Ok(Some(Rules { program, rules, reads_port, reads_sni }))
     }
 
     /// The rules and how often each matched.
@@ -307,14 +315,16 @@ fn facts<'a>(asked: &'a Asked<'_>, rules: &Rules) -> Facts<'a> {
         target: request.path.of(bytes),
         fields: &bytes[(usize::from(request.line.end) + 2).min(request.length)..request.length],
         request_id: asked.marks.as_ref().map_or(&[], |marks| &marks.request_id),
-        ..connection(asked.client, rules)
+        ..connection(asked.client, rules, None)
     }
 }
 
 /// What rules are told of a connection.
-fn connection(client: &Client, rules: &Rules) -> Facts<'static> {
+fn connection<'a>(client: &'a Client, rules: &Rules, sni: Option<&'a str>) -> Facts<'a> {
     let port = if rules.reads_port { client.local().map_or(0, |local| local.port()) } else { 0 };
-    Facts { src: client.peer.ip(), port, ..Facts::default() }
+    let tls = client.tls();
+    let sni = sni.or_else(|| tls.and_then(tls::Stream::sni)).map(str::as_bytes);
+    Facts { src: client.peer.ip(), port, tls: tls.is_some(), sni, ..Facts::default() }
 }
 
 /// Asks the rules about a request.
@@ -325,9 +335,14 @@ pub(crate) fn decide(asked: &Asked<'_>, rules: &Rules) -> Result<Decision, BadPa
     decide_by(asked.client, asked.plan, rules, &facts(asked, rules))
 }
 
-/// Asks the rules about a connection in TCP mode.
-pub(crate) fn decide_connection(client: &Client, plan: &FrontPlan, rules: &Rules) -> Decision {
-    decide_by(client, plan, rules, &connection(client, rules)).unwrap_or_default()
+/// Asks the rules about a connection in TCP mode; `sni`: the name in a handshake that is passed through.
+pub(crate) fn decide_connection(
+    client: &Client,
+    plan: &FrontPlan,
+    rules: &Rules,
+    sni: Option<&str>,
+) -> Decision {
+    decide_by(client, plan, rules, &connection(client, rules, sni)).unwrap_or_default()
 }
 
 fn decide_by(

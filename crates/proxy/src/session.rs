@@ -244,7 +244,7 @@ fn mark(asked: &Asked<'_>, marking: &relais_config::plan::Marking) -> Marks {
         host: asked.request.host.map(|host| host.of(asked.buffer.bytes())),
         client: client.peer.ip(),
         port: if plan.plan.forwarded_port { client.local().map(|local| local.port()) } else { None },
-        scheme: "http",
+        scheme: if client.tls().is_some() { "https" } else { "http" },
         x_forwarded: sets_forwarded(plan, client),
         now_ms: worker.date_ms(worker.now()),
     };
@@ -574,7 +574,7 @@ pub(crate) fn log_request(client: &Client, plan: &FrontPlan, account: &mut Accou
     let entry = Entry {
         client: client.peer,
         local: if log.wants_local { client.local() } else { None },
-        tls: false,
+        tls: client.tls().is_some(),
         date_ms: worker.date_ms(account.began),
         frontend: front,
         backend: account.backend.as_ref().map_or(front, |b| &b.shared.name),

@@ -18,6 +18,7 @@ use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
 use crate::rules::{self, Verdict};
 use crate::session;
+use crate::tls;
 use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
 use crate::worker::FrontPlan;
 
@@ -126,9 +127,10 @@ struct Account {
 }
 
 /// Who answers a connection; `None`: nobody, by a rule or because there is nobody.
-fn choose(client: &Client, plan: &FrontPlan) -> Option<Rc<Backend>> {
+async fn choose(client: &Client, plan: &FrontPlan) -> Option<Rc<Backend>> {
     let Some(rules) = &plan.rules else { return plan.backend.clone() };
-    let decision = rules::decide_connection(client, plan, rules);
+    let passed = if rules.reads_sni && client.tls().is_none() { tls::hello::sni(client).await } else { None };
+    let decision = rules::decide_connection(client, plan, rules, passed.as_deref());
     if let Some(Verdict::Deny(_, rule)) = decision.verdict {
         deny(client, &rule);
         return None;
@@ -145,7 +147,7 @@ pub(crate) fn tcp(client: Client) -> impl Future<Output = ()> {
             return;
         }
         let plan = client.front.plan();
-        let Some(backend) = choose(&client, &plan) else { return };
+        let Some(backend) = Box::pin(choose(&client, &plan)).await else { return };
         let began = client.worker.now();
         let mut account = Box::new(Account {
             began,
@@ -280,7 +282,7 @@ fn log(client: &Client, backend: &str, sessions: Sessions, account: &Account) {
     let entry = Entry {
         client: client.peer,
         local: if log.wants_local { client.local() } else { None },
-        tls: false,
+        tls: client.tls().is_some(),
         date_ms: worker.date_ms(account.began),
         frontend: &client.front.shared.name,
         backend,

@@ -543,3 +543,72 @@ fn a_plan_whose_certificate_cannot_be_used_is_refused_and_says_why() {
     let Report::Refused { why, .. } = proxy.plan(&text, &[&door]) else { panic!("it was taken") };
     assert!(why.contains("frontend web: /c.pem has no certificate"), "{why}");
 }
+
+#[test]
+fn the_name_in_the_handshake_chooses_the_backend_and_tls_passes_through() {
+    let authority = Authority::new();
+    let (one, two) = (authority.sign(&["one.test"]), authority.sign(&["two.test"]));
+    let (first, second) = (tls_origin(&one), tls_origin(&two));
+    let door = Door::new(1);
+    let rule = "mode tcp\n rule \"two\" { match sni \"TWO.test\"; backend two; }";
+    let text = plan(&door, rule, "mode tcp", &[first.address])
+        + &format!("backend two {{ mode tcp; server s1 \"{}\"; }}\n", second.address);
+    let _proxy = Proxy::start(&text, &[&door]);
+    let config = Arc::new(client_config(&authority, None));
+    for name in ["one.test", "two.test"] {
+        ask(&mut connect(&door, &config, name).unwrap(), "/");
+    }
+    // One byte after the other.
+    let mut socket = TcpStream::connect(door.address).unwrap();
+    let mut tls = ClientConnection::new(config, ServerName::try_from("two.test").unwrap()).unwrap();
+    let mut hello = Vec::new();
+    tls.write_tls(&mut hello).unwrap();
+    socket.set_nodelay(true).unwrap();
+    for byte in &hello {
+        socket.write_all(&[*byte]).unwrap();
+    }
+    while tls.is_handshaking() {
+        tls.complete_io(&mut socket).unwrap();
+    }
+    assert_eq!((first.accepted(), second.accepted()), (1, 2));
+}
+
+#[test]
+fn rules_and_lines_know_of_tls() {
+    let authority = Authority::new();
+    let origin = Origin::answering(OK);
+    let door = Door::new(1);
+    let pem = authority.sign(&["h.test"]);
+    let front = "forwarded-for\n rule \"by name\" { match sni \"h.test\"; match scheme https; deny 403; }";
+    let _proxy = start(&door, "certificate \"/c.pem\"", front, &origin, &[("/c.pem", &pem)]);
+    let config = Arc::new(client_config(&authority, None));
+    let mut tls = connect(&door, &config, "h.test").unwrap();
+    assert!(ask(&mut tls, "/").0.starts_with("HTTP/1.1 403 "));
+}
+
+#[test]
+fn a_ticket_given_without_a_certificate_opens_no_door_that_requires_one() {
+    let authority = Authority::new();
+    let origin = Origin::answering(OK);
+    let (pem, ca) = (authority.sign(&["h.test"]), authority.pem());
+    let (open, closed) = (Door::new(1), Door::new(1));
+    let mut proxy = Proxy::bare(1);
+    give(&mut proxy, &[("/c.pem", &pem), ("/ca.pem", &ca)], false);
+    let tls = "certificate \"/c.pem\"";
+    let required = format!("{tls}; client-certificate required ca=\"/ca.pem\"");
+    let second =
+        tls_plan(&closed, &required, "", "", &[]).split("backend app").next().unwrap().replace("web", "safe");
+    let text = tls_plan(&open, tls, "", "", &[origin.address]) + &second;
+    assert_eq!(proxy.plan(&text, &[&open, &closed]), Report::Ready { generation: 1 });
+    let config = Arc::new(client_config(&authority, None));
+    ask(&mut connect(&open, &config, "h.test").unwrap(), "/");
+    let mut again = connect(&open, &config, "h.test").unwrap();
+    assert_eq!(again.get_ref().conn.handshake_kind(), Some(HandshakeKind::Resumed));
+    ask(&mut again, "/");
+    let answered = connect(&closed, &config, "h.test").is_ok_and(|mut tls| {
+        let _ = tls.get_mut().write_all(get("/").as_bytes());
+        let mut line = String::new();
+        tls.read_line(&mut line).is_ok_and(|n| n > 0)
+    });
+    assert!(!answered);
+}

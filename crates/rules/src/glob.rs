@@ -199,7 +199,7 @@ mod tests {
         fn a_glob_matches_what_its_definition_says(glob in "/?([ab/]|\\*|\\*\\*){0,9}", value in "/?[ab/]{0,12}") {
             let compiled = Glob::new(&glob, true);
             prop_assert_eq!(at_once(&compiled.tokens, value.as_bytes()), naive(&compiled.tokens, value.as_bytes()));
-            let dir = glob.strip_suffix("/**").filter(|dir| dir.len() > 0 && compiled.and_dir);
+            let dir = glob.strip_suffix("/**").filter(|dir| !dir.is_empty() && compiled.and_dir);
             let whole = naive(&compiled.tokens, value.as_bytes())
                 || dir.is_some_and(|dir| naive(&Glob::new(dir, true).tokens, value.as_bytes()));
             prop_assert_eq!(compiled.matches(value.as_bytes()), whole);

@@ -144,7 +144,7 @@ fn rule(
 fn check_tcp(cx: &mut Context, rule: &Item) {
     for child in &rule.children {
         let good = match child.row.name {
-            "match" | "unless" => matches!(child.row.form, Some("src" | "port")),
+            "match" | "unless" => matches!(child.row.form, Some("src" | "port" | "sni")),
             name => matches!(name, "deny" | "backend"),
         };
         if !good {
@@ -153,7 +153,7 @@ fn check_tcp(cx: &mut Context, rule: &Item) {
                     child.span.clone(),
                     format!("`{}` needs `mode http`: in `mode tcp` requests are not read", child.row.title()),
                 )
-                .help("in `mode tcp` rules have `src` and `port`, `backend` and `deny`"),
+                .help("in `mode tcp` rules have `src`, `port` and `sni`, `backend` and `deny`"),
             );
         }
     }

@@ -93,6 +93,36 @@ pub(super) const ROWS: &[Directive] = &[
     },
     Directive {
         name: "match",
+        form: Some("sni"),
+        inside: &[Section::Rule],
+        arguments: &[any(
+            "host",
+            HostPattern,
+            "with `regex=` or `list=`, none of its own",
+            "a name without port, or `*.` and a name for all below it; case does not matter",
+        )],
+        properties: &[
+            optional(
+                "regex",
+                Regex,
+                "none",
+                "a regular expression that is found in it; `^` and `$` are its ends",
+            ),
+            optional(
+                "list",
+                File,
+                "the values given here only",
+                "a file of more, one a line; it is read again when it changes",
+            ),
+        ],
+        times: Times::Many,
+        doc: "True where the client asked for one of the names in its TLS handshake: of our own certificates, or, in `mode tcp` without `tls`, of the server that it is passed through to.",
+        example: "match sni \"doctorat.progres.example\"",
+        effect: Effect::Tests(&["the_name_in_the_handshake_chooses_the_backend_and_tls_passes_through"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "match",
         form: Some("method"),
         inside: &[Section::Rule],
         arguments: &[many("method", Text, "in capitals")],
@@ -305,6 +335,36 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "The rule is not for requests that are for one of the hosts.",
         example: "unless host \"doctorat.progres.example\"",
         effect: Effect::Tests(&["a_host_of_its_own_has_a_backend_of_its_own"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "unless",
+        form: Some("sni"),
+        inside: &[Section::Rule],
+        arguments: &[any(
+            "host",
+            HostPattern,
+            "with `regex=` or `list=`, none of its own",
+            "a name without port, or `*.` and a name for all below it; case does not matter",
+        )],
+        properties: &[
+            optional(
+                "regex",
+                Regex,
+                "none",
+                "a regular expression that is found in it; `^` and `$` are its ends",
+            ),
+            optional(
+                "list",
+                File,
+                "the values given here only",
+                "a file of more, one a line; it is read again when it changes",
+            ),
+        ],
+        times: Times::Many,
+        doc: "The rule is not for clients that asked for one of the names in their TLS handshake.",
+        example: "unless sni \"doctorat.progres.example\"",
+        effect: Effect::Tests(&["the_name_in_the_handshake_chooses_the_backend_and_tls_passes_through"]),
         ..Directive::EMPTY
     },
     Directive {

@@ -5,11 +5,13 @@
 //! Not here: what is said over the connection.
 
 mod certificates;
+pub(crate) mod hello;
 mod stream;
 mod tickets;
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use relais_config::plan;
 use relais_ipc::files::Files;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -21,7 +23,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, S
 
 use certificates::Certificates;
 pub(crate) use stream::Stream;
-pub(crate) use tickets::Tickets;
+pub(crate) use tickets::Secret;
+use tickets::Tickets;
 use tokio::net::TcpStream;
 
 /// The protocols that are spoken behind a handshake (RFC 7301).
@@ -85,7 +88,7 @@ fn versions(least: plan::TlsVersion) -> &'static [&'static rustls::SupportedProt
 ///
 /// # Errors
 /// One sentence that names the file it is about.
-pub(crate) fn accepts(tls: &plan::Tls, files: &Files, random: &Arc<Tickets>) -> Result<Accepts, String> {
+pub(crate) fn accepts(tls: &plan::Tls, files: &Files, secret: &Secret) -> Result<Accepts, String> {
     let provider = provider();
     let mut certificates = Certificates::new(tls.strict_sni);
     let in_directories = tls.directories.iter().flat_map(|d| files.below(d));
@@ -124,13 +127,28 @@ pub(crate) fn accepts(tls: &plan::Tls, files: &Files, random: &Arc<Tickets>) -> 
     let spoken = tls.alpn.iter().filter(|protocol| SPOKEN.contains(&&***protocol));
     config.alpn_protocols = spoken.map(|protocol| protocol.as_bytes().to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = match &tls.ticket_keys {
-        Some(path) => Arc::new(Tickets::from_file(path, files.get(path)?)?),
-        None => random.clone(),
-    };
+    let asked = asked(tls, files)?;
+    config.ticketer = Arc::new(match &tls.ticket_keys {
+        Some(path) => Tickets::from_file(path, files.get(path)?, asked.as_ref())?,
+        None => Tickets::of_process(secret, asked.as_ref())?,
+    });
     config.max_early_data_size = 0; // a replayed request is never worth a round trip saved (RFC 8470)
     let hsts = tls.hsts.map(|age| format!("Strict-Transport-Security: max-age={}\r\n", age.as_secs()));
     Ok(Arc::new(Accept { config: Arc::new(config), hsts: hsts.unwrap_or_default().into_bytes() }))
+}
+
+/// A digest of what a listener asks of clients: need, authorities, revocations.
+fn asked(tls: &plan::Tls, files: &Files) -> Result<digest::Digest, String> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    if let Some(client) = &tls.client {
+        context.update(if client.required { b"required" } else { b"optional" });
+        for path in [Some(&client.ca), client.crl.as_ref()].into_iter().flatten() {
+            let contents = files.get(path)?;
+            context.update(&(contents.len() as u64).to_be_bytes());
+            context.update(contents);
+        }
+    }
+    Ok(context.finish())
 }
 
 fn roots(path: &str, pem: &[u8]) -> Result<RootCertStore, String> {

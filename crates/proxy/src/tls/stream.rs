@@ -5,7 +5,7 @@
 //! next call of any kind; [`Stream::flush`] tells whether some are left. While a connection idles the engine holds
 //! a few kilobytes: its buffers are given back when they are empty.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io::{self, IoSlice, Read, Write};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -27,6 +27,8 @@ const WAITING: usize = 64 * 1024;
 pub(crate) struct Stream {
     socket: TcpStream,
     accepts: Option<Accepts>,
+    /// The name that the client asked for.
+    sni: OnceCell<Option<Box<str>>>,
     state: RefCell<State>,
 }
 
@@ -51,7 +53,7 @@ impl Stream {
         tls.set_buffer_limit(Some(WAITING));
         let state =
             State { tls, readable: 0, closed: false, failed: None, closing: false, first: [0; 8], came: 0 };
-        Stream { socket, accepts, state: RefCell::new(state) }
+        Stream { socket, accepts, sni: OnceCell::new(), state: RefCell::new(state) }
     }
 
     /// Goes on with the handshake; ready when it is over.
@@ -68,6 +70,9 @@ impl Stream {
                 return Poll::Ready(Err(error));
             }
             if !state.tls.is_handshaking() {
+                if let Connection::Server(tls) = &state.tls {
+                    let _ = self.sni.set(tls.server_name().map(Box::from)); // once is all it is called
+                }
                 return Poll::Ready(Ok(()));
             }
             if state.tls.wants_write() {
@@ -94,6 +99,11 @@ impl Stream {
     /// Whether the other end began with something that is a request of HTTP/1 and no TLS.
     pub(crate) fn looks_like_http(&self) -> bool {
         self.state.borrow().looks_like_http()
+    }
+
+    /// The name that the client asked for (RFC 6066 §3), once the handshake is over.
+    pub(crate) fn sni(&self) -> Option<&str> {
+        self.sni.get()?.as_deref()
     }
 
     /// Whether the two ends agreed to speak HTTP/2 (RFC 7301).

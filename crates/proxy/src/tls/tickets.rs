@@ -4,6 +4,9 @@
 //! A line of the key file is a secret of at least 32 characters, as `openssl rand -base64 48` prints one. The first
 //! line seals new tickets; every line opens old ones, so that a new key is put in front and the last one taken away.
 //! Without a file the keys are random, and are lost with the process.
+//!
+//! What a listener asks of its clients goes into its keys: a ticket that was given without a certificate opens no
+//! door where one is required.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{hkdf, rand};
@@ -31,7 +34,7 @@ impl Tickets {
     ///
     /// # Errors
     /// One sentence, without the secret, if a line is too short or there is none.
-    pub(crate) fn from_file(path: &str, contents: &[u8]) -> Result<Tickets, String> {
+    pub(crate) fn from_file(path: &str, contents: &[u8], asked: &[u8]) -> Result<Tickets, String> {
         let lines = contents.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
         let lines = (1..).zip(lines).filter(|(_, line)| !line.is_empty() && !line.starts_with(b"#"));
         let mut keys = Vec::new();
@@ -42,7 +45,9 @@ impl Tickets {
                      `openssl rand -base64 48`"
                 ));
             }
-            keys.push(Key::derive(line).ok_or_else(|| format!("{path}:{number}: the key cannot be used"))?);
+            keys.push(
+                Key::derive(line, asked).ok_or_else(|| format!("{path}:{number}: the key cannot be used"))?,
+            );
         }
         match keys.is_empty() {
             true => Err(format!("{path} has no ticket key; make one with `openssl rand -base64 48`")),
@@ -50,20 +55,34 @@ impl Tickets {
         }
     }
 
-    /// A key that nobody else has.
+    /// Keys made of a secret of this process.
+    ///
+    /// # Errors
+    /// If the secret cannot be used.
+    pub(crate) fn of_process(secret: &Secret, asked: &[u8]) -> Result<Tickets, String> {
+        let key = Key::derive(&secret.0, asked).ok_or("the ticket key of this process cannot be used")?;
+        Ok(Tickets { keys: vec![key] })
+    }
+}
+
+/// What nobody else has.
+pub(crate) struct Secret([u8; 48]);
+
+impl Secret {
+    /// A new one.
     ///
     /// # Errors
     /// If the machine gives no random bytes.
-    pub(crate) fn random() -> Result<Tickets, String> {
+    pub(crate) fn random() -> Result<Secret, String> {
         let mut secret = [0; 48];
-        let key = rand::fill(&mut secret).ok().and_then(|()| Key::derive(&secret));
-        Ok(Tickets { keys: vec![key.ok_or("the machine gives no random bytes")?] })
+        rand::fill(&mut secret).map_err(|_| "the machine gives no random bytes")?;
+        Ok(Secret(secret))
     }
 }
 
 impl Key {
     /// HKDF with SHA-256 (RFC 5869) makes a name and a key of a secret.
-    fn derive(secret: &[u8]) -> Option<Key> {
+    fn derive(secret: &[u8], asked: &[u8]) -> Option<Key> {
         struct Length(usize);
         impl hkdf::KeyType for Length {
             fn len(&self) -> usize {
@@ -72,7 +91,7 @@ impl Key {
         }
         let mut bytes = [0; NAME + 32];
         let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, b"relais tls tickets").extract(secret);
-        pseudo_random.expand(&[b"1"], Length(bytes.len())).ok()?.fill(&mut bytes).ok()?;
+        pseudo_random.expand(&[b"1", asked], Length(bytes.len())).ok()?.fill(&mut bytes).ok()?;
         let (name, key) = bytes.split_first_chunk::<NAME>()?;
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?);
         Some(Key { name: *name, key })
@@ -124,7 +143,7 @@ mod tests {
     const TWO: &str = "9d3f1Kc2oAt1n6A3iE7n1nXrl2f4Wu0d";
 
     fn tickets(text: &str) -> Tickets {
-        Tickets::from_file("keys", text.as_bytes()).unwrap()
+        Tickets::from_file("keys", text.as_bytes(), b"").unwrap()
     }
 
     #[test]
@@ -132,7 +151,12 @@ mod tests {
         let ticket = tickets(ONE).encrypt(b"session").unwrap();
         assert_eq!(tickets(ONE).decrypt(&ticket).as_deref(), Some(&b"session"[..]));
         assert_eq!(tickets(TWO).decrypt(&ticket), None);
-        assert_eq!(Tickets::random().unwrap().decrypt(&ticket), None);
+        let own = Tickets::of_process(&Secret::random().unwrap(), b"").unwrap();
+        assert_eq!(own.decrypt(&ticket), None);
+        assert_eq!(
+            Tickets::from_file("keys", ONE.as_bytes(), b"certificate").unwrap().decrypt(&ticket),
+            None
+        );
     }
 
     #[test]
@@ -163,9 +187,9 @@ mod tests {
 
     #[test]
     fn a_bad_key_file_is_said_with_its_line_and_without_its_secret() {
-        let why = Tickets::from_file("/k", format!("{ONE}\nshort-secret\n").as_bytes()).unwrap_err();
+        let why = Tickets::from_file("/k", format!("{ONE}\nshort-secret\n").as_bytes(), b"").unwrap_err();
         assert!(why.starts_with("/k:2: ") && !why.contains("short-secret"), "{why}");
-        let why = Tickets::from_file("/k", b"# nothing\n").unwrap_err();
+        let why = Tickets::from_file("/k", b"# nothing\n", b"").unwrap_err();
         assert!(why.starts_with("/k has no ticket key"), "{why}");
     }
 }
