@@ -595,9 +595,11 @@ fn a_ticket_given_without_a_certificate_opens_no_door_that_requires_one() {
     let mut proxy = Proxy::bare(1);
     give(&mut proxy, &[("/c.pem", &pem), ("/ca.pem", &ca)], false);
     let tls = "certificate \"/c.pem\"";
-    let required = format!("{tls}; client-certificate required ca=\"/ca.pem\"");
-    let second =
-        tls_plan(&closed, &required, "", "", &[]).split("backend app").next().unwrap().replace("web", "safe");
+    let second = format!(
+        "frontend safe {{ bind \"{}\" {{ tls {{ {tls}; client-certificate required ca=\"/ca.pem\"; }} }}\n \
+         default-backend app; }}\n",
+        closed.address
+    );
     let text = tls_plan(&open, tls, "", "", &[origin.address]) + &second;
     assert_eq!(proxy.plan(&text, &[&open, &closed]), Report::Ready { generation: 1 });
     let config = Arc::new(client_config(&authority, None));
