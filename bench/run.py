@@ -12,13 +12,16 @@ what the slowest of the three can do. Memory is the proportional set size of all
 the kernel keeps for a socket is not in it, and is the same for all. Rounds alternate; medians are quoted.
 Large transfers go through `mode tcp`, HAProxy once as it is by default (it copies) and once with `option splice-auto`;
 CPU per GiB is counted likewise, and nginx is not measured. `--tcp` measures these alone.
+TLS (`--tls` measures it alone): HAProxy and Relais with one P-256 certificate, TLS 1.3 as their defaults have it; requests kept
+alive (wrk), a full handshake for each request (wrk, `Connection: close`), HTTP/2 (h2load, 8 connections of 16
+streams), and memory of idle connections. nginx is not measured.
 On a machine that does other work meanwhile the figures swing: it is said then.
 
 usage: bench/run.py [--seconds 4] [--rounds 3] [--idle 10000] [--relais target/dist/relais]
 Prints a table; writes target/bench/result.json. Ends only what it started, by pid.
 """
 
-import argparse, json, os, pathlib, re, resource, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, time
+import argparse, json, os, pathlib, re, resource, shutil, signal, socket, ssl, statistics, struct, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = "a response of thirty-four bytes..\n"
@@ -128,6 +131,11 @@ def write_configs(d, origin, ports, most):
         + f"upstream app {{ server 127.0.0.1:{origin}; keepalive 256; keepalive_requests 1000000000; }} "
         + f"server {{ listen 127.0.0.1:{ports['nginx']} backlog=4096; location / {{ proxy_pass http://app; proxy_http_version 1.1; "
           "proxy_set_header Connection ''; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; } } }")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=bench",
+         "-addext", "subjectAltName=DNS:bench,IP:127.0.0.1", "-keyout", str(d / "key.pem"), "-out", str(d / "cert.pem")],
+        capture_output=True, check=True)
+    (d / "tls.pem").write_text((d / "cert.pem").read_text() + (d / "key.pem").read_text())
     (d / "haproxy.cfg").write_text(f"""
 global
   nbthread 1
@@ -148,6 +156,7 @@ defaults
   timeout http-keep-alive 300s
 frontend web
   bind 127.0.0.1:{ports['haproxy']}
+  bind 127.0.0.1:{ports['haproxy tls']} ssl crt {d}/tls.pem alpn h2,http/1.1
   default_backend app
 backend app
   http-reuse always
@@ -174,6 +183,7 @@ platform bench {{
 node here {{ link "127.0.0.1"; }}
 frontend web {{
     bind "127.0.0.1:{ports['relais']}"
+    bind "127.0.0.1:{ports['relais tls']}" {{ tls {{ certificate "{d}/tls.pem"; }} }}
     max-connections {most}
     forwarded-for
     timeout request="10s" client="1m" keep-alive="300s"
@@ -200,9 +210,10 @@ def start(name, d, ports, relais):
     return Product(name, argv, ports[name], d / f"{name}.log")
 
 
-def wrk(port, path, seconds, connections=64):
+def wrk(port, path, seconds, connections=64, scheme="http", fields=()):
+    fields = [part for field in fields for part in ("-H", field)]
     out = subprocess.run(
-        ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}{path}"],
+        ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *fields, f"{scheme}://127.0.0.1:{port}{path}"],
         capture_output=True, text=True, check=True).stdout
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
@@ -250,6 +261,82 @@ def transfers(names, rounds, d, ports, relais, started):
             product.stop()
     for row, values in results.items():
         print(f"{row:24}{statistics.median(values):12.1f}  CPU ms/GiB through mode tcp")
+    return results
+
+
+TLS_CASES = ("tls kept alive", "tls handshake", "h2 over tls")
+TLS_IDLE = 2000
+
+
+def h2load(port, seconds):
+    out = subprocess.run(
+        ["taskset", "-c", LOAD_CORE, "h2load", "-t1", "-c8", "-m16", f"-D{seconds}", f"https://127.0.0.1:{port}/small"],
+        capture_output=True, text=True, check=True).stdout
+    if "Application protocol: h2" not in out:
+        sys.exit(f"bench: h2load did not speak HTTP/2: {out[:400]}")
+    total, failed = re.search(r"requests: (\d+) total.*?(\d+) failed", out).groups()
+    return int(re.search(r"(\d+) succeeded", out).group(1)), int(failed)
+
+
+def tls_cost(product, port, case, seconds):
+    """CPU microseconds a request."""
+    run = {
+        "tls kept alive": lambda s: wrk(port, "/small", s, scheme="https"),
+        "tls handshake": lambda s: wrk(port, "/small", s, connections=16, scheme="https", fields=["Connection: close"]),
+        "h2 over tls": lambda s: h2load(port, s),
+    }[case]
+    run(1)
+    before = product.cpu_ns()
+    requests, failed = run(seconds)
+    cpu = product.cpu_ns() - before
+    if failed or not requests:
+        sys.exit(f"bench: {product.name} failed {failed} of {requests} requests ({case})")
+    return cpu / requests / 1000
+
+
+def tls_idle(product, port, count):
+    """KiB of memory that each idle TLS connection costs, each having had one answer."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    before, sockets = product.memory_kib(), []
+    try:
+        for _ in range(count):
+            s = context.wrap_socket(socket.create_connection(("127.0.0.1", port), 5))
+            s.sendall(b"GET /small HTTP/1.1\r\nHost: bench\r\n\r\n")
+            got = b""
+            while SMALL.encode() not in got:
+                part = s.recv(4096)
+                if not part:
+                    sys.exit(f"bench: {product.name} closed an idle TLS connection")
+                got += part
+            sockets.append(s)
+        time.sleep(1.5)  # the measured thing itself: connections at rest
+        return (product.memory_kib() - before) / count
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def encrypted(names, rounds, seconds, d, ports, relais, started):
+    """As [`transfers`], of what goes over TLS."""
+    names = [name for name in names if name != "nginx"]
+    cases = (*TLS_CASES, "KiB/idle tls connection")
+    results = {case: {name: [] for name in names} for case in cases}
+    for round_ in range(rounds):
+        for name in names[round_ % len(names):] + names[:round_ % len(names)]:
+            started.append(product := start(name, d, ports, relais))
+            product.wait_until_it_answers()
+            port = ports[f"{name} tls"]
+            results[cases[-1]][name].append(tls_idle(product, port, TLS_IDLE))
+            for case in TLS_CASES:
+                results[case][name].append(tls_cost(product, port, case, seconds))
+            started.remove(product)
+            product.stop()
+    print(f"{'over TLS 1.3':24}" + "".join(f"{name:>12}" for name in names))
+    for case, row in results.items():
+        medians = [statistics.median(row[name]) for name in names]
+        ratio = f"{medians[-1] / max(medians[0], 1e-9):19.2f}" if names == ["haproxy", "relais"] else ""
+        print(f"{case:24}" + "".join(f"{value:12.2f}" for value in medians) + ratio + ("" if "KiB" in case else "  CPU us/request"))
     return results
 
 
@@ -315,9 +402,10 @@ def main():
     parser.add_argument("--idle", type=int, default=10000)
     parser.add_argument("--relais", default=str(ROOT / "target/dist/relais"))
     parser.add_argument("--tcp", action="store_true", help="only large transfers through mode tcp")
+    parser.add_argument("--tls", action="store_true", help="only what goes over TLS")
     parser.add_argument("--only", nargs="*", default=["haproxy", "nginx", "relais"])
     args = parser.parse_args()
-    for tool in ("haproxy", "nginx", "wrk", "h2load", "taskset", "curl"):
+    for tool in ("haproxy", "nginx", "wrk", "h2load", "taskset", "curl", "openssl"):
         if not shutil.which(tool):
             sys.exit(f"bench: {tool} is missing: run packaging/packages bench as root")
     if "relais" in args.only and not pathlib.Path(args.relais).exists():
@@ -337,6 +425,7 @@ def main():
 
     names, origin = args.only, free_port()
     ports = {name: free_port() for name in ("haproxy", "nginx", "relais")}
+    ports |= {f"{name} tls": free_port() for name in ("haproxy", "relais")}
     ports |= {f"{name} {case}": free_port() for name, cases in TCP_CASES.items() for case in cases}
     results = {name: {"small_us": [], "large_us": [], "small_rps": [], "large_rps": [], "p50_us": [], "p99_us": [], "idle_kib": []} for name in names}
     started = []
@@ -348,6 +437,9 @@ def main():
         try:
             if not answers(origin):
                 sys.exit("bench: the origin does not answer")
+            tls = [] if args.tcp else encrypted(names, args.rounds, args.seconds, d, ports, args.relais, started)
+            if args.tls:
+                return
             tcp = transfers(names, args.rounds, d, ports, args.relais, started)
             if args.tcp:
                 return
@@ -395,7 +487,7 @@ def main():
     out = ROOT / "target/bench"
     out.mkdir(parents=True, exist_ok=True)
     (out / "result.json").write_text(json.dumps(
-        {"rate": rate, "idle_connections": args.idle, "load_before": load, "tcp_ms_per_gib": tcp, "versions": versions(args.relais),
+        {"rate": rate, "idle_connections": args.idle, "load_before": load, "tcp_ms_per_gib": tcp, "tls": tls, "versions": versions(args.relais),
          "rounds": results, "medians": medians}, indent=1))
 
 

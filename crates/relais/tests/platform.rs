@@ -245,3 +245,73 @@ fn a_signal_opens_the_access_log_anew_and_a_reload_does() {
         ask_and_find(&log, lines(&log) + 1);
     }
 }
+
+/// A certificate for `name` with its key, in one PEM file that only its owner may read.
+fn certificate(path: &std::path::Path, name: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let (subject, key) = (format!("/CN={name}"), path.with_extension("key"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args(["-subj", &subject, "-addext", &format!("subjectAltName=DNS:{name}")])
+        .args(["-keyout", key.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let text = [made.stdout, std::fs::read(&key).unwrap()].concat();
+    // As a careful tool replaces a file: whole, by a rename.
+    let fresh = path.with_extension("fresh");
+    std::fs::write(&fresh, text).unwrap();
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::rename(&fresh, path).unwrap();
+}
+
+/// What openssl sees of the certificate on `port`, and that it is answered there.
+fn presented(address: std::net::SocketAddr) -> Option<String> {
+    use std::io::Write;
+    let mut client = std::process::Command::new("openssl")
+        .args(["s_client", "-quiet", "-ign_eof", "-connect", &address.to_string()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: h.test\r\nConnection: close\r\n\r\n";
+    let _ = client.stdin.take().unwrap().write_all(request);
+    let out = client.wait_with_output().unwrap();
+    let (said, answer) = (String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let name = said.lines().find_map(|line| line.rsplit_once("CN = ").map(|(_, name)| name.to_owned()));
+    name.filter(|_| !answer.is_empty())
+}
+
+#[test]
+fn a_certificate_renewed_on_the_disk_is_used_by_itself() {
+    let origin = Origin::start("hello");
+    let node = Node::start(&[&origin]);
+    let pem = node.dir.join("www.pem");
+    certificate(&pem, "first.test");
+    let secure = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let file = node.dir.join("tls.kdl");
+    let bind = format!("bind \"{secure}\" {{ tls {{ certificate \"{}\"; }} }}", pem.display());
+    std::fs::write(&file, plan(node.web, node.admin, &[&origin], &bind)).unwrap();
+    let (ok, text) = node.command(&["apply", file.to_str().unwrap()]);
+    assert!(ok, "{text}");
+    assert_eq!(presented(secure).as_deref(), Some("first.test"));
+
+    std::fs::write(&pem, "nothing of use").unwrap();
+    node.await_log("what was read before stays in use");
+    assert_eq!(presented(secure).as_deref(), Some("first.test"));
+
+    certificate(&pem, "second.test");
+    await_some("the new certificate", || presented(secure).filter(|name| name == "second.test").map(drop));
+}
