@@ -64,6 +64,28 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("error_page_for_no_error", "    max-connections 20000\n", "    error-page 200 \"/srv/sorry.html\"\n"),
     (
+        "tls_without_certificate",
+        "            certificate \"/etc/relais/tls/www1.pem\"\n            certificate \"/etc/relais/tls/www2.pem\"\n",
+        "",
+    ),
+    (
+        "tls_verify_none_with_ca",
+        "    retries 3",
+        "    tls verify=none ca=\"/etc/relais/tls/inside.pem\"\n    retries 3",
+    ),
+    ("tls_unverified_server", "    retries 3", "    tls verify=none\n    retries 3"),
+    ("tls_old_version", "            alpn h2", "            min-version \"1.1\"\n            alpn h2"),
+    (
+        "tls_client_certificate_of_nobody",
+        "            alpn h2",
+        "            client-certificate required\n            alpn h2",
+    ),
+    (
+        "tls_hsts_without_http",
+        "    mode tcp\n    bind \"127.0.0.1:3306\"\n",
+        "    mode tcp\n    bind \"127.0.0.1:3306\" { tls { certificate \"/db.pem\"; hsts \"1d\"; }; }\n",
+    ),
+    (
         "proto_misspelt",
         "server tomcat1 \"192.168.112.177:8081\"",
         "server tomcat1 \"192.168.112.177:8081\" proto=http2",

@@ -40,6 +40,9 @@ fn backend(
         );
     }
     check_source(cx, item);
+    if let Some(tls) = item.find("tls") {
+        check_tls(cx, tls);
+    }
     let servers = servers(cx, item, nodes, tomcats);
     let check = match item.find("check") {
         Some(check) => Some(self::check(check)?),
@@ -84,6 +87,24 @@ fn backend(
             .collect(),
         error_pages: pages::error_pages(cx, item),
     })
+}
+
+/// Without verification an authority is never asked.
+fn check_tls(cx: &mut Context, tls: &Item) {
+    let unverified = tls.get::<Arc<str>>("verify").is_some_and(|verify| &*verify == "none");
+    if unverified && tls.get::<Arc<str>>("ca").is_some() {
+        cx.error(
+            Diagnostic::error(tls.span_of("ca"), "`verify=none` never asks the authorities of `ca`")
+                .related(tls.span_of("verify"), "verification ends here")
+                .help("take `verify=none` out: servers are then verified against `ca`"),
+        );
+    } else if unverified {
+        cx.warn(
+            tls.span_of("verify"),
+            "whoever answers at a server's address is taken for the server".to_owned(),
+            "name the authority of its certificate instead: ca=\"/PATH\"",
+        );
+    }
 }
 
 /// A connection from a client's own address carries nobody else's requests; one of HTTP/2 does.
