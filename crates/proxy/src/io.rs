@@ -20,10 +20,25 @@ use crate::tls;
 pub(crate) enum Io {
     /// TCP.
     Plain(TcpStream),
+    /// Something above it. One variant, so that this takes no more room than a socket does.
+    Above(Box<Above>),
+}
+
+/// What is not a socket itself. It is always behind a box, and TLS behind one of its own: its size is nobody's.
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Above {
     /// TLS over TCP.
     Tls(Box<tls::Stream>),
     /// A stream of an HTTP/2 connection, read and written as HTTP/1.1 text.
-    Stream(Box<StreamIo>),
+    Stream(StreamIo),
+}
+
+/// The same, to look at.
+#[derive(Clone, Copy)]
+enum Layer<'a> {
+    Plain(&'a TcpStream),
+    Tls(&'a tls::Stream),
+    Stream(&'a StreamIo),
 }
 
 /// Reads what a socket has; 0 is the end of the stream.
@@ -48,15 +63,35 @@ pub(crate) fn receive(socket: &TcpStream, room: &mut [u8]) -> io::Result<usize> 
 }
 
 impl Io {
+    /// A connection that speaks TLS.
+    pub(crate) fn tls_over(stream: tls::Stream) -> Io {
+        Io::Above(Box::new(Above::Tls(Box::new(stream))))
+    }
+
+    /// A stream of an HTTP/2 connection.
+    pub(crate) fn stream(stream: StreamIo) -> Io {
+        Io::Above(Box::new(Above::Stream(stream)))
+    }
+
+    fn layer(&self) -> Layer<'_> {
+        match self {
+            Io::Plain(io) => Layer::Plain(io),
+            Io::Above(above) => match &**above {
+                Above::Tls(io) => Layer::Tls(io),
+                Above::Stream(stream) => Layer::Stream(stream),
+            },
+        }
+    }
+
     /// Reads what is there into `room`, which is not empty; 0 is the end of the stream.
     ///
     /// # Errors
     /// `WouldBlock` if nothing is there; else what is wrong.
     pub(crate) fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Io::Plain(io) => receive(io, room),
-            Io::Tls(io) => io.try_read(room),
-            Io::Stream(stream) => stream.try_read(room),
+        match self.layer() {
+            Layer::Plain(io) => receive(io, room),
+            Layer::Tls(io) => io.try_read(room),
+            Layer::Stream(stream) => stream.try_read(room),
         }
     }
 
@@ -65,10 +100,10 @@ impl Io {
     /// # Errors
     /// `WouldBlock` if none is taken now; else what the kernel says.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Io::Plain(io) => io.try_write(bytes),
-            Io::Tls(io) => io.try_write(bytes),
-            Io::Stream(stream) => stream.try_write(bytes),
+        match self.layer() {
+            Layer::Plain(io) => io.try_write(bytes),
+            Layer::Tls(io) => io.try_write(bytes),
+            Layer::Stream(stream) => stream.try_write(bytes),
         }
     }
 
@@ -77,10 +112,10 @@ impl Io {
     /// # Errors
     /// As [`Io::try_write`].
     pub(crate) fn try_write_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
-        match self {
-            Io::Plain(io) => io.try_write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
-            Io::Tls(io) => io.try_write_both(first, second),
-            Io::Stream(stream) => match stream.try_write(first)? {
+        match self.layer() {
+            Layer::Plain(io) => io.try_write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
+            Layer::Tls(io) => io.try_write_both(first, second),
+            Layer::Stream(stream) => match stream.try_write(first)? {
                 // What goes wrong with the second comes again with the next write.
                 n if n == first.len() => Ok(n + stream.try_write(second).unwrap_or(0)),
                 n => Ok(n),
@@ -93,27 +128,27 @@ impl Io {
     /// # Errors
     /// `WouldBlock` while the socket does not take it; [`Io::poll_write_ready`] is ready once it has.
     pub(crate) fn flush(&self) -> io::Result<()> {
-        match self {
-            Io::Plain(_) | Io::Stream(_) => Ok(()),
-            Io::Tls(io) => io.flush(),
+        match self.layer() {
+            Layer::Plain(_) | Layer::Stream(_) => Ok(()),
+            Layer::Tls(io) => io.flush(),
         }
     }
 
     /// Ready when a read may find something.
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Io::Plain(io) => io.poll_read_ready(cx),
-            Io::Tls(io) => io.poll_read_ready(cx),
-            Io::Stream(stream) => stream.poll_read_ready(cx),
+        match self.layer() {
+            Layer::Plain(io) => io.poll_read_ready(cx),
+            Layer::Tls(io) => io.poll_read_ready(cx),
+            Layer::Stream(stream) => stream.poll_read_ready(cx),
         }
     }
 
     /// Ready when a write may be taken.
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Io::Plain(io) => io.poll_write_ready(cx),
-            Io::Tls(io) => io.poll_write_ready(cx),
-            Io::Stream(stream) => stream.poll_write_ready(cx),
+        match self.layer() {
+            Layer::Plain(io) => io.poll_write_ready(cx),
+            Layer::Tls(io) => io.poll_write_ready(cx),
+            Layer::Stream(stream) => stream.poll_write_ready(cx),
         }
     }
 
@@ -122,10 +157,10 @@ impl Io {
     /// # Errors
     /// What the kernel says, as when the other end is gone.
     pub(crate) fn shut_down(&self) -> io::Result<()> {
-        match self {
-            Io::Plain(io) => Ok(rustix::net::shutdown(io, Shutdown::Write)?),
-            Io::Tls(io) => io.shut_down(),
-            Io::Stream(stream) => {
+        match self.layer() {
+            Layer::Plain(io) => Ok(rustix::net::shutdown(io, Shutdown::Write)?),
+            Layer::Tls(io) => io.shut_down(),
+            Layer::Stream(stream) => {
                 stream.shut_down();
                 Ok(())
             }
@@ -135,11 +170,11 @@ impl Io {
     /// Has the connection end with a reset when it is dropped: the other end must not take what it got for whole,
     /// and has no other way to tell.
     pub(crate) fn end_in_reset(&self) {
-        match self {
+        match self.layer() {
             // A lasting error means that there is no connection left to reset.
-            Io::Plain(io) => drop(rustix::net::sockopt::set_socket_linger(io, Some(Duration::ZERO))),
-            Io::Tls(io) => io.end_in_reset(),
-            Io::Stream(stream) => stream.reset(),
+            Layer::Plain(io) => drop(rustix::net::sockopt::set_socket_linger(io, Some(Duration::ZERO))),
+            Layer::Tls(io) => io.end_in_reset(),
+            Layer::Stream(stream) => stream.reset(),
         }
     }
 
@@ -150,53 +185,53 @@ impl Io {
         if self.poll_read_ready(&mut context).is_pending() {
             return true;
         }
-        match self {
-            Io::Plain(io) => {
+        match self.layer() {
+            Layer::Plain(io) => {
                 let peek =
                     || rustix::net::recv(io, &mut [0u8; 1][..], RecvFlags::PEEK).map_err(io::Error::from);
                 let got = io.try_io(Interest::READABLE, peek);
                 matches!(got, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
-            Io::Tls(io) => io.is_quiet(),
-            Io::Stream(_) => false, // it is good for one exchange
+            Layer::Tls(io) => io.is_quiet(),
+            Layer::Stream(_) => false, // it is good for one exchange
         }
     }
 
     /// What TLS knows of the connection, if it speaks it itself.
     pub(crate) fn tls(&self) -> Option<&tls::Stream> {
-        match self {
-            Io::Tls(io) => Some(io),
-            Io::Plain(_) | Io::Stream(_) => None,
+        match self.layer() {
+            Layer::Tls(io) => Some(io),
+            Layer::Plain(_) | Layer::Stream(_) => None,
         }
     }
 
     /// The socket, if its bytes are the connection's own: only those may be spliced.
     pub(crate) fn plain(&self) -> Option<&TcpStream> {
-        match self {
-            Io::Plain(io) => Some(io),
-            Io::Tls(_) | Io::Stream(_) => None,
+        match self.layer() {
+            Layer::Plain(io) => Some(io),
+            Layer::Tls(_) | Layer::Stream(_) => None,
         }
     }
 
     /// The socket that carries it; a stream shares one with others, and does not know it.
     pub(crate) fn socket(&self) -> Option<&TcpStream> {
-        match self {
-            Io::Plain(io) => Some(io),
-            Io::Tls(io) => Some(io.socket()),
-            Io::Stream(_) => None,
+        match self.layer() {
+            Layer::Plain(io) => Some(io),
+            Layer::Tls(io) => Some(io.socket()),
+            Layer::Stream(_) => None,
         }
     }
 
     /// Whether it is a stream of an HTTP/2 connection.
     pub(crate) fn is_stream(&self) -> bool {
-        matches!(self, Io::Stream(_))
+        matches!(self.layer(), Layer::Stream(_))
     }
 
     /// Ready once the other end has said that it wants no answer any more. Only HTTP/2 can say that: a half-closed
     /// socket may belong to a client that still listens.
     pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Io::Stream(stream) => stream.poll_gone(cx),
+        match self.layer() {
+            Layer::Stream(stream) => stream.poll_gone(cx),
             _ => Poll::Pending,
         }
     }

@@ -86,13 +86,13 @@ async fn open(
     }
     socket.write_all(&header).await.map_err(|error| in_words(&error))?;
     let Some(tls) = tls else { return Ok(Io::Plain(socket)) };
-    let stream = Box::new(tls.open(socket, server.ip())?);
+    let stream = tls.open(socket, server.ip())?;
     let shaken = poll_fn(|cx| stream.poll_handshake(cx)).await;
     shaken.map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => format!("TLS: {error}"),
         _ => format!("TLS: {}", in_words(&error)),
     })?;
-    Ok(Io::Tls(stream))
+    Ok(Io::tls_over(stream))
 }
 
 fn request(path: &str, host: Option<&str>, server: SocketAddr) -> String {

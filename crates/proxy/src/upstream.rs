@@ -295,11 +295,11 @@ pub(crate) async fn connect(client: &Client, backend: &Backend, server: &Server)
     }
     let Some(tls) = &server.tls else { return Ok(Io::Plain(io)) };
     let stream = tls.open(io, server.plan.address.ip()).map_err(io::Error::other);
-    let stream = Box::new(stream.map_err(NoConnection::Failed)?);
+    let stream = stream.map_err(NoConnection::Failed)?;
     match client.until(deadline, |cx| stream.poll_handshake(cx)).await {
         Err(Late) => Err(NoConnection::Late),
         Ok(Err(error)) => Err(NoConnection::Failed(io::Error::new(error.kind(), format!("TLS: {error}")))),
-        Ok(Ok(())) => Ok(Io::Tls(stream)),
+        Ok(Ok(())) => Ok(Io::tls_over(stream)),
     }
 }
 

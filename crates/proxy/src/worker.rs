@@ -598,7 +598,7 @@ fn greet(
     let socket = TcpStream::from_std(std::net::TcpStream::from(socket))?;
     let io = match &*listener.tls.borrow() {
         None => Io::Plain(socket),
-        Some(tls) => Io::Tls(Box::new(tls::accept(tls, socket).map_err(io::Error::other)?)),
+        Some(tls) => Io::tls_over(tls::accept(tls, socket).map_err(io::Error::other)?),
     };
     let client = Client::new(worker.clone(), front, io, peer, places);
     if listener.proxied.borrow().as_ref().is_some_and(|from| from.iter().any(|net| net.contains(peer.ip()))) {

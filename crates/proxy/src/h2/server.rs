@@ -172,7 +172,7 @@ fn accept(
 ) {
     match StreamIo::accepted(request, send) {
         Ok(io) => {
-            let stream = Client::stream(client.clone(), Io::Stream(Box::new(io)));
+            let stream = Client::stream(client.clone(), Io::stream(io));
             let place = Open::new(open.clone());
             tokio::task::spawn_local(async move {
                 session::serve(&stream, false).await;

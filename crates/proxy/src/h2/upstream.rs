@@ -117,7 +117,7 @@ pub(crate) async fn open(
             match client.until(deadline, |cx| send.poll_ready(cx)).await {
                 Ok(Ok(())) => {
                     let link = Link::new(state, client.worker.clone());
-                    return Ok((Io::Stream(Box::new(StreamIo::to_server(send, link))), reused));
+                    return Ok((Io::stream(StreamIo::to_server(send, link)), reused));
                 }
                 Ok(Err(_)) => state.over.set(true),
                 Err(Late) => return Err(NoConnection::Late),
