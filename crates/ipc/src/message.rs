@@ -183,6 +183,11 @@ pub enum Report {
         /// Its new state.
         state: VipState,
     },
+    /// The files that came with `Order::Files { renew: true }` were looked at.
+    Files {
+        /// They are used from now on; if not, those before them are.
+        used: bool,
+    },
     /// A health check changed its mind.
     Server {
         /// Backend's name.

@@ -212,9 +212,14 @@ impl Process {
             Order::Files { renew } => {
                 let files = Files::from_fd(fd.ok_or_else(missing)?)?;
                 let before = std::mem::replace(&mut self.files, files);
-                if renew && let Err(why) = self.renew_certificates().await {
-                    self.files = before;
-                    tracing::error!("files changed, but what was read before stays in use: {why}");
+                if renew {
+                    let renewed = self.renew_certificates().await;
+                    let used = renewed.is_ok();
+                    if let Err(why) = renewed {
+                        self.files = before;
+                        tracing::error!("files changed, but what was read before stays in use: {why}");
+                    }
+                    self.report(&Report::Files { used }).await?;
                 }
             }
             Order::Status => self.serve_status(fd.ok_or_else(missing)?)?,

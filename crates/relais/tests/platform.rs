@@ -319,6 +319,11 @@ fn a_certificate_renewed_on_the_disk_is_used_by_itself() {
     std::fs::write(&pem, "nothing of use").unwrap();
     node.await_log("what was read before stays in use");
     assert_eq!(presented(secure).as_deref(), Some("first.test"));
+    // And a new proxy gets what was good.
+    let before = node.pid(Role::Proxy).unwrap();
+    node.signal(before, rustix::process::Signal::KILL);
+    await_some("the next proxy", || node.pid(Role::Proxy).filter(|pid| *pid != before));
+    assert_eq!(presented(secure).as_deref(), Some("first.test"));
 
     certificate(&pem, "second.test");
     await_some("the new certificate", || presented(secure).filter(|name| name == "second.test").map(drop));

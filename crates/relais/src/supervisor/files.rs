@@ -27,8 +27,10 @@ type Signature = (u64, u64, u64, i64, i64);
 /// The files of one edition of the plan.
 #[derive(Debug)]
 pub(super) struct Secrets {
-    /// What was read.
+    /// What the proxy uses, and its successor will get.
     pub(super) fd: OwnedFd,
+    /// What it was offered since, and has not judged yet.
+    offered: Option<OwnedFd>,
     /// As they were when they were read.
     read: BTreeMap<String, Option<Signature>>,
     /// As they were at the last look, where that is something else.
@@ -56,7 +58,7 @@ impl Secrets {
             }
         }
         let fd = files.to_fd().map_err(|error| format!("the plan's certificates cannot be held: {error}"))?;
-        Ok(Some(Secrets { fd, read, changing: None }))
+        Ok(Some(Secrets { fd, offered: None, read, changing: None }))
     }
 }
 
@@ -109,16 +111,28 @@ impl Supervisor {
             return;
         }
         match Secrets::read(&edition.plan, edition.node) {
-            Ok(Some(fresh)) => *secrets = fresh,
+            Ok(Some(fresh)) => {
+                (secrets.read, secrets.changing, secrets.offered) = (fresh.read, None, Some(fresh.fd));
+            }
             Ok(None) => return,
             Err(why) => {
                 secrets.read = now;
                 return error!("files changed, but what was read before stays in use: {why}");
             }
         }
-        if let Some(secrets) = &self.current.secrets {
+        if let Some(offered) = self.current.secrets.as_ref().and_then(|secrets| secrets.offered.as_ref()) {
             let order = Order::Files { renew: true };
-            self.child(Role::Proxy).order(&order, Some(secrets.fd.as_fd())).await;
+            self.child(Role::Proxy).order(&order, Some(offered.as_fd())).await;
+        }
+    }
+
+    /// The proxy has judged what it was offered. Until then, and if it is of no use, a new proxy gets what was good.
+    pub(super) fn on_files(&mut self, used: bool) {
+        if let Some(secrets) = &mut self.current.secrets
+            && let Some(offered) = secrets.offered.take()
+            && used
+        {
+            secrets.fd = offered;
         }
     }
 

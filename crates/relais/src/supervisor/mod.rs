@@ -439,6 +439,7 @@ impl Supervisor {
             Report::Server { backend, server, up } => {
                 self.health.insert((backend, server), up);
             }
+            Report::Files { used } => self.on_files(used),
             Report::HandedOver => self.stop_on_handed_over().await,
             Report::Alive => {} // for the watch in `child`
             Report::Stuck { why } => {
