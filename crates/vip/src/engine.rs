@@ -1,33 +1,37 @@
-//! The real-time thread: the shell around the [`Router`]s. It waits for packets, news from the kernel,
-//! commands and deadlines, hands each to the core, and carries out what the core decides.
+//! What the real-time threads do: the shell around the [`Router`]s. It hands packets, news from the kernel, commands
+//! and deadlines to the core, and carries out what the core decides.
 //!
 //! It decides nothing itself, and never waits for another process: what it has to tell goes through a
-//! queue to the main thread, which alone writes logs and answers the supervisor. Made by `lib`.
+//! queue to the main thread, which alone writes logs and answers the supervisor. Called by `prompt`.
 
+use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use relais_base::Time;
 use relais_ipc::message::{FrontendState, VipState};
 use relais_ipc::status::{VipStatus, VipsStatus};
 use relais_vrrp::{Config, Health, Input, Link, Output, Refused, Router, State};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::event::epoll;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::gate::{Gate, Pulse};
 use crate::netlink::{Interface, Netlink, News};
 use crate::relay;
 use crate::sys;
 use crate::wire::Wire;
 
-/// `SCHED_FIFO` priority: above everything ordinary, below the kernel's own watchdogs.
-const PRIORITY: i32 = 50;
 /// Longest packet that is looked at: an IPv4 header with options, and 255 addresses.
 const MAX_PACKET: usize = 60 + 8 + 4 * relais_vrrp::MAX_ADDRESSES;
 /// Packets read from one interface before timers get their turn: a flood must not stop the adverts.
 const MAX_PACKETS: usize = 256;
+/// How many of its own intervals after its last advertisement a holder is mute. The others wait for as many and their
+/// skew (RFC 9568 §6.1).
+const GATE_INTERVALS: u32 = 3;
 /// How old the status document may be, nanoseconds.
 const STATUS_EVERY_NS: u64 = 100_000_000;
 
@@ -82,6 +86,10 @@ struct Vip {
     leaving: bool,
     /// No longer in the plan: it goes when it has left.
     dropped: bool,
+    /// Where the kernel allows it.
+    gate: Option<Gate>,
+    /// Connections go on here although another node has the address.
+    relaying: bool,
 }
 
 struct Port {
@@ -97,6 +105,10 @@ struct Port {
 /// See the module's documentation.
 pub(crate) struct Engine {
     netlink: Netlink,
+    /// Made with the first gate; it must live as long as the process.
+    pulse: Option<Pulse>,
+    /// It was said that there are no gates here.
+    ungated: bool,
     ports: Vec<Port>,
     vips: Vec<Vip>,
     links: Vec<Ipv4Addr>,
@@ -106,9 +118,16 @@ pub(crate) struct Engine {
     stopped: bool,
     commands: Receiver<Command>,
     wake: OwnedFd,
+    /// An epoll instance over all that can wake a thread.
+    inbox: OwnedFd,
     events: UnboundedSender<Event>,
     status: Arc<Mutex<VipsStatus>>,
     status_at: Time,
+}
+
+/// Has the epoll instance tell of what comes to `fd`, until that is closed.
+fn listen(inbox: &OwnedFd, fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(epoll::add(inbox, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?)
 }
 
 fn health(state: FrontendState) -> Health {
@@ -135,9 +154,14 @@ impl Engine {
         wake: OwnedFd,
         events: UnboundedSender<Event>,
         status: Arc<Mutex<VipsStatus>>,
-    ) -> Engine {
-        Engine {
+    ) -> io::Result<Engine> {
+        let inbox = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        listen(&inbox, wake.as_fd())?;
+        listen(&inbox, netlink.news_fd())?;
+        Ok(Engine {
             netlink,
+            pulse: None,
+            ungated: false,
             ports: Vec::new(),
             vips: Vec::new(),
             links: Vec::new(),
@@ -147,36 +171,50 @@ impl Engine {
             stopped: false,
             commands,
             wake,
+            inbox,
             events,
             status,
             status_at: Time::ZERO,
+        })
+    }
+
+    /// One turn: everything that has come or is due.
+    pub(crate) fn turn(&mut self) {
+        // Packets before timers: see the core's documentation.
+        self.read_packets();
+        self.read_news();
+        self.read_commands();
+        self.run_timers();
+        self.forget_dropped();
+        self.report_hand_over();
+        self.publish();
+        if self.stopped {
+            self.tell(Event::Stopped);
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes()); // nobody need wait for more
         }
     }
 
-    /// Runs until told to stop, or until the main thread is gone.
-    pub(crate) fn run(mut self) {
-        self.be_prompt();
-        while !self.stopped {
-            self.wait();
-            // Packets before timers: see the core's documentation.
-            self.read_packets();
-            self.read_news();
-            self.read_commands();
-            self.run_timers();
-            self.forget_dropped();
-            self.report_hand_over();
-            self.publish();
-        }
-        self.tell(Event::Stopped);
+    /// Readable when something has come.
+    pub(crate) fn inbox(&self) -> io::Result<OwnedFd> {
+        self.inbox.try_clone()
     }
 
-    fn be_prompt(&self) {
-        if let Err(e) = sys::real_time(PRIORITY) {
-            self.tell(Event::Warn(format!(
-                "real-time scheduling was refused ({e}): on a starved machine another node may take the \
-                 addresses for no reason; give the service CAP_SYS_NICE"
-            )));
-        }
+    /// When the next turn is due, whether anything has come or not.
+    pub(crate) fn due(&self) -> Time {
+        self.vips.iter().map(|vip| vip.router.poll_timeout()).min().unwrap_or(Time::MAX)
+    }
+
+    /// It has let go of everything; there must be no further turn.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Says once that the threads that call it are late sometimes, and what to do.
+    pub(crate) fn complain_of_scheduling(&self, e: &io::Error) {
+        self.tell(Event::Warn(format!(
+            "real-time scheduling was refused ({e}): on a starved machine another node may take the \
+             addresses for no reason; give the service CAP_SYS_NICE"
+        )));
     }
 
     fn lock_memory(&self) {
@@ -190,19 +228,6 @@ impl Engine {
 
     fn tell(&self, event: Event) {
         let _ = self.events.send(event); // fails only if the main thread is gone, and we end with it
-    }
-
-    fn wait(&self) {
-        let next = self.vips.iter().map(|vip| vip.router.poll_timeout()).min().unwrap_or(Time::MAX);
-        let timeout = (next < Time::MAX).then(|| next.since(now()));
-        let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.netlink.news_fd(), PollFlags::IN),
-        ];
-        let wires = self.ports.iter().filter_map(|port| port.wire.as_ref());
-        fds.extend(wires.map(|wire| PollFd::from_borrowed_fd(wire.fd(), PollFlags::IN)));
-        let _ = poll(&mut fds, timeout.as_ref()); // interrupted or not, everything is looked at
     }
 
     // ---- packets ---------------------------------------------------------------------------------
@@ -289,7 +314,8 @@ impl Engine {
         }
         port.found = found;
         if let (None, Some(index)) = (&port.wire, index) {
-            match Wire::open(&name, index) {
+            let opened = Wire::open(&name, index);
+            match opened.and_then(|wire| listen(&self.inbox, wire.fd()).map(|()| wire)) {
                 Ok(wire) => port.wire = Some(wire),
                 Err(e) => self.tell(Event::Warn(format!("no VRRP socket on {name} ({e})"))),
             }
@@ -297,6 +323,7 @@ impl Engine {
         let link = self.link_of(p);
         for v in 0..self.vips.len() {
             if self.vips[v].spec.interface == name {
+                self.build_gate(v, p);
                 self.handle(v, Input::Link(link));
             }
         }
@@ -401,7 +428,14 @@ impl Engine {
             } else {
                 let resume = resumes.iter().find(|(name, _)| *name == *spec.name).map(|(_, died)| *died);
                 let router = Router::new(spec.config.clone(), now());
-                self.vips.push(Vip { spec, router, leaving: false, dropped: false });
+                self.vips.push(Vip {
+                    spec,
+                    router,
+                    leaving: false,
+                    dropped: false,
+                    gate: None,
+                    relaying: false,
+                });
                 self.prime(self.vips.len() - 1, p, resume);
             }
         }
@@ -417,6 +451,7 @@ impl Engine {
 
     /// Tells a router all that is known, and starts it.
     fn prime(&mut self, v: usize, p: usize, resume: Option<Time>) {
+        self.build_gate(v, p);
         self.handle(v, Input::Link(self.link_of(p)));
         for (name, state) in self.frontends.clone() {
             self.handle(v, Input::Tracked(&name, health(state)));
@@ -463,7 +498,11 @@ impl Engine {
         while let Some(output) = self.vips[v].router.poll_output() {
             let p = self.port(&self.vips[v].spec.interface.clone());
             match output {
-                Output::AddAddress | Output::RefreshLease => self.put_address(v, p),
+                Output::AddAddress => {
+                    self.hold_gate(v, GATE_INTERVALS * self.vips[v].router.config().interval);
+                    self.put_address(v, p);
+                }
+                Output::RefreshLease => self.put_address(v, p),
                 Output::RemoveAddress => self.remove_address(v, p),
                 Output::LetGo => self.let_go(v, p),
                 Output::SendOnTo(old) => self.send_on(v, p, old),
@@ -477,6 +516,9 @@ impl Engine {
                     }
                 }
                 Output::SendAdvertisement(source, advertisement) => {
+                    if self.vips[v].router.state() == State::Master {
+                        self.hold_gate(v, GATE_INTERVALS * self.vips[v].router.config().interval);
+                    }
                     if let Some(wire) = &self.ports[p].wire {
                         let done = wire.send(&relais_vrrp::encode(source, &advertisement));
                         self.note_send(p, done);
@@ -514,6 +556,7 @@ impl Engine {
     }
 
     fn remove_address(&mut self, v: usize, p: usize) {
+        self.shut_gate(v);
         let address = self.vips[v].router.config().address;
         let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
         if let Err(e) = self.netlink.take(index, address) {
@@ -525,11 +568,57 @@ impl Engine {
         }
     }
 
+    // ---- the gate: the lease's fine stage ----------------------------------------------------------------------
+
+    /// A gate before the address, on the interface as it is now. Where there can be none it is said once.
+    fn build_gate(&mut self, v: usize, p: usize) {
+        let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
+        if self.ungated || self.vips[v].gate.as_ref().is_some_and(|gate| gate.index() == index) {
+            return;
+        }
+        let (address, number) = {
+            let config = self.vips[v].router.config();
+            (config.address.into(), u32::from(config.vrid))
+        };
+        let gate = match &self.pulse {
+            Some(pulse) => Gate::new(index, address, number, pulse),
+            None => {
+                Pulse::new().and_then(|pulse| Gate::new(index, address, number, self.pulse.insert(pulse)))
+            }
+        };
+        match gate {
+            Ok(gate) => self.vips[v].gate = Some(gate),
+            Err(e) => {
+                self.ungated = true;
+                self.tell(Event::Warn(format!(
+                    "the kernel does not gate addresses here ({e}): if this process is killed or hangs while it holds \
+                     one, this machine answers for it up to {} s beside its successor; it needs Linux 5.8 with cls_bpf, \
+                     and CAP_BPF",
+                    relais_vrrp::LEASE.as_secs() + 1
+                )));
+            }
+        }
+    }
+
+    fn shut_gate(&self, v: usize) {
+        if let (Some(gate), false) = (&self.vips[v].gate, self.vips[v].relaying) {
+            gate.shut();
+        }
+    }
+
+    fn hold_gate(&self, v: usize, lease: Duration) {
+        if let Some(gate) = &self.vips[v].gate {
+            gate.hold_until(now() + lease);
+        }
+    }
+
     // ---- relay: a failure here costs the open connections, nothing else ---------------------------------------
 
     fn let_go(&mut self, v: usize, p: usize) {
         let address = self.vips[v].router.config().address;
         let Link::Up(own) = self.link_of(p) else { return };
+        self.vips[v].relaying = true;
+        self.hold_gate(v, self.vips[v].router.config().drain);
         let done =
             relay::mute(address, own).and_then(|()| self.netlink.accept_without_address(address, true));
         if let Err(e) = done {
@@ -555,6 +644,10 @@ impl Engine {
     }
 
     fn end_relay(&mut self, v: usize) {
+        self.vips[v].relaying = false;
+        if self.vips[v].router.state() != State::Master {
+            self.shut_gate(v);
+        }
         let address = self.vips[v].router.config().address;
         let _ = relay::end(address); // where there is no nftables there is nothing to take away
         if let Err(e) = self.netlink.accept_without_address(address, false) {

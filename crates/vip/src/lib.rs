@@ -2,8 +2,8 @@
 //! The process that holds virtual addresses: VRRP sockets, the address as a lease in the kernel, and the
 //! announcements; no HTTP, no TLS, no decision (those are `relais-vrrp`'s).
 //!
-//! Two threads. The main one talks to the supervisor, logs and answers status requests; the real-time one
-//! ([`engine`]) does everything that has a deadline. Started by the supervisor as `relais child vip`.
+//! Its main thread talks to the supervisor, logs and answers status requests; two real-time ones ([`prompt`],
+//! [`engine`]) do everything that has a deadline. Started by the supervisor as `relais child vip`.
 //! States and timers: `LIFECYCLE.md`.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,10 +28,13 @@ use tracing::{error, info, warn};
 use crate::engine::{Command, Engine, Event, Spec, now};
 use crate::netlink::Netlink;
 
+mod bpf;
 mod engine;
+mod gate;
 mod netlink;
 mod nft;
 mod privileges;
+mod prompt;
 mod relay;
 #[allow(unsafe_code)]
 mod sys;
@@ -44,8 +47,6 @@ const HEALING_GRACE: Duration = Duration::from_millis(60);
 const AFTER_DRAIN: Duration = Duration::from_secs(1);
 /// Longest plan text, bytes.
 const MAX_PLAN: u64 = 16 * 1024 * 1024;
-/// Stack of the real-time thread, bytes: it is locked in memory as a whole.
-const STACK: usize = 512 * 1024;
 /// Longest wait for addresses to be handed over once nobody is there to ask for it any more.
 const LAST_HAND_OVER: Duration = Duration::from_secs(130);
 
@@ -85,9 +86,9 @@ async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
     let (commands, inbox) = std::sync::mpsc::channel();
     let (events, mut outbox) = unbounded_channel();
     let status = Arc::new(Mutex::new(VipsStatus { pid: std::process::id(), ..VipsStatus::default() }));
-    let engine = Engine::new(Netlink::new()?, inbox, wake.try_clone()?, events, status.clone());
-    let thread = std::thread::Builder::new().name("vrrp".into()).stack_size(STACK);
-    let thread = thread.spawn(move || engine.run())?;
+    let engine = Engine::new(Netlink::new()?, inbox, wake.try_clone()?, events, status.clone())?;
+    let thread = std::thread::Builder::new().name("vrrp".into()).stack_size(prompt::STACK);
+    let thread = thread.spawn(move || prompt::run(engine))?;
     let mut vips = Vips {
         channel,
         commands,

@@ -232,8 +232,8 @@ async fn only_the_needed_privileges_are_kept_and_the_thread_is_real_time() {
     let a = Vip::with_plan(lan.machine(0), "a", &plan(101, 100, "")).await;
     let process = format!("/proc/{}", a.child.id());
     let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
-    // Bits 12, 13, 14 and 23: NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE.
-    assert!(status.contains("CapEff:\t0000000000807000") && status.contains("NoNewPrivs:\t1"), "{status}");
+    // Bits 12, 13, 14, 23 and 39: NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE, BPF.
+    assert!(status.contains("CapEff:\t0000008000807000") && status.contains("NoNewPrivs:\t1"), "{status}");
     assert!(!status.contains("VmLck:\t       0 kB"), "{status}");
     let threads = std::fs::read_dir(format!("{process}/task")).unwrap();
     let policies = threads.map(|task| {
