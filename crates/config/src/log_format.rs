@@ -132,7 +132,7 @@ pub(crate) fn compile(text: &str, mode: Mode, captures: Captures) -> Result<LogF
         "json" => json(mode),
         own => parse(own)?,
     };
-    if mode == Mode::Tcp
+    if mode != Mode::Http
         && text != "json"
         && let Some(part) =
             parts.iter().find(|part| matches!(part, LogPart::Field { field, .. } if needs_http(field)))
@@ -143,7 +143,7 @@ pub(crate) fn compile(text: &str, mode: Mode, captures: Captures) -> Result<LogF
         };
         return Err(Wrong {
             at,
-            message: format!("{what} needs `mode http`: in `mode tcp` requests are not read"),
+            message: format!("{what} needs `mode http`: in `mode {mode}` requests are not read"),
             help: "write tcplog or json, or leave the format out".into(),
         });
     }
@@ -402,7 +402,7 @@ fn json(mode: Mode) -> Vec<LogPart> {
     let mut parts = Vec::new();
     let mut before = "{";
     for (name, field) in JSON {
-        if mode == Mode::Tcp && (needs_http(field) || *field == LogField::Host) {
+        if mode != Mode::Http && (needs_http(field) || *field == LogField::Host) {
             continue;
         }
         parts.push(LogPart::Text(format!("{before}\"{name}\":").into()));

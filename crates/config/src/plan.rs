@@ -134,6 +134,18 @@ pub enum Mode {
     Http,
     /// Bytes, balanced connection by connection.
     Tcp,
+    /// Datagrams, balanced session by session: those of one client port to one of our addresses.
+    Udp,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Http => "http",
+            Mode::Tcp => "tcp",
+            Mode::Udp => "udp",
+        })
+    }
 }
 
 /// Where requests come in.

@@ -15,4 +15,4 @@ pub mod status;
 pub mod upgrade;
 
 pub use channel::Channel;
-pub use message::{FrontendState, Order, Report, Role, VipState};
+pub use message::{Endpoint, FrontendState, Order, Protocol, Report, Role, VipState};

@@ -1,5 +1,6 @@
 //! What the supervisor and its children say to each other.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,45 @@ impl Role {
     }
 }
 
+/// What a listening socket takes: a protocol has addresses of its own, so TCP and UDP may share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// What a listening socket is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// The bind's address, as in the plan.
+    pub address: SocketAddr,
+    /// What it takes there.
+    pub protocol: Protocol,
+}
+
+impl Endpoint {
+    /// Connections to this address.
+    pub const fn tcp(address: SocketAddr) -> Endpoint {
+        Endpoint { address, protocol: Protocol::Tcp }
+    }
+
+    /// Datagrams to this address.
+    pub const fn udp(address: SocketAddr) -> Endpoint {
+        Endpoint { address, protocol: Protocol::Udp }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            Protocol::Tcp => write!(f, "{}", self.address),
+            Protocol::Udp => write!(f, "{} (UDP)", self.address),
+        }
+    }
+}
+
 /// From the supervisor to a child.
 ///
 /// A new child gets `Hello`, then `Status`, then what it must remember (`Server`, `Resume`), then its
@@ -60,6 +100,13 @@ pub enum Order {
         /// The bind's address, as in the plan.
         address: SocketAddr,
         /// Worker that accepts on it, from 0.
+        index: u16,
+    },
+    /// To proxy: the attached descriptor is the UDP socket of worker `index` for one bind.
+    Datagrams {
+        /// The bind's address, as in the plan.
+        address: SocketAddr,
+        /// Worker that receives on it, from 0.
         index: u16,
     },
     /// The attached descriptor is an access log's file, opened for appending; it replaces the one of this path

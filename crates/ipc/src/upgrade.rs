@@ -56,6 +56,14 @@ pub enum Legacy {
         /// Its place in the set of that address, from 0.
         index: u16,
     },
+    /// The attached descriptor is a UDP socket that receives from clients. A message of its own, so that a version
+    /// that knows of TCP alone does not take it for a listener.
+    Datagrams {
+        /// The address it is bound to, as in the plan.
+        address: SocketAddr,
+        /// Its place in the set of that address, from 0.
+        index: u16,
+    },
     /// The attached descriptor is the access log's file, opened for appending.
     AccessLog {
         /// Its path, as in the plan.

@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -17,7 +16,7 @@ use relais_config::plan::{self, Plan};
 use relais_ipc::channel::{Channel, fd_to_text};
 use relais_ipc::files::Files;
 use relais_ipc::pulse::{self, Pulse};
-use relais_ipc::{Order, Report, status};
+use relais_ipc::{Endpoint, Order, Protocol, Report, status};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -68,9 +67,9 @@ struct Process {
     workers: Vec<(UnboundedSender<Command>, JoinHandle<()>)>,
     registry: Registry,
     /// Listeners that came and wait for the plan that uses them.
-    pending: HashMap<SocketAddr, HashMap<u16, OwnedFd>>,
-    /// Addresses that the workers listen on.
-    listening: Vec<SocketAddr>,
+    pending: HashMap<Endpoint, HashMap<u16, OwnedFd>>,
+    /// What the workers listen on.
+    listening: Vec<Endpoint>,
     drain: Duration,
     view: Rc<View>,
     checks: Checks,
@@ -232,7 +231,10 @@ impl Process {
                 self.registry.remembered.insert((backend, server), up);
             }
             Order::Listener { address, index, .. } => {
-                self.pending.entry(address).or_default().insert(index, fd.ok_or_else(missing)?);
+                self.wait_for_plan(Endpoint::tcp(address), index, fd.ok_or_else(missing)?);
+            }
+            Order::Datagrams { address, index } => {
+                self.wait_for_plan(Endpoint::udp(address), index, fd.ok_or_else(missing)?);
             }
             Order::Plan { generation, file } => {
                 let text = fd_to_text(fd.ok_or_else(missing)?, limits::PLAN_BYTES);
@@ -261,6 +263,10 @@ impl Process {
             }
         }
         Ok(())
+    }
+
+    fn wait_for_plan(&mut self, endpoint: Endpoint, worker: u16, socket: OwnedFd) {
+        self.pending.entry(endpoint).or_default().insert(worker, socket);
     }
 
     fn start_workers(&mut self, count: u16) -> io::Result<()> {
@@ -341,7 +347,7 @@ impl Process {
     async fn give_to_workers(
         &mut self,
         setup: Arc<Setup>,
-        mut listeners: Vec<Vec<(SocketAddr, OwnedFd)>>,
+        mut listeners: Vec<Vec<(Endpoint, OwnedFd)>>,
     ) -> Result<(), String> {
         listeners.resize_with(self.workers.len(), Vec::new);
         let mut taken = Vec::new();
@@ -404,7 +410,8 @@ impl Process {
             Setup { logs: self.logs.set(&plan.logs)?, pages: self.pages.clone(), ..Setup::default() };
         for (_, front) in plan.frontends_on(node) {
             for bind in plan.binds_on(node, front) {
-                setup.listens.insert(bind.address, setup.fronts.len());
+                let protocol = if front.mode == plan::Mode::Udp { Protocol::Udp } else { Protocol::Tcp };
+                setup.listens.insert(Endpoint { address: bind.address, protocol }, setup.fronts.len());
                 if let Some(tls) = &bind.tls {
                     let accepts = tls::accepts(tls, &self.files, &self.tickets);
                     let why = |why| format!("TLS on {} of frontend {}: {why}", bind.address, front.name);
@@ -476,21 +483,21 @@ impl Process {
     }
 
     /// The listeners that came for this plan, by worker.
-    fn new_listeners(&mut self, setup: &Setup) -> Result<Vec<Vec<(SocketAddr, OwnedFd)>>, String> {
+    fn new_listeners(&mut self, setup: &Setup) -> Result<Vec<Vec<(Endpoint, OwnedFd)>>, String> {
         let workers = self.workers.len();
         let mut by_worker: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
-        for address in setup.listens.keys() {
-            let Some(mut sockets) = self.pending.remove(address) else {
-                if self.listening.contains(address) {
+        for endpoint in setup.listens.keys() {
+            let Some(mut sockets) = self.pending.remove(endpoint) else {
+                if self.listening.contains(endpoint) {
                     continue;
                 }
-                return Err(format!("no listening socket came for {address}"));
+                return Err(format!("no listening socket came for {endpoint}"));
             };
             for (index, listeners) in by_worker.iter_mut().enumerate() {
                 let socket = sockets.remove(&(index as u16));
                 listeners.push((
-                    *address,
-                    socket.ok_or_else(|| format!("worker {index} has no listener for {address}"))?,
+                    *endpoint,
+                    socket.ok_or_else(|| format!("worker {index} has no listener for {endpoint}"))?,
                 ));
             }
         }

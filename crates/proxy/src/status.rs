@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use relais_config::plan::{self, Mode};
+use relais_config::plan;
 use relais_ipc::status::{
     AccessLogStatus, BackendStatus, FrontendStatus, ProxyStatus, RuleStatus, ServerStatus,
 };
@@ -13,14 +13,6 @@ use crate::counters::{
 };
 use crate::rules::Rules;
 use crate::worker::Setup;
-
-fn mode(mode: Mode) -> String {
-    match mode {
-        Mode::Http => "http",
-        Mode::Tcp => "tcp",
-    }
-    .to_owned()
-}
 
 /// What this process says of itself.
 pub(crate) fn document(setup: Option<&Setup>, generation: u64, draining: bool, workers: u16) -> ProxyStatus {
@@ -59,7 +51,7 @@ fn frontend(plan: &plan::Frontend, shared: &FrontShared, rules: Option<&Rules>) 
     let sum = |pick: fn(&FrontCounters) -> &Counter| shared.workers.iter().map(|w| pick(w).get()).sum();
     FrontendStatus {
         name: plan.name.to_string(),
-        mode: mode(plan.mode),
+        mode: plan.mode.to_string(),
         connections: u64::from(shared.open()),
         max_connections: u64::from(plan.max_connections),
         connections_total: sum(|w| &w.connections),
@@ -83,7 +75,7 @@ fn hits(rules: &Rules) -> Vec<RuleStatus> {
 fn backend(plan: &plan::Backend, shared: &BackShared, servers: &[Arc<ServerShared>]) -> BackendStatus {
     BackendStatus {
         name: plan.name.to_string(),
-        mode: mode(plan.mode),
+        mode: plan.mode.to_string(),
         servers: plan.servers.iter().zip(servers).map(|(plan, shared)| server(plan, shared)).collect(),
         unserved_total: shared.unserved.iter().map(Counter::get).sum(),
         queued: u64::from(shared.queued.load(Relaxed)),

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use relais_base::{Rng, Time};
 use relais_config::plan::{self, Mode};
 use relais_ipc::pulse;
+use relais_ipc::{Endpoint, Protocol};
 use rustix::net::SocketFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -44,9 +45,9 @@ pub(crate) struct Setup {
     pub(crate) fronts: Vec<(plan::Frontend, Arc<FrontShared>)>,
     /// By `BackendId`.
     pub(crate) backs: Vec<(plan::Backend, Arc<BackShared>, Vec<Arc<ServerShared>>)>,
-    /// Index into `fronts` of each address that is listened on.
-    pub(crate) listens: HashMap<SocketAddr, usize>,
-    /// Of those, which have a limit of their own.
+    /// Index into `fronts` of all that is listened on.
+    pub(crate) listens: HashMap<Endpoint, usize>,
+    /// Of the TCP ones, by address, which have a limit of their own.
     pub(crate) doors: HashMap<SocketAddr, Arc<Gate>>,
     /// Of those, which speak TLS.
     pub(crate) tls: HashMap<SocketAddr, tls::Accepts>,
@@ -65,7 +66,7 @@ pub(crate) struct Setup {
 /// From the process to a worker.
 pub(crate) enum Command {
     /// Put this in force, with these new listeners; the answer says that it is.
-    Setup { setup: Arc<Setup>, listeners: Vec<(SocketAddr, OwnedFd)>, done: oneshot::Sender<()> },
+    Setup { setup: Arc<Setup>, listeners: Vec<(Endpoint, OwnedFd)>, done: oneshot::Sender<()> },
     /// The files of a frontend's rules have changed: these are in force now.
     Rules { front: Arc<str>, rules: Option<Arc<Rules>> },
     /// The checks took the server of this id out.
@@ -352,7 +353,7 @@ impl Worker {
     }
 
     /// Puts a plan in force. Connections and what they are doing are left alone.
-    fn set_up(self: &Rc<Self>, setup: &Setup, new: Vec<(SocketAddr, OwnedFd)>) {
+    fn set_up(self: &Rc<Self>, setup: &Setup, new: Vec<(Endpoint, OwnedFd)>) {
         let backends: Rc<[Rc<Backend>]> = self.set_up_backends(setup).into();
         let outs: Vec<Option<Rc<Out>>> = setup
             .logs
@@ -396,13 +397,14 @@ impl Worker {
                 }
             }
         }
-        let front_of = |address: &SocketAddr| {
-            let index = *setup.listens.get(address)?;
+        let front_of = |endpoint: Endpoint| {
+            let index = *setup.listens.get(&endpoint)?;
             fronts.get(&setup.fronts[index].0.name).cloned()
         };
         let mut listeners = self.listeners.borrow_mut();
-        for (address, socket) in new {
-            match (self.listen(socket), front_of(&address)) {
+        for (endpoint, socket) in new {
+            let Endpoint { address, protocol: Protocol::Tcp } = endpoint else { continue };
+            match (self.listen(socket), front_of(endpoint)) {
                 (Ok(socket), Some(front)) => {
                     let (removed, changed) = (Cell::new(false), tokio::sync::Notify::new());
                     let (front, door, left) = (RefCell::new(front), RefCell::default(), Cell::new(false));
@@ -414,11 +416,11 @@ impl Worker {
                         old.remove();
                     }
                 }
-                (Err(error), _) => tracing::error!("cannot watch the listener of {address}: {error}"),
+                (Err(error), _) => tracing::error!("cannot watch the listener of {endpoint}: {error}"),
                 (Ok(_), None) => {}
             }
         }
-        listeners.retain(|address, listener| match front_of(address) {
+        listeners.retain(|address, listener| match front_of(Endpoint::tcp(*address)) {
             Some(front) => {
                 *listener.front.borrow_mut() = front;
                 *listener.door.borrow_mut() = setup.doors.get(address).cloned();
@@ -617,6 +619,6 @@ fn greet(
 fn serve(client: Client) {
     match client.front.plan().plan.mode {
         Mode::Http => drop(tokio::task::spawn_local(client::http(client))),
-        Mode::Tcp => drop(tokio::task::spawn_local(tunnel::tcp(client))),
+        Mode::Tcp | Mode::Udp => drop(tokio::task::spawn_local(tunnel::tcp(client))),
     }
 }

@@ -79,10 +79,14 @@ fn format(cx: &mut Context, own: Option<&Item>, common: &Item, frontend: &Fronte
     let text = said.get::<Arc<str>>("format");
     let text = match (&text, frontend.mode) {
         (None, Mode::Http) => "httplog",
-        (None, Mode::Tcp) => "tcplog",
+        (None, Mode::Tcp | Mode::Udp) => "tcplog",
         // One format for the whole platform, made for requests: connections have theirs.
-        (Some(text), Mode::Tcp) if given.is_none() && &**text != "json" => {
-            if log_format::compile(text, Mode::Tcp, captures).is_ok() { text } else { "tcplog" }
+        (Some(text), mode @ (Mode::Tcp | Mode::Udp)) if given.is_none() && &**text != "json" => {
+            if log_format::compile(text, mode, captures).is_ok() {
+                text
+            } else {
+                "tcplog"
+            }
         }
         (Some(text), _) => text,
     };

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use relais_base::Time;
 use relais_ipc::message::Ask;
 use relais_ipc::upgrade::{Heir, Legacy};
-use relais_ipc::{Channel, Order, Role, VipState};
+use relais_ipc::{Channel, Endpoint, Order, Role, VipState};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info, warn};
 
@@ -37,7 +36,7 @@ pub(super) struct Inheritance {
     pub(super) lock: Option<File>,
     pub(super) asks: Option<OwnedFd>,
     pub(super) status_sockets: BTreeMap<&'static str, OwnedFd>,
-    pub(super) listeners: BTreeMap<SocketAddr, BTreeMap<u16, OwnedFd>>,
+    pub(super) listeners: BTreeMap<Endpoint, BTreeMap<u16, OwnedFd>>,
     pub(super) access_logs: Vec<(String, OwnedFd)>,
     pub(super) health: BTreeMap<(String, String), bool>,
     pub(super) vips: BTreeMap<String, VipState>,
@@ -130,7 +129,12 @@ impl Inheritance {
                 self.status_sockets.insert(role.name(), fd.ok_or_else(descriptor)?);
             }
             Legacy::Listener { address, index } => {
-                self.listeners.entry(address).or_default().insert(index, fd.ok_or_else(descriptor)?);
+                let set = self.listeners.entry(Endpoint::tcp(address)).or_default();
+                set.insert(index, fd.ok_or_else(descriptor)?);
+            }
+            Legacy::Datagrams { address, index } => {
+                let set = self.listeners.entry(Endpoint::udp(address)).or_default();
+                set.insert(index, fd.ok_or_else(descriptor)?);
             }
             Legacy::AccessLog { path } => self.access_logs.push((path, fd.ok_or_else(descriptor)?)),
             Legacy::Server { backend, server, up } => {

@@ -29,7 +29,7 @@ use relais_config::plan::{LogTo, NodeId, Plan};
 use relais_ipc::channel::{Listener, text_to_fd};
 use relais_ipc::message::{Answer, Ask};
 use relais_ipc::status::{NodeStatus, ProcessStatus};
-use relais_ipc::{Channel, FrontendState, Order, Report, Role, VipState};
+use relais_ipc::{Channel, Endpoint, FrontendState, Order, Protocol, Report, Role, VipState};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -340,9 +340,13 @@ impl Supervisor {
             if for_role != role {
                 continue;
             }
-            for (index, socket) in (0..).zip(self.sockets.of(want.address)) {
-                let (frontend, address) = (want.frontend.clone(), want.address);
-                child.order(&Order::Listener { frontend, address, index }, Some(socket)).await;
+            let Endpoint { address, protocol } = want.endpoint;
+            for (index, socket) in (0..).zip(self.sockets.of(want.endpoint)) {
+                let order = match protocol {
+                    Protocol::Tcp => Order::Listener { frontend: want.frontend.clone(), address, index },
+                    Protocol::Udp => Order::Datagrams { address, index },
+                };
+                child.order(&order, Some(socket)).await;
             }
         }
         if role == Role::Proxy {

@@ -1,4 +1,4 @@
-//! The listening sockets: made here once, kept for the supervisor's life, lent to every generation of
+//! The listening sockets, of TCP and of UDP: made here once, kept for the supervisor's life, lent to every generation of
 //! workers. A worker's death closes nothing, so clients wait in the kernel's queue until the next one
 //! accepts them.
 
@@ -7,12 +7,17 @@ use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use relais_config::plan::{NodeId, Plan};
-use socket2::{Domain, Protocol, Socket, Type};
+use relais_config::plan::{Mode, NodeId, Plan};
+use relais_ipc::{Endpoint, Protocol};
+use socket2::{Domain, Socket, Type};
 use std::os::fd::AsFd;
 
 /// Connections that may wait in a listener's queue; the kernel's `net.core.somaxconn` may lower it.
 const BACKLOG: i32 = 4096;
+
+/// Bytes of datagrams that may wait in a socket, as the kernel counts them: some thousands of small ones, for the
+/// moment in which a proxy that died is replaced.
+const WAITING_BYTES: usize = 4 << 20;
 
 /// The name under which the control process gets its listener.
 pub(crate) const ADMIN: &str = "admin";
@@ -23,7 +28,7 @@ pub(crate) struct Wanted {
     /// The frontend's name, or [`ADMIN`].
     pub(crate) frontend: String,
     /// Where it listens.
-    pub(crate) address: SocketAddr,
+    pub(crate) endpoint: Endpoint,
 }
 
 impl Wanted {
@@ -35,40 +40,43 @@ impl Wanted {
 
 /// The listeners that `plan` asks for on `node`.
 pub(crate) fn wanted(plan: &Plan, node: NodeId) -> Vec<Wanted> {
-    let admin = Wanted { frontend: ADMIN.to_owned(), address: plan.admin };
+    let admin = Wanted { frontend: ADMIN.to_owned(), endpoint: Endpoint::tcp(plan.admin) };
     let frontends = plan.frontends_on(node).flat_map(|(_, frontend)| {
-        plan.binds_on(node, frontend)
-            .map(|bind| Wanted { frontend: frontend.name.to_string(), address: bind.address })
+        let protocol = if frontend.mode == Mode::Udp { Protocol::Udp } else { Protocol::Tcp };
+        plan.binds_on(node, frontend).map(move |bind| Wanted {
+            frontend: frontend.name.to_string(),
+            endpoint: Endpoint { address: bind.address, protocol },
+        })
     });
     std::iter::once(admin).chain(frontends).collect()
 }
 
-/// Every listening socket of this node: one a worker for each address.
+/// Every listening socket of this node: one a worker for each endpoint.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     workers: u16,
-    open: BTreeMap<SocketAddr, Vec<OwnedFd>>,
+    open: BTreeMap<Endpoint, Vec<OwnedFd>>,
 }
 
 impl Sockets {
-    /// None yet; each address will get one socket for every one of `workers`.
+    /// None yet; each endpoint will get one socket for every one of `workers`.
     pub(crate) fn new(workers: u16) -> Sockets {
         Sockets { workers, open: BTreeMap::new() }
     }
 
     /// Takes over the sets of another supervisor; one that is not whole is left, and opened anew.
-    pub(crate) fn inherit(&mut self, sets: BTreeMap<SocketAddr, BTreeMap<u16, OwnedFd>>) {
-        for (address, set) in sets {
+    pub(crate) fn inherit(&mut self, sets: BTreeMap<Endpoint, BTreeMap<u16, OwnedFd>>) {
+        for (endpoint, set) in sets {
             if set.keys().copied().eq(0..set.len() as u16) {
-                self.open.insert(address, set.into_values().collect());
+                self.open.insert(endpoint, set.into_values().collect());
             }
         }
     }
 
-    /// Every socket, with its address and its place in the set.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (SocketAddr, u16, BorrowedFd<'_>)> {
-        self.open.iter().flat_map(|(address, set)| {
-            (0..).zip(set).map(|(index, socket)| (*address, index, socket.as_fd()))
+    /// Every socket, with what it is known by and its place in the set.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Endpoint, u16, BorrowedFd<'_>)> {
+        self.open.iter().flat_map(|(endpoint, set)| {
+            (0..).zip(set).map(|(index, socket)| (*endpoint, index, socket.as_fd()))
         })
     }
 
@@ -79,17 +87,17 @@ impl Sockets {
     pub(crate) fn open(&mut self, wanted: &[Wanted]) -> Result<(), String> {
         let mut new = Vec::new();
         for want in wanted {
-            if let Entry::Vacant(vacant) = self.open.entry(want.address) {
+            if let Entry::Vacant(vacant) = self.open.entry(want.endpoint) {
                 let count = if want.is_admin() { 1 } else { self.workers };
                 let sockets: std::io::Result<Vec<OwnedFd>> =
-                    (0..count).map(|_| listen(want.address, count > 1)).collect();
+                    (0..count).map(|_| listen(want.endpoint, count > 1)).collect();
                 match sockets {
                     Ok(sockets) => {
                         vacant.insert(sockets);
-                        new.push(want.address);
+                        new.push(want.endpoint);
                     }
                     Err(error) => {
-                        new.iter().for_each(|address| drop(self.open.remove(address)));
+                        new.iter().for_each(|endpoint| drop(self.open.remove(endpoint)));
                         return Err(cannot_listen(want, &error));
                     }
                 }
@@ -100,33 +108,37 @@ impl Sockets {
 
     /// Closes what is open and not wanted.
     pub(crate) fn close_all_but(&mut self, wanted: &[Wanted]) {
-        self.open.retain(|address, _| wanted.iter().any(|want| want.address == *address));
+        self.open.retain(|endpoint, _| wanted.iter().any(|want| want.endpoint == *endpoint));
     }
 
-    /// The sockets of `address`, in the order of the workers.
-    pub(crate) fn of(&self, address: SocketAddr) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.open.get(&address).into_iter().flatten().map(|socket| socket.as_fd())
+    /// The sockets of `endpoint`, in the order of the workers.
+    pub(crate) fn of(&self, endpoint: Endpoint) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.open.get(&endpoint).into_iter().flatten().map(|socket| socket.as_fd())
     }
 }
 
 fn cannot_listen(want: &Wanted, error: &std::io::Error) -> String {
-    let Wanted { frontend, address } = want;
+    let Wanted { frontend, endpoint } = want;
     let what = if want.is_admin() { "the admin page".to_owned() } else { format!("frontend {frontend}") };
     let todo = match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            format!("another program has it: `ss -ltnp sport = :{}` names it", address.port())
+            let kind = if endpoint.protocol == Protocol::Udp { 'u' } else { 't' };
+            format!("another program has it: `ss -l{kind}np sport = :{}` names it", endpoint.address.port())
         }
         std::io::ErrorKind::PermissionDenied => {
             "ports below 1024 need root or CAP_NET_BIND_SERVICE".to_owned()
         }
         _ => error.to_string(),
     };
-    format!("{what} cannot listen on {address}: {todo}")
+    format!("{what} cannot listen on {endpoint}: {todo}")
 }
 
-fn listen(address: SocketAddr, shared: bool) -> std::io::Result<OwnedFd> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
+fn listen(Endpoint { address, protocol }: Endpoint, shared: bool) -> std::io::Result<OwnedFd> {
+    let kind = if protocol == Protocol::Udp { Type::DGRAM } else { Type::STREAM };
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if protocol == Protocol::Tcp {
+        socket.set_reuse_address(true)?; // of UDP it would let any other program of root's in beside us
+    }
     if shared {
         socket.set_reuse_port(true)?;
     }
@@ -139,7 +151,12 @@ fn listen(address: SocketAddr, shared: bool) -> std::io::Result<OwnedFd> {
         }
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    match protocol {
+        Protocol::Tcp => socket.listen(BACKLOG)?,
+        // Without the privilege it is as large as the kernel lets us have it (`net.core.rmem_max`).
+        Protocol::Udp => rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, WAITING_BYTES)
+            .or_else(|_| rustix::net::sockopt::set_socket_recv_buffer_size(&socket, WAITING_BYTES))?,
+    }
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
@@ -153,7 +170,7 @@ mod tests {
     }
 
     fn want(address: SocketAddr) -> Wanted {
-        Wanted { frontend: "web".into(), address }
+        Wanted { frontend: "web".into(), endpoint: Endpoint::tcp(address) }
     }
 
     #[test]
@@ -164,7 +181,7 @@ mod tests {
         let why = sockets.open(&[want(free), want(taken.local_addr().unwrap())]).unwrap_err();
         assert!(why.contains("frontend web cannot listen on 127.0.0.1:"), "{why}");
         assert!(why.contains("another program has it"), "{why}");
-        assert_eq!(sockets.of(free).count(), 0);
+        assert_eq!(sockets.of(Endpoint::tcp(free)).count(), 0);
     }
 
     #[test]
@@ -172,11 +189,36 @@ mod tests {
         let (kept, gone) = (free_address(), free_address());
         let mut sockets = Sockets::new(2);
         sockets.open(&[want(kept), want(gone)]).unwrap();
-        let before: Vec<_> = sockets.of(kept).map(|fd| format!("{fd:?}")).collect();
+        let before: Vec<_> = sockets.of(Endpoint::tcp(kept)).map(|fd| format!("{fd:?}")).collect();
         assert_eq!(before.len(), 2);
         sockets.open(&[want(kept)]).unwrap();
         sockets.close_all_but(&[want(kept)]);
-        assert_eq!(sockets.of(kept).map(|fd| format!("{fd:?}")).collect::<Vec<_>>(), before);
-        assert_eq!(sockets.of(gone).count(), 0);
+        assert_eq!(sockets.of(Endpoint::tcp(kept)).map(|fd| format!("{fd:?}")).collect::<Vec<_>>(), before);
+        assert_eq!(sockets.of(Endpoint::tcp(gone)).count(), 0);
+    }
+
+    #[test]
+    fn one_address_takes_connections_and_datagrams() {
+        let address = free_address();
+        let datagrams = Wanted { frontend: "dns".into(), endpoint: Endpoint::udp(address) };
+        let mut sockets = Sockets::new(2);
+        sockets.open(&[want(address), datagrams.clone()]).unwrap();
+        let kinds: Vec<_> = sockets
+            .all()
+            .map(|(endpoint, _, socket)| (endpoint, rustix::net::sockopt::socket_type(socket).unwrap()))
+            .collect();
+        let (tcp, udp) = (Endpoint::tcp(address), Endpoint::udp(address));
+        let (stream, datagram) = (rustix::net::SocketType::STREAM, rustix::net::SocketType::DGRAM);
+        assert_eq!(kinds, [(tcp, stream), (tcp, stream), (udp, datagram), (udp, datagram)]);
+        sockets.close_all_but(&[datagrams]);
+        assert_eq!((sockets.of(tcp).count(), sockets.of(udp).count()), (0, 2));
+    }
+
+    #[test]
+    fn a_taken_udp_port_is_said_with_what_finds_the_program() {
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::udp(taken.local_addr().unwrap());
+        let why = Sockets::new(2).open(&[Wanted { frontend: "dns".into(), endpoint }]).unwrap_err();
+        assert!(why.contains("(UDP): another program has it: `ss -lunp"), "{why}");
     }
 }

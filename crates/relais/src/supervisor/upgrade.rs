@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use relais_base::Time;
 use relais_ipc::upgrade::{Heir, Legacy};
-use relais_ipc::{Channel, Order, Role};
+use relais_ipc::{Channel, Endpoint, Order, Protocol, Role};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tracing::{error, info, warn};
 
@@ -222,8 +222,12 @@ impl Supervisor {
                 all.push((Legacy::Status { role }, Some(socket.try_clone()?)));
             }
         }
-        for (address, index, socket) in self.sockets.all() {
-            all.push((Legacy::Listener { address, index }, Some(socket.try_clone_to_owned()?)));
+        for (Endpoint { address, protocol }, index, socket) in self.sockets.all() {
+            let piece = match protocol {
+                Protocol::Tcp => Legacy::Listener { address, index },
+                Protocol::Udp => Legacy::Datagrams { address, index },
+            };
+            all.push((piece, Some(socket.try_clone_to_owned()?)));
         }
         for (path, file) in &self.current.access_logs {
             all.push((Legacy::AccessLog { path: path.clone() }, Some(file.try_clone()?)));
