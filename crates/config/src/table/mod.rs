@@ -4,9 +4,11 @@
 //! `docs/directives.md`. To add a directive, add its row; what it does is then `resolve`'s.
 //! A default stands in its row and nowhere else.
 
+mod action;
 mod backend;
 mod cluster;
 mod compression;
+mod condition;
 mod foreign;
 mod frontend;
 mod messages;
@@ -407,6 +409,9 @@ pub fn all() -> impl Iterator<Item = &'static Directive> {
         vip::ROWS,
         frontend::ROWS,
         rule::ROWS,
+        condition::ROWS,
+        condition::COUNTING,
+        action::ROWS,
         backend::ROWS,
         compression::ROWS,
         tiers::ROWS,

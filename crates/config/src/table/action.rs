@@ -1,0 +1,166 @@
+//! What a `rule` does.
+
+use super::Type::{File, HeaderName, HeaderValue, Integer, Location, Reference, Regex, Text, UrlPath, Word};
+use super::{Directive, Effect, Field, Kind, Section, Times, any, default, optional, required};
+
+const FIELD: Field =
+    required("name", HeaderName, "the field; none that frames the message or is for one hop only");
+const VALUE: Field = required("value", HeaderValue, "the value; it may have `%{placeholders}`");
+
+pub(super) const ROWS: &[Directive] = &[
+    Directive {
+        name: "deny",
+        inside: &[Section::Rule],
+        arguments: &[default("code", Integer(400, 599), "403", "status of the answer")],
+        doc: "Action: the request is answered with this status and goes no further. In `mode tcp` the connection is closed.",
+        example: "deny 403",
+        effect: Effect::Tests(&[
+            "the_manager_is_for_one_network_only",
+            "a_tcp_rule_denies_or_chooses_a_backend",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "backend",
+        inside: &[Section::Rule],
+        arguments: &[any(
+            "backend",
+            Reference(Kind::Backend),
+            "with `map=`: where it says nothing, the next rules are asked",
+            "who answers",
+        )],
+        properties: &[
+            optional(
+                "map",
+                File,
+                "the one named here",
+                "a file of lines `VALUE BACKEND`; the first that fits is taken; it is read again when it changes",
+            ),
+            default(
+                "key",
+                Word(&["host", "path", "src", "sni"]),
+                "host",
+                "what of the request the map is asked for",
+            ),
+        ],
+        doc: "Action: this backend answers, or the one that a map has for the request.",
+        example: "backend doctorat",
+        effect: Effect::Tests(&[
+            "a_host_of_its_own_has_a_backend_of_its_own",
+            "a_map_chooses_backends_and_is_read_again_when_it_changes",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "redirect",
+        inside: &[Section::Rule],
+        properties: &[
+            optional(
+                "scheme",
+                Word(&["http", "https"]),
+                "see `location=` and `prefix=`",
+                "to the same host and path under this scheme",
+            ),
+            optional("location", Location, "see `scheme=`", "to this place; it may have `%{placeholders}`"),
+            optional("prefix", Location, "see `scheme=`", "to this place, with path and query behind it"),
+            default("code", Word(&["301", "302", "303", "307", "308"]), "302", "status of the answer"),
+        ],
+        doc: "Action: the request is answered with a redirect. Placeholders cannot lead to a host that the file does not name, but for the one that the client asked for (`%{host}`).",
+        example: "redirect prefix=\"https://www.progres.example\" code=301",
+        effect: Effect::Tests(&["a_redirect_goes_where_the_rule_says_and_nowhere_else"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "respond",
+        inside: &[Section::Rule],
+        arguments: &[required("code", Integer(200, 599), "status of the answer")],
+        properties: &[
+            optional("text", Text, "no body, or `file=`", "the body"),
+            optional(
+                "file",
+                File,
+                "no body, or `text=`",
+                "a file that is the body, up to 1 MiB; it is read again when it changes",
+            ),
+            default("content-type", HeaderValue, "text/plain; charset=utf-8", "what the body is"),
+        ],
+        doc: "Action: the request is answered with this.",
+        example: "respond 200 text=\"User-agent: *\"",
+        effect: Effect::Tests(&["a_rule_answers_with_a_text_or_a_file"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "set-header",
+        inside: &[Section::Rule],
+        arguments: &[FIELD, VALUE],
+        times: Times::Many,
+        doc: "Action: the request has this field once, with this value. Placeholders are %{src}, %{host}, %{path}, %{query}, %{uri}, %{method}, %{scheme}, %{port}, %{sni}, %{request-id} or %{header:NAME}, all of the request; `%%` is a percent sign.",
+        example: "set-header X-Real-IP \"%{src}\"",
+        effect: Effect::Tests(&["header_fields_of_requests_and_responses_are_set_added_and_removed"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "add-header",
+        inside: &[Section::Rule],
+        arguments: &[FIELD, VALUE],
+        times: Times::Many,
+        doc: "Action: the request has this field, too.",
+        example: "add-header X-Real-IP \"%{src}\"",
+        effect: Effect::Tests(&["header_fields_of_requests_and_responses_are_set_added_and_removed"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "remove-header",
+        inside: &[Section::Rule],
+        arguments: &[FIELD],
+        times: Times::Many,
+        doc: "Action: the request does not have this field.",
+        example: "remove-header X-Debug",
+        effect: Effect::Tests(&["header_fields_of_requests_and_responses_are_set_added_and_removed"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "set-response-header",
+        inside: &[Section::Rule],
+        arguments: &[FIELD, VALUE],
+        times: Times::Many,
+        doc: "Action: the response has this field once, with this value. Placeholders are %{src}, %{host}, %{path}, %{query}, %{uri}, %{method}, %{scheme}, %{port}, %{sni}, %{request-id} or %{header:NAME}, all of the request; `%%` is a percent sign.",
+        example: "set-response-header Cache-Control \"no-store\"",
+        effect: Effect::Tests(&["header_fields_of_requests_and_responses_are_set_added_and_removed"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "add-response-header",
+        inside: &[Section::Rule],
+        arguments: &[FIELD, VALUE],
+        times: Times::Many,
+        doc: "Action: the response has this field, too.",
+        example: "add-response-header Cache-Control \"no-store\"",
+        effect: Effect::Tests(&["header_fields_of_requests_and_responses_are_set_added_and_removed"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "remove-response-header",
+        inside: &[Section::Rule],
+        arguments: &[FIELD],
+        times: Times::Many,
+        doc: "Action: the response does not have this field.",
+        example: "remove-response-header Server",
+        effect: Effect::Tests(&["header_fields_of_requests_and_responses_are_set_added_and_removed"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "rewrite",
+        form: Some("path"),
+        inside: &[Section::Rule],
+        properties: &[
+            optional("prefix", UrlPath, "see `regex=`", "what the path begins with, in whole segments"),
+            optional("regex", Regex, "see `prefix=`", "what is found in the path"),
+            required("to", Text, "what stands there instead; `$1` to `$9` are the groups of `regex=`"),
+        ],
+        doc: "Action: the server gets another path. It is made of the path as rules read it and is a normal one again; the query stays. Rules that follow see what the client sent.",
+        example: "rewrite path prefix=\"/old\" to=\"/new\"",
+        effect: Effect::Tests(&["a_path_is_rewritten_and_the_query_stays"]),
+        ..Directive::EMPTY
+    },
+];

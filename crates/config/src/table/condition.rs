@@ -1,0 +1,109 @@
+//! `match` and `unless`: what a rule looks at. Each condition stands here once and makes a row for either word.
+
+use super::Type::{
+    Duration, File, HeaderName, HostPattern, Integer, Networks, PathPattern, Regex, Text, Word,
+};
+use super::{DAY, Directive, Effect, Field, Section, Times, any, many, optional, required};
+
+const NONE: &str = "with `regex=` or `list=`, none of its own";
+const HOST: &str = "a name without port, or `*.` and a name for all below it; case does not matter";
+const REGEX: Field =
+    optional("regex", Regex, "none", "a regular expression that is found in it; `^` and `$` are its ends");
+const LIST: Field = optional(
+    "list",
+    File,
+    "the values given here only",
+    "a file of more, one a line; it is read again when it changes",
+);
+const TEXTS: &[Field] = &[REGEX, LIST];
+const PARTS: Effect = Effect::Tests(&["conditions_look_at_every_part_of_a_request"]);
+
+/// A row of `match` and one of `unless` for each: form, arguments and properties, when it is true, what else there is
+/// to say of it, an example's values, what comes of it.
+macro_rules! conditions {
+    ($($form:literal, $arguments:expr, $properties:expr, $when:literal, $more:literal, $example:literal, $effect:expr;)*) => {
+        pub(super) const ROWS: &[Directive] = &[
+            $(Directive {
+                name: "match",
+                form: Some($form),
+                inside: &[Section::Rule],
+                arguments: $arguments,
+                properties: $properties,
+                times: Times::Many,
+                doc: concat!("True where ", $when, ".", $more),
+                example: concat!("match ", $form, " ", $example),
+                effect: $effect,
+                ..Directive::EMPTY
+            },)*
+            $(Directive {
+                name: "unless",
+                form: Some($form),
+                inside: &[Section::Rule],
+                arguments: $arguments,
+                properties: $properties,
+                times: Times::Many,
+                doc: concat!("The rule is passed over where ", $when, ".", $more),
+                example: concat!("unless ", $form, " ", $example),
+                effect: $effect,
+                ..Directive::EMPTY
+            },)*
+        ];
+    };
+}
+
+conditions! {
+    "path", &[any("pattern", PathPattern, NONE, "`*` is any text without `/`, `**` any text; `/dir/**` is for `/dir`, too")], TEXTS,
+        "the path fits one of the patterns",
+        " It is compared as the application server reads it: escapes decoded, `;parameters` taken away, `//` and dot segments resolved. A request whose path an application server would refuse (an encoded slash, a backslash, `%00`, a broken escape, more `..` than segments) is answered with 400 where any rule of the frontend looks at the path.",
+        "\"/manager/**\" \"/host-manager/**\"", Effect::Tests(&["no_spelling_of_a_path_gets_past_a_rule"]);
+    "host", &[any("host", HostPattern, NONE, HOST)], TEXTS,
+        "the request is for one of the hosts", "",
+        "\"doctorat.progres.example\"", Effect::Tests(&["a_host_of_its_own_has_a_backend_of_its_own"]);
+    "sni", &[any("host", HostPattern, NONE, HOST)], TEXTS,
+        "the client asked for one of the names in its TLS handshake",
+        " The name is one of our own certificates or, in `mode tcp` without `tls`, of the server that it is passed through to.",
+        "\"doctorat.progres.example\"", Effect::Tests(&["the_name_in_the_handshake_chooses_the_backend_and_tls_passes_through"]);
+    "method", &[many("method", Text, "in capitals")], &[],
+        "the request has one of the methods", "",
+        "PUT DELETE", PARTS;
+    "header", &[required("name", HeaderName, "the field; case does not matter"), any("value", Text, "any value: the field is there", "`*` is any text")], TEXTS,
+        "a field of this name has one of the values", " Each of its lines is one value.",
+        "User-Agent \"curl/*\"", PARTS;
+    "cookie", &[required("name", HeaderName, "the cookie"), any("value", Text, "any value: the cookie is there", "`*` is any text")], TEXTS,
+        "a cookie of this name has one of the values", "",
+        "beta yes", PARTS;
+    "query", &[required("name", Text, "the parameter"), any("value", Text, "any value: the parameter is there", "`*` is any text")], TEXTS,
+        "a parameter of this name in the query has one of the values, decoded", "",
+        "debug yes", PARTS;
+    "src", &[any("network", Networks, "with `list=`, none of its own", "networks in CIDR notation")], &[LIST],
+        "the client's address is in one of the networks", " In `mode tcp`, too.",
+        "\"192.168.112.0/24\"", Effect::Tests(&["the_manager_is_for_one_network_only"]);
+    "scheme", &[required("scheme", Word(&["http", "https"]), "what the client spoke")], &[],
+        "the request came over this scheme", "",
+        "http", PARTS;
+    "tls", &[required("tls", Word(&["yes", "no"]), "whether there is TLS")], &[],
+        "the connection is, or is not, under TLS", "",
+        "no", PARTS;
+    "port", &[many("port", Integer(1, 65535), "of the listener")], &[],
+        "the connection came in on one of the ports", " In `mode tcp`, too.",
+        "8080", PARTS;
+}
+
+/// What only `match` has: a row that counts.
+pub(super) const COUNTING: &[Directive] = &[Directive {
+    name: "match",
+    form: Some("rate"),
+    inside: &[Section::Rule],
+    properties: RATE,
+    times: Times::Many,
+    doc: "True where more requests than `over` came in the last `per` from one `key`.",
+    example: "match rate key=src over=200 per=\"10s\"",
+    effect: Effect::Later("count requests"),
+    ..Directive::EMPTY
+}];
+
+const RATE: &[Field] = &[
+    required("key", Word(&["src"]), "what is counted: `src`, the client's address"),
+    required("over", Integer(1, 1_000_000_000), "matches from the next one on"),
+    required("per", Duration(1, DAY), "the time they are counted over"),
+];
