@@ -13,6 +13,7 @@ pub mod message;
 pub mod pulse;
 pub mod status;
 pub mod upgrade;
+pub mod watchers;
 
 pub use channel::Channel;
 pub use message::{Endpoint, FrontendState, Order, Protocol, Report, Role, VipState};

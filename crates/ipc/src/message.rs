@@ -244,6 +244,9 @@ pub enum Report {
         /// Whether it is well now.
         up: bool,
     },
+    /// A backup on another node watches this one through the attached connection. The supervisor holds it as long as
+    /// it lives, so that it ends when both are dead.
+    Watched,
     /// Every address has another holder, or nobody took it in time.
     HandedOver,
     /// Proxy's main thread turns: every [`crate::pulse::EVERY`].

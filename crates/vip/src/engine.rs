@@ -5,7 +5,7 @@
 //! queue to the main thread, which alone writes logs and answers the supervisor. Called by `prompt`.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex};
@@ -23,6 +23,7 @@ use crate::gate::{Gate, Pulse};
 use crate::netlink::{Interface, Netlink, News};
 use crate::relay;
 use crate::sys;
+use crate::watch::{self, Watch};
 use crate::wire::Wire;
 
 /// Longest packet that is looked at: an IPv4 header with options, and 255 addresses.
@@ -52,6 +53,8 @@ pub(crate) enum Command {
         generation: u64,
         /// This node's own addresses: advertisements leave from one of them where the interface has it.
         links: Vec<Ipv4Addr>,
+        /// The addresses of all nodes: who may watch this one.
+        peers: Vec<IpAddr>,
         specs: Vec<Spec>,
         /// Addresses that a predecessor of this process held when it died at that time.
         resumes: Vec<(String, Time)>,
@@ -68,6 +71,8 @@ pub(crate) enum Event {
     Applied(u64),
     Changed(String, VipState),
     HandedOver,
+    /// A backup watches this node: the supervisor, too, must hold the connection.
+    Watched(OwnedFd),
     Info(String),
     Warn(String),
     Stopped,
@@ -100,6 +105,7 @@ struct Port {
     /// Complaints already made, so that each is made once.
     complained: Option<Refused>,
     send_failed: bool,
+    watch: Watch,
 }
 
 /// See the module's documentation.
@@ -112,6 +118,7 @@ pub(crate) struct Engine {
     ports: Vec<Port>,
     vips: Vec<Vip>,
     links: Vec<Ipv4Addr>,
+    peers: Vec<IpAddr>,
     frontends: Vec<(String, FrontendState)>,
     generation: u64,
     handing_over: bool,
@@ -165,6 +172,7 @@ impl Engine {
             ports: Vec::new(),
             vips: Vec::new(),
             links: Vec::new(),
+            peers: Vec::new(),
             frontends: Vec::new(),
             generation: 0,
             handing_over: false,
@@ -185,6 +193,7 @@ impl Engine {
         self.read_news();
         self.read_commands();
         self.run_timers();
+        self.watch_masters();
         self.forget_dropped();
         self.report_hand_over();
         self.publish();
@@ -201,7 +210,8 @@ impl Engine {
 
     /// When the next turn is due, whether anything has come or not.
     pub(crate) fn due(&self) -> Time {
-        self.vips.iter().map(|vip| vip.router.poll_timeout()).min().unwrap_or(Time::MAX)
+        let timers = self.vips.iter().map(|vip| vip.router.poll_timeout());
+        timers.chain(self.ports.iter().map(|port| port.watch.due())).min().unwrap_or(Time::MAX)
     }
 
     /// It has let go of everything; there must be no further turn.
@@ -321,6 +331,7 @@ impl Engine {
             }
         }
         let link = self.link_of(p);
+        self.settle_watch(p, link);
         for v in 0..self.vips.len() {
             if self.vips[v].spec.interface == name {
                 self.build_gate(v, p);
@@ -352,8 +363,8 @@ impl Engine {
         let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Apply { generation, links, specs, resumes }) => {
-                    self.links = links;
+                Ok(Command::Apply { generation, links, peers, specs, resumes }) => {
+                    (self.links, self.peers) = (links, peers);
                     self.apply(specs, &resumes);
                     self.generation = generation;
                     self.status_at = Time::ZERO; // a new plan is in the status at once
@@ -472,6 +483,7 @@ impl Engine {
             refused: 0,
             complained: None,
             send_failed: false,
+            watch: Watch::default(),
         });
         self.look_at(self.ports.len() - 1);
         self.ports.len() - 1
@@ -565,6 +577,50 @@ impl Engine {
                 "vip {name}: {address} could not be removed ({e}); the kernel will do it within {} s",
                 relais_vrrp::LEASE.as_secs() + 1
             )));
+        }
+    }
+
+    // ---- the death-watch -----------------------------------------------------------------------------------------
+
+    fn settle_watch(&mut self, p: usize, link: Link) {
+        let port = &mut self.ports[p];
+        let (Some(found), Link::Up(own)) = (&port.found, link) else { return port.watch.unsettle() };
+        if let Err(e) = port.watch.settle(&port.name, found.index, own.into(), &self.inbox) {
+            let name = port.name.clone();
+            self.tell(Event::Warn(format!(
+                "{own} port {} on {name} cannot be listened on ({e}): a backup notices only by the silence that this \
+                 node's processes died",
+                watch::PORT
+            )));
+        }
+    }
+
+    /// Lets other nodes watch this one, and hears whether those that it follows live.
+    fn watch_masters(&mut self) {
+        for p in 0..self.ports.len() {
+            for (from, connection) in self.ports[p].watch.accept() {
+                if self.peers.contains(&from) {
+                    self.tell(Event::Watched(connection));
+                }
+            }
+            let here = |vip: &&Vip| vip.spec.interface == self.ports[p].name;
+            let followed = self.vips.iter().filter(here).filter(|vip| vip.router.state() == State::Backup);
+            let mut masters: Vec<IpAddr> =
+                followed.filter_map(|vip| vip.router.holder().map(Into::into)).collect();
+            masters.sort_unstable();
+            masters.dedup();
+            for died in self.ports[p].watch.look(&masters, &self.inbox, now()) {
+                self.master_died(p, died);
+            }
+        }
+    }
+
+    fn master_died(&mut self, p: usize, died: IpAddr) {
+        let IpAddr::V4(died) = died else { return };
+        for v in 0..self.vips.len() {
+            if self.vips[v].spec.interface == self.ports[p].name {
+                self.handle(v, Input::MasterDied(died));
+            }
         }
     }
 

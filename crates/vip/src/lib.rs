@@ -7,7 +7,7 @@
 //! States and timers: `LIFECYCLE.md`.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::process::ExitCode;
 use std::sync::mpsc::Sender;
@@ -18,6 +18,7 @@ use relais_base::Time;
 use relais_config::Plan;
 use relais_config::plan::Preempt;
 use relais_ipc::status::VipsStatus;
+use relais_ipc::watchers::Watchers;
 use relais_ipc::{Channel, Order, Report};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::net::UnixListener;
@@ -38,6 +39,7 @@ mod prompt;
 mod relay;
 #[allow(unsafe_code)]
 mod sys;
+mod watch;
 mod wire;
 
 /// How long a frontend whose process died may take to come back before the address goes elsewhere.
@@ -73,6 +75,7 @@ struct Vips {
     node: String,
     /// Addresses that a predecessor held, and when it died.
     resumes: Vec<(String, Time)>,
+    watchers: Watchers,
     /// Why no address can be held here; `None` if one can.
     unprivileged: Option<String>,
 }
@@ -96,6 +99,7 @@ async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
         status,
         node: String::new(),
         resumes: Vec::new(),
+        watchers: Watchers::default(),
         unprivileged: privileged.err(),
     };
     loop {
@@ -145,9 +149,9 @@ impl Vips {
             Order::Frontend { name, state } => self.command(Command::Frontend(name, state)),
             Order::HandOver => self.command(Command::HandOver),
             Order::Plan { generation, file } => match self.read_plan(&file, fd) {
-                Ok((links, specs)) => {
+                Ok(Wanted { links, peers, specs }) => {
                     let resumes = std::mem::take(&mut self.resumes);
-                    self.command(Command::Apply { generation, links, specs, resumes });
+                    self.command(Command::Apply { generation, links, peers, specs, resumes });
                 }
                 Err(why) => self.channel.send(&Report::Refused { generation, why }, None).await?,
             },
@@ -156,7 +160,12 @@ impl Vips {
         Ok(())
     }
 
-    async fn pass_on(&self, event: Event) -> std::io::Result<()> {
+    async fn pass_on(&mut self, event: Event) -> std::io::Result<()> {
+        if let Event::Watched(connection) = event {
+            self.channel.send(&Report::Watched, Some(connection.as_fd())).await?;
+            self.watchers.hold(connection);
+            return Ok(());
+        }
         let report = match event {
             Event::Info(sentence) => {
                 info!("{sentence}");
@@ -166,7 +175,7 @@ impl Vips {
                 warn!("{sentence}");
                 return Ok(());
             }
-            Event::Stopped => return Ok(()),
+            Event::Stopped | Event::Watched(_) => return Ok(()),
             Event::Applied(generation) => Report::Ready { generation },
             Event::Changed(name, state) => Report::Vip { name, state },
             Event::HandedOver => Report::HandedOver,
@@ -186,19 +195,19 @@ impl Vips {
     }
 
     /// What the plan wants of this node: its own addresses, and the virtual ones that it may hold.
-    fn read_plan(&self, file: &str, fd: Option<OwnedFd>) -> Result<(Vec<Ipv4Addr>, Vec<Spec>), String> {
+    fn read_plan(&self, file: &str, fd: Option<OwnedFd>) -> Result<Wanted, String> {
         let fd = fd.ok_or("no plan came with the order; this is a defect of Relais")?;
         let text = relais_ipc::channel::fd_to_text(fd, MAX_PLAN).map_err(|e| e.to_string())?;
         let checked = relais_config::parse(file, &text).map_err(|e| e.to_string())?;
         let wanted = wanted(&checked.plan, &self.node)?;
         match &self.unprivileged {
-            Some(why) if !wanted.1.is_empty() => Err(why.clone()),
+            Some(why) if !wanted.specs.is_empty() => Err(why.clone()),
             _ => Ok(wanted),
         }
     }
 
     /// Hands over without being asked: the supervisor is gone, or somebody ended this process.
-    async fn hand_over_at_last(&self, outbox: &mut UnboundedReceiver<Event>) {
+    async fn hand_over_at_last(&mut self, outbox: &mut UnboundedReceiver<Event>) {
         self.command(Command::HandOver);
         let handed_over = async {
             while let Some(event) = outbox.recv().await {
@@ -213,7 +222,17 @@ impl Vips {
     }
 }
 
-fn wanted(plan: &Plan, node: &str) -> Result<(Vec<Ipv4Addr>, Vec<Spec>), String> {
+/// What a plan wants of this node.
+struct Wanted {
+    /// Its own addresses.
+    links: Vec<Ipv4Addr>,
+    /// Those of all nodes.
+    peers: Vec<IpAddr>,
+    /// The virtual ones that it may hold.
+    specs: Vec<Spec>,
+}
+
+fn wanted(plan: &Plan, node: &str) -> Result<Wanted, String> {
     let id = plan.node(node).ok_or_else(|| format!("the plan has no node {node}"))?;
     let links = plan.nodes[usize::from(id.0)].links.iter().filter_map(|link| match link {
         IpAddr::V4(address) => Some(*address),
@@ -234,5 +253,6 @@ fn wanted(plan: &Plan, node: &str) -> Result<(Vec<Ipv4Addr>, Vec<Spec>), String>
             drain: plan.drain + AFTER_DRAIN,
         },
     });
-    Ok((links.collect(), specs.collect()))
+    let peers = plan.nodes.iter().flat_map(|node| node.links.iter().copied()).collect();
+    Ok(Wanted { links: links.collect(), peers, specs: specs.collect() })
 }

@@ -67,6 +67,8 @@ pub enum Input<'a> {
     Advertisement(Ipv4Addr, &'a Advertisement),
     /// Word of a frontend; of those not tracked it is ignored.
     Tracked(&'a str, Health),
+    /// Nothing that could advertise is left on the machine of this master; it did not say so itself.
+    MasterDied(Ipv4Addr),
     /// Word of the interface.
     Link(Link),
     /// Let another node take the address, then say [`Output::HandedOver`].

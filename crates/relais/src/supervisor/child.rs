@@ -1,7 +1,7 @@
 //! One child process: started from this very binary, with its channel as standard input.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,8 @@ const DEAF_AFTER: Duration = Duration::from_secs(2);
 pub(crate) enum Event {
     /// It said something.
     Said(Report),
+    /// Another node watches this one (`Report::Watched`).
+    Watched(OwnedFd),
     /// It is gone.
     Died(String),
 }
@@ -124,6 +126,7 @@ impl Child {
                     biased;
                     said = channel.recv::<Report>() => match said {
                         Ok(Some((Report::Alive, _))) => pulse.beat(),
+                        Ok(Some((Report::Watched, Some(connection)))) => say(Event::Watched(connection)),
                         Ok(Some((report, _))) => {
                             pulse.beat();
                             watched &= !matches!(report, Report::Drained { .. });

@@ -29,6 +29,7 @@ use relais_config::plan::{LogTo, NodeId, Plan};
 use relais_ipc::channel::{Listener, text_to_fd};
 use relais_ipc::message::{Answer, Ask};
 use relais_ipc::status::{NodeStatus, ProcessStatus};
+use relais_ipc::watchers::Watchers;
 use relais_ipc::{Channel, Endpoint, FrontendState, Order, Protocol, Report, Role, VipState};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -95,6 +96,8 @@ struct Supervisor {
     health: BTreeMap<(String, String), bool>,
     /// What a new vip must know of the addresses.
     vips: BTreeMap<String, VipState>,
+    /// Backups that take it from these connections whether this node lives.
+    watchers: Watchers,
     frontends: FrontendState,
     announced_ready: bool,
     /// The run directory's lock, until another supervisor has taken over.
@@ -218,6 +221,7 @@ impl Supervisor {
             stopping: None,
             health,
             vips,
+            watchers: Watchers::default(),
             frontends: FrontendState::Down,
             announced_ready: false,
             options,
@@ -411,6 +415,10 @@ impl Supervisor {
         }
         match from.event {
             Event::Said(report) => self.on_report(from.role, report).await,
+            Event::Watched(connection) => {
+                self.watchers.hold(connection);
+                Ok(())
+            }
             Event::Died(how) => {
                 self.on_death(from.role, &how).await;
                 Ok(())
@@ -445,7 +453,7 @@ impl Supervisor {
             }
             Report::Files { used } => self.on_files(used),
             Report::HandedOver => self.stop_on_handed_over().await,
-            Report::Alive => {} // for the watch in `child`
+            Report::Alive | Report::Watched => {} // dealt with in `child`
             Report::Stuck { why } => {
                 warn!("{}: {why}; it is killed", role.name());
                 self.child(role).kill();

@@ -3,8 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test binary uses its part
 
-use std::cell::Cell;
-use std::os::fd::AsFd;
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -196,6 +196,8 @@ pub struct Vip {
     pub channel: Channel,
     /// What it last said of its address.
     state: Cell<VipState>,
+    /// What it gave its supervisor to hold.
+    pub watchers: RefCell<Vec<OwnedFd>>,
 }
 
 impl Vip {
@@ -213,7 +215,7 @@ impl Vip {
             .stdin(Stdio::from(theirs))
             .spawn()
             .unwrap();
-        let vip = Vip { child, channel, state: Cell::new(VipState::Fault) };
+        let vip = Vip { child, channel, state: Cell::new(VipState::Fault), watchers: RefCell::default() };
         vip.order(Order::Hello { node: node.into(), workers: 1, run_dir: "/nonexistent".into() }).await;
         vip
     }
@@ -252,7 +254,8 @@ impl Vip {
     pub async fn await_report(&self, what: &str, mut fits: impl FnMut(&Report) -> bool) -> Duration {
         let begin = Instant::now();
         let wait = async {
-            while let Some((report, _)) = self.channel.recv::<Report>().await.unwrap() {
+            while let Some((report, fd)) = self.channel.recv::<Report>().await.unwrap() {
+                self.watchers.borrow_mut().extend(fd);
                 if let Report::Vip { state, .. } = report {
                     self.state.set(state);
                 }

@@ -104,6 +104,8 @@ pub struct Router {
     relay_until: Option<Time>,
     /// From whom we took the address, while it has not shown that it goes on serving.
     relay_from: Option<Ipv4Addr>,
+    /// The master that is dead, as far as we know.
+    dead: Option<Ipv4Addr>,
     /// Oddities of others that were logged already.
     odd: Option<(Ipv4Addr, Duration, bool)>,
     counters: Counters,
@@ -136,6 +138,7 @@ impl Router {
             last_words: None,
             relay_until: None,
             relay_from: None,
+            dead: None,
             odd: None,
             counters: Counters::default(),
             outputs: VecDeque::new(),
@@ -151,6 +154,7 @@ impl Router {
             Input::Start { resume } => self.start(resume),
             Input::Reconfigure(config) => self.reconfigure(config),
             Input::Advertisement(source, advertisement) => self.heard_from(source, advertisement),
+            Input::MasterDied(master) => self.master_died(master),
             Input::Tracked(name, health) => self.track(name, health),
             Input::Link(link) => {
                 if !matches!(self.link, Link::Up(_)) {
@@ -429,6 +433,7 @@ impl Router {
         let silence = self.now.since(self.heard);
         let reason = match (released_by, self.master) {
             (Some(who), _) => format!("{who} gave it up"),
+            (None, Some((who, _))) if self.dead == Some(who) => format!("everything of ours on {who} died"),
             (None, Some((who, _))) if silence >= self.master_interval * 3 => {
                 format!("{who} stopped advertising for {} ms", silence.as_millis())
             }

@@ -62,6 +62,7 @@ impl Router {
     }
 
     fn follow(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
+        self.dead = None;
         self.master = Some((source, advertisement.priority));
         self.master_interval = advertisement.interval;
         self.heard = self.now;
@@ -86,6 +87,17 @@ impl Router {
                 self.assert_mastership();
             }
             Phase::Fault { .. } | Phase::Leaving { .. } => {}
+        }
+    }
+
+    /// As good as a farewell (RFC 9568 §6.4.2), but nobody is left to serve the open connections.
+    pub(super) fn master_died(&mut self, master: Ipv4Addr) {
+        if let Phase::Backup { down_at, .. } = &mut self.phase
+            && self.master.is_some_and(|(followed, _)| followed == master)
+        {
+            let skew = skew_time(self.config.priority, self.master_interval);
+            *down_at = (*down_at).min(self.now + skew);
+            self.dead = Some(master);
         }
     }
 

@@ -156,6 +156,24 @@ fn a_farewell_is_answered_after_the_skew() {
 }
 
 #[test]
+fn the_death_of_the_master_is_answered_after_the_skew_unless_it_lives() {
+    let mut bench = Bench::new(config(100));
+    bench.hear(HIGHER, 200);
+    bench.run(50);
+    bench.tell(Input::MasterDied(LOWER)); // not the one that is followed
+    bench.hear(HIGHER, 200);
+    bench.tell(Input::MasterDied(HIGHER));
+    bench.run(50);
+    bench.hear(HIGHER, 200);
+    assert_eq!(states(&bench.run(100)), [], "it was heard after its death");
+    bench.hear(HIGHER, 200);
+    bench.tell(Input::MasterDied(HIGHER));
+    assert_eq!(states(&bench.run(60)), []);
+    assert_eq!(states(&bench.run(1)), [State::Master]); // (256 - 100) x 100 ms / 256
+    assert!(bench.router.reason().contains("died"), "{}", bench.router.reason());
+}
+
+#[test]
 fn the_farewell_of_a_third_node_wakes_nobody() {
     let mut bench = Bench::new(config(100));
     bench.hear(LOWER, 150);
