@@ -247,6 +247,9 @@ pub enum Report {
     /// A backup on another node watches this one through the attached connection. The supervisor holds it as long as
     /// it lives, so that it ends when both are dead.
     Watched,
+    /// While the attached socket is open the kernel lets packets to this node's addresses pass. The supervisor holds it
+    /// likewise.
+    Pulse,
     /// Every address has another holder, or nobody took it in time.
     HandedOver,
     /// Proxy's main thread turns: every [`crate::pulse::EVERY`].

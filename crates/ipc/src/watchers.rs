@@ -1,5 +1,5 @@
-//! Connections by which backups on other nodes watch this one. Nothing is sent on them; that they are open is all they
-//! say. The supervisor and vip both hold each of them, so that it ends when both are dead.
+//! Sockets that say that this node's Relais lives, by being open; nothing is sent on them. The supervisor and vip both
+//! hold each of them, so that the kernel closes it when both are dead, and not when one of them is started again.
 
 use std::os::fd::OwnedFd;
 
@@ -8,9 +8,21 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// Most connections that are held; a node has few backups, and each has one for each interface.
 const MAX: usize = 64;
 
-/// The connections that a process holds.
+/// Connections by which backups on other nodes watch this one, as far as a process holds them.
 #[derive(Debug, Default)]
 pub struct Watchers(Vec<OwnedFd>);
+
+/// The sockets that the gate's program in the kernel looks for (`crates/vip`): the present vip's, and the one before,
+/// which may have gates until the present one has replaced them.
+#[derive(Debug, Default)]
+pub struct Pulses([Option<OwnedFd>; 2]);
+
+impl Pulses {
+    /// Holds one more, and lets go of the one before the last.
+    pub fn hold(&mut self, pulse: OwnedFd) {
+        self.0 = [self.0[1].take(), Some(pulse)];
+    }
+}
 
 impl Watchers {
     /// Holds one more, and lets go of those whose other end is gone.
@@ -38,7 +50,7 @@ mod tests {
     fn those_that_ended_make_room() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let mut watchers = Watchers::default();
-        let mut connect = || {
+        let connect = || {
             let there = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
             (there, OwnedFd::from(listener.accept().expect("the other end").0))
         };

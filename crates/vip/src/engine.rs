@@ -73,6 +73,8 @@ pub(crate) enum Event {
     HandedOver,
     /// A backup watches this node: the supervisor, too, must hold the connection.
     Watched(OwnedFd),
+    /// What keeps the gates open: likewise.
+    Pulse(OwnedFd),
     Info(String),
     Warn(String),
     Stopped,
@@ -636,12 +638,7 @@ impl Engine {
             let config = self.vips[v].router.config();
             (config.address.into(), u32::from(config.vrid))
         };
-        let gate = match &self.pulse {
-            Some(pulse) => Gate::new(index, address, number, pulse),
-            None => {
-                Pulse::new().and_then(|pulse| Gate::new(index, address, number, self.pulse.insert(pulse)))
-            }
-        };
+        let gate = self.pulse().and_then(|pulse| Gate::new(index, address, number, pulse));
         match gate {
             Ok(gate) => self.vips[v].gate = Some(gate),
             Err(e) => {
@@ -654,6 +651,15 @@ impl Engine {
                 )));
             }
         }
+    }
+
+    fn pulse(&mut self) -> io::Result<&Pulse> {
+        if self.pulse.is_none() {
+            let pulse = Pulse::new()?;
+            self.tell(Event::Pulse(pulse.socket()?));
+            self.pulse = Some(pulse);
+        }
+        self.pulse.as_ref().ok_or_else(|| io::Error::other("there is no pulse"))
     }
 
     fn shut_gate(&self, v: usize) {

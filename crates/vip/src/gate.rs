@@ -1,13 +1,13 @@
 //! The fine stage of an address's lease: a program in the kernel that lets packets to and from the address pass
-//! only until a moment that this process keeps moving on, and only while this process lives.
+//! only until a moment that this process keeps moving on, and only while somebody of ours lives.
 //!
 //! The address itself, on the interface, outlives its holder by the seconds of `valid_lft`. The gate shuts within
 //! the milliseconds after which the others may take over, whether the holder died, hangs, or its machine slept: it
 //! is a `tc-bpf(8)` program that compares the boot-time clock with a word in a page that this process has mapped.
 //! Moving the moment on is a store to memory: no lock that others hold can delay it, and nothing that is done to
-//! nftables (a long transaction, `flush ruleset`) touches it. That the process is dead the program sees by its
-//! socket (a UDP socket on the loopback that nobody sends to): it is gone in the moment of its death, before
-//! any lease ends.
+//! nftables (a long transaction, `flush ruleset`) touches it. That this process *and* the supervisor are dead the program
+//! sees by a socket that both hold (UDP on the loopback; nobody sends to it): it is gone in the moment of the later
+//! death. While the supervisor lives another vip is on its way, and the lease waits for it as long as it lasts.
 //!
 //! A shut gate opens of itself `OBLIVION` after it was last held. By then the kernel has removed the address, and
 //! another program may want to use it. Called by the engine.
@@ -37,7 +37,7 @@ const DROP: i32 = 2;
 const UNTIL: usize = 0;
 const OBLIVION_AT: usize = 1;
 
-/// The socket by which the kernel knows that this process lives.
+/// The socket by which the kernel knows that somebody of ours lives.
 #[derive(Debug)]
 pub(crate) struct Pulse(UdpSocket);
 
@@ -46,6 +46,14 @@ impl Pulse {
     /// If there is no loopback in this network namespace, or no port left.
     pub(crate) fn new() -> io::Result<Pulse> {
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map(Pulse)
+    }
+
+    /// The same socket, for somebody else to hold.
+    ///
+    /// # Errors
+    /// If the process has no descriptors left.
+    pub(crate) fn socket(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone().map(OwnedFd::from)
     }
 }
 
@@ -169,7 +177,7 @@ fn recognise(code: &mut Assembler, direction: Direction, address: IpAddr, ours: 
     }
 }
 
-/// Goes to `shut` unless the process lives. `R7` is not touched.
+/// Goes to `shut` unless somebody of ours lives. `R7` is not touched.
 fn expect_pulse(code: &mut Assembler, port: u16, shut: Label) {
     let [high, low] = port.to_be_bytes();
     code.store32(R10, -16, [0; 4]); // from anywhere

@@ -166,6 +166,9 @@ impl Vips {
             self.watchers.hold(connection);
             return Ok(());
         }
+        if let Event::Pulse(socket) = event {
+            return self.channel.send(&Report::Pulse, Some(socket.as_fd())).await;
+        }
         let report = match event {
             Event::Info(sentence) => {
                 info!("{sentence}");
@@ -175,7 +178,7 @@ impl Vips {
                 warn!("{sentence}");
                 return Ok(());
             }
-            Event::Stopped | Event::Watched(_) => return Ok(()),
+            Event::Stopped | Event::Watched(_) | Event::Pulse(_) => return Ok(()),
             Event::Applied(generation) => Report::Ready { generation },
             Event::Changed(name, state) => Report::Vip { name, state },
             Event::HandedOver => Report::HandedOver,

@@ -36,7 +36,7 @@ async fn the_death_of_all_is_known_at_once_but_not_that_of_one() {
     let (mut a, b) = pair(&lan).await;
     a.kill();
     stays_backup(&b, Duration::from_millis(1200)).await; // its supervisor lives, and starts another
-    a.watchers.borrow_mut().clear(); // and now it does not
+    a.held.borrow_mut().clear(); // and now it does not
     let took = b.await_state(VipState::Master).await;
     assert!(took > Duration::from_millis(500) && took < Duration::from_millis(900), "{took:?}: not the skew");
     assert!(lan.holds(1));

@@ -24,8 +24,10 @@ const DEAF_AFTER: Duration = Duration::from_secs(2);
 pub(crate) enum Event {
     /// It said something.
     Said(Report),
-    /// Another node watches this one (`Report::Watched`).
+    /// `Report::Watched`.
     Watched(OwnedFd),
+    /// `Report::Pulse`.
+    Pulse(OwnedFd),
     /// It is gone.
     Died(String),
 }
@@ -127,6 +129,7 @@ impl Child {
                     said = channel.recv::<Report>() => match said {
                         Ok(Some((Report::Alive, _))) => pulse.beat(),
                         Ok(Some((Report::Watched, Some(connection)))) => say(Event::Watched(connection)),
+                        Ok(Some((Report::Pulse, Some(socket)))) => say(Event::Pulse(socket)),
                         Ok(Some((report, _))) => {
                             pulse.beat();
                             watched &= !matches!(report, Report::Drained { .. });

@@ -29,7 +29,7 @@ use relais_config::plan::{LogTo, NodeId, Plan};
 use relais_ipc::channel::{Listener, text_to_fd};
 use relais_ipc::message::{Answer, Ask};
 use relais_ipc::status::{NodeStatus, ProcessStatus};
-use relais_ipc::watchers::Watchers;
+use relais_ipc::watchers::{Pulses, Watchers};
 use relais_ipc::{Channel, Endpoint, FrontendState, Order, Protocol, Report, Role, VipState};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -98,6 +98,8 @@ struct Supervisor {
     vips: BTreeMap<String, VipState>,
     /// Backups that take it from these connections whether this node lives.
     watchers: Watchers,
+    /// What keeps vip's gates open while another vip is started.
+    pulses: Pulses,
     frontends: FrontendState,
     announced_ready: bool,
     /// The run directory's lock, until another supervisor has taken over.
@@ -222,6 +224,7 @@ impl Supervisor {
             health,
             vips,
             watchers: Watchers::default(),
+            pulses: Pulses::default(),
             frontends: FrontendState::Down,
             announced_ready: false,
             options,
@@ -419,6 +422,10 @@ impl Supervisor {
                 self.watchers.hold(connection);
                 Ok(())
             }
+            Event::Pulse(socket) => {
+                self.pulses.hold(socket);
+                Ok(())
+            }
             Event::Died(how) => {
                 self.on_death(from.role, &how).await;
                 Ok(())
@@ -453,7 +460,7 @@ impl Supervisor {
             }
             Report::Files { used } => self.on_files(used),
             Report::HandedOver => self.stop_on_handed_over().await,
-            Report::Alive | Report::Watched => {} // dealt with in `child`
+            Report::Alive | Report::Watched | Report::Pulse => {} // dealt with in `child`
             Report::Stuck { why } => {
                 warn!("{}: {why}; it is killed", role.name());
                 self.child(role).kill();

@@ -197,7 +197,7 @@ pub struct Vip {
     /// What it last said of its address.
     state: Cell<VipState>,
     /// What it gave its supervisor to hold.
-    pub watchers: RefCell<Vec<OwnedFd>>,
+    pub held: RefCell<Vec<OwnedFd>>,
 }
 
 impl Vip {
@@ -215,7 +215,7 @@ impl Vip {
             .stdin(Stdio::from(theirs))
             .spawn()
             .unwrap();
-        let vip = Vip { child, channel, state: Cell::new(VipState::Fault), watchers: RefCell::default() };
+        let vip = Vip { child, channel, state: Cell::new(VipState::Fault), held: RefCell::default() };
         vip.order(Order::Hello { node: node.into(), workers: 1, run_dir: "/nonexistent".into() }).await;
         vip
     }
@@ -255,7 +255,7 @@ impl Vip {
         let begin = Instant::now();
         let wait = async {
             while let Some((report, fd)) = self.channel.recv::<Report>().await.unwrap() {
-                self.watchers.borrow_mut().extend(fd);
+                self.held.borrow_mut().extend(fd);
                 if let Report::Vip { state, .. } = report {
                     self.state.set(state);
                 }
