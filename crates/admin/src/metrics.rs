@@ -168,10 +168,25 @@ const FRONTEND: &[Metric<FrontendStatus>] = &[
     counter("haproxy_frontend_http_responses_total", "Responses by class of status.", |f| {
         if_http(&f.mode, codes(f.responses_total))
     }),
+    counter("relais_frontend_datagrams_in_total", "Datagrams received from clients.", |f| {
+        if_udp(&f.mode, f.datagrams_in_total)
+    }),
+    counter("relais_frontend_datagrams_out_total", "Datagrams sent to clients.", |f| {
+        if_udp(&f.mode, f.datagrams_out_total)
+    }),
+    counter(
+        "relais_frontend_datagrams_dropped_total",
+        "Datagrams lost: too many sessions, no server, no room in a socket.",
+        |f| if_udp(&f.mode, f.datagrams_dropped_total),
+    ),
     counter("relais_rule_hits_total", "Requests or connections that a rule matched.", |f| {
         Value::By("rule", f.rules.iter().map(|rule| (rule.name.clone(), rule.hits_total as f64)).collect())
     }),
 ];
+
+fn if_udp(mode: &str, number: u64) -> Value {
+    if mode == "udp" { one(number) } else { Value::None }
+}
 
 const BACKEND: &[Metric<BackendStatus>] = &[
     gauge("haproxy_backend_status", "One for the state that the backend is in: UP with any server.", |b| {
@@ -211,6 +226,12 @@ const BACKEND: &[Metric<BackendStatus>] = &[
     }),
     counter("haproxy_backend_http_responses_total", "Responses by class of status.", |b| {
         if_http(&b.mode, codes(backend_responses(b)))
+    }),
+    counter("relais_backend_datagrams_in_total", "Datagrams sent to its servers.", |b| {
+        if_udp(&b.mode, b.servers.iter().map(|s| s.datagrams_in_total).sum())
+    }),
+    counter("relais_backend_datagrams_out_total", "Datagrams received from its servers.", |b| {
+        if_udp(&b.mode, b.servers.iter().map(|s| s.datagrams_out_total).sum())
     }),
     counter(
         "relais_backend_unserved_total",
@@ -269,6 +290,10 @@ const SERVER: &[Metric<ServerStatus>] = &[
     gauge("haproxy_server_check_duration_seconds", "How long the last check took.", |s| match s.checked {
         true => Value::One(s.check_ms as f64 / 1000.0),
         false => Value::None,
+    }),
+    counter("relais_server_datagrams_in_total", "Datagrams sent to it.", |s| one(s.datagrams_in_total)),
+    counter("relais_server_datagrams_out_total", "Datagrams received from it.", |s| {
+        one(s.datagrams_out_total)
     }),
     counter("haproxy_server_http_responses_total", "Responses by class of status.", |s| {
         codes(s.responses_total)

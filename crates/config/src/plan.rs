@@ -473,6 +473,8 @@ pub struct BackendTimeouts {
     pub tunnel: Duration,
     /// Longest silence of a tunnel's server once the client has ended its half.
     pub server_fin: Option<Duration>,
+    /// Longest silence of a session (UDP mode).
+    pub session: Duration,
     /// For a health check as a whole, once connected (before that, `connect` counts too).
     pub check: Duration,
 }
@@ -498,6 +500,8 @@ pub struct Backend {
     pub compression: Option<Arc<Compression>>,
     /// TLS to its servers.
     pub tls: Option<Arc<ServerTls>>,
+    /// Datagrams that a server answers each of a client's with (UDP mode); `None`: nobody knows.
+    pub responses: Option<u32>,
     /// How often a request may be tried again, 0 to 100.
     pub retries: u8,
     /// Whether a retry may go to another server.
@@ -567,8 +571,30 @@ pub enum CheckKind {
         /// First and last status that counts as well.
         expect: (u16, u16),
     },
+    /// A name server answers a question, over UDP, as expected.
+    Dns {
+        /// The name that is asked for, as the file has it.
+        name: Arc<str>,
+        /// The type of its records (RFC 1035 §3.2.2).
+        kind: u16,
+        /// Which answers count as well.
+        expect: DnsExpect,
+    },
     /// Parsed and noted as pending; checked as `Tcp` by this build.
     Other,
+}
+
+/// The answers of a name server that count as well, by their RCODE (RFC 1035 §4.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsExpect {
+    /// 0: the name exists.
+    NoError,
+    /// 3: it does not.
+    NxDomain,
+    /// One of both.
+    Either,
+    /// Whatever it says, "refused" and "server failure" too.
+    Any,
 }
 
 /// An application tier: instances of Tomcat on several nodes.

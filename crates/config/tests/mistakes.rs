@@ -302,6 +302,28 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "    mode tcp\n    balance first",
         "    mode tcp\n    max-body \"1MiB\"\n    balance first",
     ),
+    ("udp_leads_to_tcp", "    mode tcp\n    bind \"127", "    mode udp\n    bind \"127"),
+    (
+        "tunnel_of_datagrams",
+        "    mode tcp\n    balance first",
+        "    mode udp\n    timeout tunnel=\"1h\" session=\"5s\"\n    balance first",
+    ),
+    (
+        "proxy_header_before_datagrams",
+        "    mode tcp\n    balance first                                         // one writer at a time\n    check galera user=monitor secret=db-monitor every=\"1s\"\n    server percona1 \"192.168.112.175:3306\"",
+        "    mode udp\n    check dns name=\"www.example\"\n    max-queue 5\n    server percona1 \"192.168.112.175:3306\" send-proxy=v2",
+    ),
+    (
+        "responses_in_tcp",
+        "    mode tcp\n    balance first",
+        "    mode tcp\n    responses 1\n    timeout session=\"5s\"\n    balance first",
+    ),
+    (
+        "rules_of_datagrams",
+        "    mode tcp\n    bind \"127.0.0.1:3306\"\n",
+        "    mode udp\n    bind \"127.0.0.1:3306\" { max-connections 5; }\n    rule inside { match src \"10.0.0.0/8\"; deny 403; }\n",
+    ),
+    ("dns_check_of_no_name", "check galera user=monitor secret=db-monitor", "check dns type=A6"),
     ("rate_in_tcp", "    mode tcp\n    bind \"127", "    mode tcp\n    min-rate \"1KiB\"\n    bind \"127"),
     ("body_without_unit", "    max-connections 20000\n", "    max-connections 20000\n    max-body 10\n"),
     ("queue_of_a_server", " max-connections=5000 ", " max-connections=5000 max-queue=10 "),

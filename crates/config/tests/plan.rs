@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use relais_config::parse;
 use relais_config::plan::{
-    BackendTimeouts, Balance, Check, CheckKind, Cidr, FrontendTimeouts, LogTo, Mode, NodeId, Plan, Preempt,
-    Redirect,
+    BackendTimeouts, Balance, Check, CheckKind, Cidr, DnsExpect, FrontendTimeouts, LogTo, Mode, NodeId, Plan,
+    Preempt, Redirect,
 };
 
 /// The least that a platform has; tests add to it.
@@ -325,6 +325,46 @@ fn a_tcp_frontend_leads_to_its_tcp_backend() {
 }
 
 #[test]
+fn a_udp_frontend_leads_to_its_udp_backend() {
+    let text = r#"
+        frontend dns { mode udp; bind "*:53"; default-backend resolvers; }
+        backend resolvers {
+            mode udp
+            responses 1
+            timeout server="2s" session="5s"
+            redispatch
+            check dns name="www.example" type=AAAA expect=either
+            server one "10.0.0.2:53"
+        }
+        backend syslog { mode udp; responses 0; server one "10.0.0.2:514"; }
+        backend other { mode udp; server one "10.0.0.2:5000"; }
+    "#;
+    let plan = plan(text);
+    let (front, back) = (&plan.frontends[0], &plan.backends[0]);
+    assert_eq!((front.mode, back.mode, back.responses), (Mode::Udp, Mode::Udp, Some(1)));
+    assert_eq!(back.timeout.session, Duration::from_secs(5));
+    let kind = CheckKind::Dns { name: "www.example".into(), kind: 28, expect: DnsExpect::Either };
+    assert_eq!(back.check.as_ref().map(|check| &check.kind), Some(&kind));
+    assert_eq!(plan.backends[1].responses, Some(0));
+    assert_eq!((plan.backends[2].responses, plan.backends[2].timeout.session.as_secs()), (None, 30));
+}
+
+#[test]
+fn tcp_and_udp_have_ports_of_their_own() {
+    let two = |first: &str, second: &str| {
+        format!(
+            "frontend one {{ mode {first}; bind \"*:53\"; default-backend b{first}; }}\n\
+             frontend two {{ mode {second}; bind \"127.0.0.1:53\"; default-backend b{second}; }}\n\
+             backend btcp {{ mode tcp; server s \"10.0.0.2:53\"; }}\nbackend budp {{ mode udp; server s \"10.0.0.2:53\"; }}"
+        )
+    };
+    assert_eq!(plan(&two("udp", "tcp")).frontends.len(), 2);
+    assert_eq!(plan(&two("tcp", "udp")).frontends.len(), 2);
+    assert!(errors(&two("udp", "udp")).contains("frontend `one` listens on *:53"));
+    assert!(errors(&two("tcp", "tcp")).contains("frontend `one` listens on *:53"));
+}
+
+#[test]
 fn a_redirecting_frontend_needs_no_backend() {
     let redirect = |text: &str| {
         plan(&format!("frontend plain {{ bind \"*:80\"; redirect {text}; }}")).frontends[0].redirect.clone()
@@ -359,8 +399,11 @@ fn a_backend_has_what_its_file_says_and_else_the_defaults() {
     let kind =
         CheckKind::Http { path: "/up?x=1".into(), host: Some("www.example".into()), expect: (200, 299) };
     assert_eq!(app.check, Some(Check { kind, every: Duration::from_secs(1), fall: 2, rise: 4 }));
-    let [connect, server, queue, tunnel, check] = [1, 2, 3, 4, 5].map(Duration::from_secs);
-    assert_eq!(app.timeout, BackendTimeouts { connect, server, queue, tunnel, server_fin: None, check });
+    let [connect, server, queue, tunnel, check, session] = [1, 2, 3, 4, 5, 30].map(Duration::from_secs);
+    assert_eq!(
+        app.timeout,
+        BackendTimeouts { connect, server, queue, tunnel, server_fin: None, session, check }
+    );
     assert_eq!((app.balance, app.retries, app.redispatch), (Balance::RoundRobin, 1, true));
     let servers: Vec<_> =
         app.servers.iter().map(|s| (&*s.name, s.weight, s.max_connections, s.node.map(|n| n.0))).collect();
@@ -368,8 +411,11 @@ fn a_backend_has_what_its_file_says_and_else_the_defaults() {
     let plain = &plan.backends[1];
     let kind = CheckKind::Http { path: "/".into(), host: None, expect: (200, 399) };
     assert_eq!(plain.check, Some(Check { kind, every: Duration::from_secs(2), fall: 3, rise: 2 }));
-    let [connect, server, queue, tunnel, check] = [5, 60, 10, 3600, 2].map(Duration::from_secs);
-    assert_eq!(plain.timeout, BackendTimeouts { connect, server, queue, tunnel, server_fin: None, check });
+    let [connect, server, queue, tunnel, check, session] = [5, 60, 10, 3600, 2, 30].map(Duration::from_secs);
+    assert_eq!(
+        plain.timeout,
+        BackendTimeouts { connect, server, queue, tunnel, server_fin: None, session, check }
+    );
     assert_eq!((plain.retries, plain.redispatch), (3, false));
     assert_eq!(plan.backends[2].check, None);
 }

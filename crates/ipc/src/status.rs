@@ -86,9 +86,9 @@ pub struct AccessLogStatus {
 pub struct FrontendStatus {
     /// Its name.
     pub name: String,
-    /// `http` or `tcp`.
+    /// `http`, `tcp` or `udp`.
     pub mode: String,
-    /// Connections open now.
+    /// Connections open now; of `udp`, sessions, here and below.
     pub connections: u64,
     /// The most that may be open.
     pub max_connections: u64,
@@ -104,6 +104,15 @@ pub struct FrontendStatus {
     pub bytes_in_total: u64,
     /// Bytes sent to clients.
     pub bytes_out_total: u64,
+    /// Datagrams taken from clients.
+    #[serde(default)]
+    pub datagrams_in_total: u64,
+    /// Datagrams given to clients.
+    #[serde(default)]
+    pub datagrams_out_total: u64,
+    /// Datagrams lost: too many sessions, no server, no room in a socket.
+    #[serde(default)]
+    pub datagrams_dropped_total: u64,
     /// Responses compressed.
     #[serde(default)]
     pub comp_responses_total: u64,
@@ -135,7 +144,7 @@ pub struct RuleStatus {
 pub struct BackendStatus {
     /// Its name.
     pub name: String,
-    /// `http` or `tcp`.
+    /// `http`, `tcp` or `udp`.
     pub mode: String,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
@@ -191,6 +200,12 @@ pub struct ServerStatus {
     pub bytes_in_total: u64,
     /// Bytes received from it.
     pub bytes_out_total: u64,
+    /// Datagrams sent to it.
+    #[serde(default)]
+    pub datagrams_in_total: u64,
+    /// Datagrams received from it.
+    #[serde(default)]
+    pub datagrams_out_total: u64,
 }
 
 /// The virtual addresses.

@@ -85,6 +85,10 @@ pub(crate) struct FrontCounters {
     pub(crate) responses: Classes,
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
+    /// Datagrams of clients taken, given to clients, and lost either way.
+    pub(crate) datagrams_in: Counter,
+    pub(crate) datagrams_out: Counter,
+    pub(crate) dropped: Counter,
     /// Responses compressed, their bytes before, and after.
     pub(crate) comp_responses: Counter,
     pub(crate) comp_in: Counter,
@@ -106,6 +110,8 @@ pub(crate) struct ServerCounters {
     pub(crate) responses: Classes,
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
+    pub(crate) datagrams_in: Counter,
+    pub(crate) datagrams_out: Counter,
 }
 
 /// A limit of connections that is shared by everybody: of a listener, a frontend, the process.
@@ -180,6 +186,11 @@ impl Pass {
 }
 
 impl Pass {
+    /// A place if there is one just now.
+    pub(crate) fn if_free(gate: &Arc<Gate>) -> Option<Pass> {
+        gate.try_enter().then(|| Pass(gate.clone()))
+    }
+
     /// A place if fewer than `limit` are taken, whatever the gate's own limit is.
     pub(crate) fn at_once(gate: &Arc<Gate>, limit: u32) -> Option<Pass> {
         let place = |open: u32| (open < limit).then_some(open + 1);

@@ -19,6 +19,7 @@ mod checks;
 mod client;
 mod compress;
 mod counters;
+mod dns;
 mod exchange;
 mod h2;
 mod half;
@@ -40,6 +41,7 @@ mod timer;
 mod tls;
 mod transaction;
 mod tunnel;
+mod udp;
 mod upstream;
 mod worker;
 

@@ -109,5 +109,10 @@ pub(crate) const WAITS_FOR_DRAIN: u32 = u32::MAX;
 pub(crate) const RESPOND_BYTES: u64 = 1024 * 1024;
 /// Most bytes of fields that rules add to one head.
 pub(crate) const RULE_FIELD_BYTES: usize = 8 * 1024;
+/// Of a UDP session: datagrams that wait for a word of the server, to go to another if need be, and their bytes.
+/// More are sent and not held.
+pub(crate) const UDP_HELD: usize = 16;
+/// See [`UDP_HELD`]: the longest RADIUS packet (RFC 2865 §3), some questions to a name server.
+pub(crate) const UDP_HELD_BYTES: usize = 4096;
 /// How often the files that rules read are looked at.
 pub(crate) const FILES_EVERY: Duration = Duration::from_secs(1);

@@ -1,4 +1,5 @@
-//! One health check of one server: a connection, or a request and the status of its answer.
+//! One health check of one server: a connection, a request and the status of its answer, or a question to a name
+//! server ([`dns`]).
 //!
 //! Not how often to ask and not what a failure means: that is the check loop's and
 //! `relais_balance::Health`'s. Time is limited as HAProxy does it: the caller hands in `timeout connect`
@@ -16,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::dns;
 use crate::io::Io;
 use crate::tls::Connects;
 
@@ -47,12 +49,19 @@ pub(crate) async fn probe(
     answer: Duration,
 ) -> Outcome {
     let start = Instant::now();
+    if let CheckKind::Dns { name, kind, expect } = kind {
+        let result = dns::ask(server, name, *kind, *expect, answer).await;
+        let (ok, what) = result.map_or_else(|what| (false, what), |what| (true, what));
+        return Outcome { ok, what, took: start.elapsed() };
+    }
     let opened = timeout(connect, open(server, send_proxy, tls)).await;
     let opened = opened.unwrap_or_else(|_| Err(format!("no connection within {}", Seconds(connect))));
     let (result, stream) = match opened {
         Err(why) => (Err(why), None),
         Ok(mut stream) => match kind {
-            CheckKind::Tcp | CheckKind::Other => (Ok("connected".to_owned()), Some(stream)),
+            CheckKind::Tcp | CheckKind::Dns { .. } | CheckKind::Other => {
+                (Ok("connected".to_owned()), Some(stream))
+            }
             CheckKind::Http { path, host, expect } => {
                 let request = request(path, host.as_deref(), server);
                 let asked = timeout(answer, ask(&mut stream, &request)).await;
@@ -189,7 +198,7 @@ async fn close(mut stream: Io, answered: bool) {
 }
 
 /// An error of the operating system as an operator says it.
-fn in_words(error: &io::Error) -> String {
+pub(crate) fn in_words(error: &io::Error) -> String {
     use io::ErrorKind::*;
     let known = match error.kind() {
         ConnectionRefused => "connection refused",
@@ -204,7 +213,7 @@ fn in_words(error: &io::Error) -> String {
 }
 
 /// A limit as the file writes it: `1 s`, `1.5 s`, `50 ms`.
-struct Seconds(Duration);
+pub(crate) struct Seconds(pub(crate) Duration);
 
 impl std::fmt::Display for Seconds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -60,6 +60,9 @@ fn frontend(plan: &plan::Frontend, shared: &FrontShared, rules: Option<&Rules>) 
         responses_total: Classes::sum(shared.workers.iter().map(|w| &w.responses)),
         bytes_in_total: sum(|w| &w.bytes_in),
         bytes_out_total: sum(|w| &w.bytes_out),
+        datagrams_in_total: sum(|w| &w.datagrams_in),
+        datagrams_out_total: sum(|w| &w.datagrams_out),
+        datagrams_dropped_total: sum(|w| &w.dropped),
         comp_responses_total: sum(|w| &w.comp_responses),
         comp_in_total: sum(|w| &w.comp_in),
         comp_out_total: sum(|w| &w.comp_out),
@@ -107,5 +110,7 @@ fn server(plan: &plan::Server, shared: &ServerShared) -> ServerStatus {
         responses_total: Classes::sum(shared.workers.iter().map(|w| &w.responses)),
         bytes_in_total: sum(|w| &w.bytes_in),
         bytes_out_total: sum(|w| &w.bytes_out),
+        datagrams_in_total: sum(|w| &w.datagrams_in),
+        datagrams_out_total: sum(|w| &w.datagrams_out),
     }
 }

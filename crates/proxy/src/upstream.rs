@@ -138,7 +138,8 @@ impl Backend {
         self.servers.iter().map(|s| s.shared.active.load(Relaxed)).sum()
     }
 
-    fn pick(self: &Rc<Self>, tried: Tried) -> Option<Lease> {
+    /// A place at a server outside `tried`, if there is one just now.
+    pub(crate) fn pick(self: &Rc<Self>, tried: Tried) -> Option<Lease> {
         loop {
             let eligible = |i: usize| {
                 let server = &self.servers[i].shared;

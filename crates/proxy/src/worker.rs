@@ -37,6 +37,7 @@ use crate::splice::Pipe;
 use crate::timer::Timers;
 use crate::tls;
 use crate::tunnel;
+use crate::udp;
 use crate::upstream::{Backend, Server};
 
 /// A plan with everything that its names stand for.
@@ -141,6 +142,10 @@ pub(crate) struct Worker {
     fronts: RefCell<HashMap<Arc<str>, Rc<Front>>>,
     servers: RefCell<HashMap<u32, Rc<Server>>>,
     listeners: RefCell<HashMap<SocketAddr, Rc<Listener>>>,
+    /// UDP sockets by address.
+    udp: RefCell<HashMap<SocketAddr, Rc<udp::Door>>>,
+    /// Room for a datagram.
+    pub(crate) datagram: udp::Room,
 }
 
 struct Listener {
@@ -209,6 +214,8 @@ pub(crate) fn run(
         fronts: RefCell::default(),
         servers: RefCell::default(),
         listeners: RefCell::default(),
+        udp: RefCell::default(),
+        datagram: udp::Room::default(),
     });
     signs.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Relaxed);
     let signs = signs.clone();
@@ -302,6 +309,11 @@ impl Worker {
         count <= limits::COMPLAINTS_PER_SECOND
     }
 
+    /// Where connections and sessions take their places in the process.
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
     /// Connections open on all workers and frontends.
     pub(crate) fn open_everywhere(&self) -> u32 {
         self.gate.open.load(Relaxed)
@@ -336,12 +348,14 @@ impl Worker {
                 Command::Drain => {
                     self.draining.set(true);
                     self.timers.borrow().wake_waiting(limits::WAITS_FOR_DRAIN);
+                    self.udp.borrow().values().for_each(|door| door.wake());
                 }
                 Command::Leave => {
                     for (_, listener) in self.listeners.borrow_mut().drain() {
                         listener.left.set(true);
                         listener.remove();
                     }
+                    self.udp.borrow_mut().drain().for_each(|(_, door)| door.leave());
                 }
                 Command::Stop(done) => {
                     self.flush_logs();
@@ -403,7 +417,13 @@ impl Worker {
         };
         let mut listeners = self.listeners.borrow_mut();
         for (endpoint, socket) in new {
-            let Endpoint { address, protocol: Protocol::Tcp } = endpoint else { continue };
+            let Endpoint { address, protocol } = endpoint;
+            if protocol == Protocol::Udp {
+                if let Some(front) = front_of(endpoint) {
+                    self.open_door(address, socket, front);
+                }
+                continue;
+            }
             match (self.listen(socket), front_of(endpoint)) {
                 (Ok(socket), Some(front)) => {
                     let (removed, changed) = (Cell::new(false), tokio::sync::Notify::new());
@@ -433,6 +453,28 @@ impl Worker {
                 false
             }
         });
+        self.udp.borrow_mut().retain(|address, door| match front_of(Endpoint::udp(*address)) {
+            Some(front) => {
+                door.belongs_to(front);
+                true
+            }
+            None => {
+                door.remove();
+                false
+            }
+        });
+    }
+
+    /// Takes datagrams on `socket`, unless that is done already: what comes with a later plan is the same socket, and
+    /// sessions belong to the one that they came in on.
+    fn open_door(self: &Rc<Self>, address: SocketAddr, socket: OwnedFd, front: Rc<Front>) {
+        if self.udp.borrow().contains_key(&address) {
+            return;
+        }
+        match udp::Door::open(self, socket, address, front) {
+            Ok(door) => drop(self.udp.borrow_mut().insert(address, door)),
+            Err(error) => tracing::error!("cannot watch the UDP socket of {address}: {error}"),
+        }
     }
 
     /// The backends of a plan; a server that is as it was keeps its connections.

@@ -13,7 +13,9 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use node::{Node, Origin, PATIENCE, await_some, get, plan, under_load};
+use node::{
+    Node, Origin, PATIENCE, await_some, echo_datagrams, get, plan, udp_plan, under_load, under_udp_load,
+};
 use relais_ipc::message::Ask;
 use relais_ipc::upgrade::{Heir, Legacy};
 use relais_ipc::{Channel, Role};
@@ -201,6 +203,28 @@ fn an_upgrade_costs_no_request_on_new_or_kept_connections() {
         }
     });
     assert!(seen.load(Ordering::Relaxed) > 0);
+    assert!(node.0.await_exit().success(), "the first version ends by itself");
+}
+
+#[test]
+fn an_upgrade_costs_no_question_by_udp() {
+    let server = echo_datagrams();
+    let prepared = Node::prepare(|web, admin| udp_plan(web, admin, server, ""));
+    let mut node = Upgraded(prepared.run(Path::new(RELAIS), &[]));
+    let first = node.0.process.id();
+    let (answered, lost) = under_udp_load(node.0.web, PATIENCE, || {
+        let mut before = first;
+        for _ in 0..2 {
+            node.0.signal(before, Signal::USR2);
+            before = await_successor(&node.0, before);
+            await_some("the end of the version before", || {
+                let status = node.0.proxy()?;
+                (!status.draining && status.frontends[0].datagrams_out_total > 100).then_some(())
+            });
+        }
+    });
+    assert_eq!(lost, [0, 0, 0], "of {answered}");
+    assert!(answered > 200);
     assert!(node.0.await_exit().success(), "the first version ends by itself");
 }
 

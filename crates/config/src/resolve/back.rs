@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Context, each, front::mode, pages};
+use super::{Context, datagrams, each, front::mode, pages};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{
-    Backend, BackendTimeouts, Balance, Check, CheckKind, Mode, Node, NodeId, ProxyVersion, Server, ServerTls,
-    Tomcat,
+    Backend, BackendTimeouts, Balance, Check, CheckKind, DnsExpect, Mode, Node, NodeId, ProxyVersion, Server,
+    ServerTls, Tomcat,
 };
 use crate::table::Kind;
 
@@ -32,6 +32,7 @@ fn backend(
     if mode == Some(Mode::Tcp) {
         check_tcp(cx, item);
     }
+    datagrams::check_backend(cx, item, mode);
     if let (Some(first), Some(second)) = (item.find("persist"), item.find("stick")) {
         cx.error(
             Diagnostic::error(second.span.clone(), "`persist` and `stick` are two ways to the same end")
@@ -64,6 +65,7 @@ fn backend(
             queue: timeout.get("queue")?,
             tunnel: timeout.get("tunnel")?,
             server_fin: timeout.get("server-fin"),
+            session: timeout.get("session")?,
             check: timeout.get("check").or(check.as_ref().map(|check| check.every)).unwrap_or(connect),
         },
         check,
@@ -79,6 +81,7 @@ fn backend(
             })),
             None => None,
         },
+        responses: item.find("responses").and_then(|responses| responses.get("number")),
         retries: item.setting("retries").get("number")?,
         redispatch: item.find("redispatch").is_some(),
         servers: servers?
@@ -152,12 +155,38 @@ fn check_tcp(cx: &mut Context, item: &Item) {
     }
 }
 
+/// Types of records (RFC 1035 §3.2.2, RFC 3596 §2.1, RFC 2782).
+const DNS_TYPES: &[(&str, u16)] = &[
+    ("A", 1),
+    ("NS", 2),
+    ("CNAME", 5),
+    ("SOA", 6),
+    ("PTR", 12),
+    ("MX", 15),
+    ("TXT", 16),
+    ("AAAA", 28),
+    ("SRV", 33),
+];
+
 fn check(item: &Item) -> Option<Check> {
     let kind = match item.row.form {
         Some("http") => {
             CheckKind::Http { path: item.get("path")?, host: item.get("host"), expect: item.get("expect")? }
         }
         Some("tcp") => CheckKind::Tcp,
+        Some("dns") => {
+            let kind: Arc<str> = item.get("type")?;
+            CheckKind::Dns {
+                name: item.get("name")?,
+                kind: *DNS_TYPES.iter().find(|(word, _)| *word == &*kind).map(|(_, number)| number)?,
+                expect: match item.get::<Arc<str>>("expect")?.as_ref() {
+                    "noerror" => DnsExpect::NoError,
+                    "nxdomain" => DnsExpect::NxDomain,
+                    "either" => DnsExpect::Either,
+                    _ => DnsExpect::Any,
+                },
+            }
+        }
         _ => CheckKind::Other,
     };
     Some(Check { kind, every: item.get("every")?, fall: item.get("fall")?, rise: item.get("rise")? })

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Context, each, marks, pages};
+use super::{Context, datagrams, each, marks, pages};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
 use crate::plan::{
@@ -37,6 +37,7 @@ fn frontend(
     if mode == Some(Mode::Tcp) {
         check_tcp(cx, item);
     }
+    datagrams::check_frontend(cx, item, mode);
     let default_backend = item
         .find("default-backend")
         .map(|d| d.get::<Arc<str>>("backend").and_then(|name| cx.names.backend(&name)));
@@ -81,7 +82,10 @@ fn frontend(
             }
             None => None,
         },
-        rules: super::rules::rules(cx, item, mode?, backends)?,
+        rules: match mode? {
+            Mode::Udp => Vec::new(), // they have been refused
+            mode => super::rules::rules(cx, item, mode, backends)?,
+        },
         default_backend: match default_backend {
             Some(id) => Some(id?),
             None => None,
@@ -93,6 +97,7 @@ fn frontend(
 pub(super) fn mode(item: &Item) -> Option<Mode> {
     match item.setting("mode").get::<Arc<str>>("mode")?.as_ref() {
         "tcp" => Some(Mode::Tcp),
+        "udp" => Some(Mode::Udp),
         _ => Some(Mode::Http),
     }
 }
@@ -287,16 +292,15 @@ pub(super) fn check_same_mode(cx: &mut Context, item: &Item, mode: Mode, backend
     if mode == backend.mode {
         return;
     }
-    let word = |mode| if mode == Mode::Tcp { "tcp" } else { "http" };
     let message = format!(
-        "frontend `{}` is `mode {}` and backend `{}` is `mode {}`",
+        "frontend `{}` is `mode {mode}` and backend `{}` is `mode {}`",
         item.name(),
-        word(mode),
         backend.name,
-        word(backend.mode)
+        backend.mode
     );
+    let both = if [mode, backend.mode].contains(&Mode::Udp) { Mode::Udp } else { Mode::Tcp };
     cx.error(
         Diagnostic::error(at.span_of("backend"), message)
-            .help("write `mode tcp` in both or in neither, or name another backend"),
+            .help(format!("write `mode {both}` in both or in neither, or name another backend")),
     );
 }

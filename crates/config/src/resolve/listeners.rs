@@ -1,14 +1,15 @@
-//! Listeners in each other's way: two on one address and port of one node.
+//! Listeners in each other's way: two on one address and port of one node. TCP and UDP have ports of their own.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Context, each};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
-use crate::plan::{Frontend, Node, NodeId, Tomcat};
+use crate::plan::{Frontend, Mode, Node, NodeId, Tomcat};
 
 struct Listener {
     address: SocketAddr,
+    udp: bool,
     nodes: Vec<NodeId>,
     span: Span,
     what: String,
@@ -27,7 +28,13 @@ pub(super) fn check(
     let admin = platform.setting("admin");
     if let Some(address) = admin.get("address") {
         let what = "the dashboard".to_owned();
-        listeners.push(Listener { address, nodes: everywhere, span: admin.span_of("address"), what });
+        listeners.push(Listener {
+            address,
+            udp: false,
+            nodes: everywhere,
+            span: admin.span_of("address"),
+            what,
+        });
     }
     for (item, tomcat) in each(items, "tomcat").zip(tomcats) {
         let Some(tomcat) = tomcat else { continue };
@@ -36,6 +43,7 @@ pub(super) fn check(
             let span = item.setting("instances").span_of("first-port");
             listeners.push(Listener {
                 address,
+                udp: false,
                 nodes: tomcat.nodes.clone(),
                 span,
                 what: format!("an instance of tomcat `{}`", tomcat.name),
@@ -58,14 +66,15 @@ pub(super) fn check(
                 .collect();
             listeners.push(Listener {
                 address,
+                udp: frontend.mode == Mode::Udp,
                 nodes: running,
                 span: bind.span_of("address"),
                 what: format!("frontend `{}`", frontend.name),
             });
         }
     }
-    listeners.sort_by_key(|listener| (listener.address.port(), listener.span.start));
-    for same_port in listeners.chunk_by(|a, b| a.address.port() == b.address.port()) {
+    listeners.sort_by_key(|listener| (listener.udp, listener.address.port(), listener.span.start));
+    for same_port in listeners.chunk_by(|a, b| (a.udp, a.address.port()) == (b.udp, b.address.port())) {
         check_port(cx, same_port, nodes);
     }
 }

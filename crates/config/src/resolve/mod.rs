@@ -7,6 +7,7 @@
 
 mod back;
 mod compression;
+mod datagrams;
 mod front;
 mod listeners;
 mod logs;

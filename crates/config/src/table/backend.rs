@@ -137,6 +137,37 @@ pub(super) const ROWS: &[Directive] = &[
     },
     Directive {
         name: "check",
+        form: Some("dns"),
+        inside: &[Section::Backend],
+        properties: &[
+            required("name", Host, "the name that is asked for"),
+            default(
+                "type",
+                Word(&["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"]),
+                "A",
+                "the type of its records",
+            ),
+            default(
+                "expect",
+                Word(&["noerror", "nxdomain", "either", "any"]),
+                "noerror",
+                "`noerror`: the name exists; `nxdomain`: it does not; `either`: one of both; `any`: whatever it answers, a \
+                 failure of its own too",
+            ),
+            EVERY,
+            FALL,
+            RISE,
+        ],
+        doc: "A server is well while it answers a question as a name server does (RFC 1035), over UDP, within `timeout check`.",
+        example: "check dns name=\"www.example\" type=A every=\"1s\"",
+        effect: Effect::Tests(&[
+            "a_name_server_is_judged_by_its_answer_and_no_other",
+            "a_dns_check_takes_a_server_out",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "check",
         form: Some("galera"),
         inside: &[Section::Backend],
         properties: &[
@@ -180,6 +211,12 @@ pub(super) const ROWS: &[Directive] = &[
                 "`tunnel`",
                 "longest silence of a tunnel's server once the client has ended its half",
             ),
+            default(
+                "session",
+                Duration(1, DAY),
+                "30s",
+                "longest silence of a session (`mode udp`); then it ends",
+            ),
             optional(
                 "check",
                 Duration(1, 10 * MINUTE),
@@ -194,8 +231,23 @@ pub(super) const ROWS: &[Directive] = &[
             "a_server_that_falls_silent_in_its_response_ends_the_response",
             "who_waits_too_long_for_a_place_gets_a_503",
             "a_silent_tunnel_ends",
+            "a_silent_session_ends_after_its_time",
             "a_half_closed_tunnel_waits_no_longer_than_its_fin_time_outs",
             "a_check_that_takes_too_long_has_failed",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "responses",
+        inside: &[Section::Backend],
+        arguments: &[required("number", Integer(0, 1_000_000), "datagrams")],
+        doc: "Datagrams that a server answers each datagram of a client with: 1 for DNS and RADIUS. A session ends with the last of them, \
+              so that it takes no room while it waits for nothing. 0 for syslog, which is never answered: sessions end by `timeout \
+              session`, and a stop does not wait for them. Without it, a session ends by `timeout session` alone. `mode udp` only.",
+        example: "responses 1",
+        effect: Effect::Tests(&[
+            "a_session_ends_with_the_answers_to_all_that_was_asked",
+            "a_stop_waits_for_what_is_owed_and_no_longer",
         ]),
         ..Directive::EMPTY
     },
@@ -214,17 +266,25 @@ pub(super) const ROWS: &[Directive] = &[
         inside: &[Section::Backend],
         arguments: &[default("number", Integer(0, 100), "3", "tries after the first")],
         doc: "How often a request may be tried again: when its connection failed before it was sent, or when it is idempotent and \
-              its response has not begun. Nothing else is ever repeated.",
+              its response has not begun. Nothing else is ever repeated. In `mode udp`: how often datagrams go to another server because \
+              nobody listens at one (ICMP), as long as the server has answered none of them.",
         example: "retries 3",
-        effect: Effect::Tests(&["the_retries_are_counted_and_end"]),
+        effect: Effect::Tests(&[
+            "the_retries_are_counted_and_end",
+            "what_a_dead_server_did_not_take_is_answered_by_another",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
         name: "redispatch",
         inside: &[Section::Backend],
-        doc: "A retry may go to another server. Without it, a retry goes to the same one.",
+        doc: "A retry may go to another server. Without it, a retry goes to the same one. In `mode udp`, what a server has not answered \
+              within `timeout server` goes to another too: only for protocols that bear to be asked twice, such as DNS.",
         example: "redispatch",
-        effect: Effect::Tests(&["without_redispatch_the_same_server_is_tried_again"]),
+        effect: Effect::Tests(&[
+            "without_redispatch_the_same_server_is_tried_again",
+            "a_silent_server_is_passed_over_where_the_file_says_so",
+        ]),
         ..Directive::EMPTY
     },
     Directive {

@@ -40,15 +40,19 @@ pub(super) const ROWS: &[Directive] = &[
         inside: &[Section::Frontend, Section::Backend],
         arguments: &[default(
             "mode",
-            Word(&["http", "tcp"]),
+            Word(&["http", "tcp", "udp"]),
             "http",
-            "`http`: request by request; `tcp`: connection by connection",
+            "`http`: request by request; `tcp`: connection by connection; `udp`: datagrams, session by session",
         )],
-        doc: "What it speaks. A frontend and its backends speak the same.",
+        doc: "What it speaks. A frontend and its backends speak the same. A UDP session is what comes from one client port to one of our \
+              addresses, until it ends (`responses`, `timeout session`); answers leave from the address that was asked. A TCP or \
+              HTTP frontend and a UDP one may listen on the same address and port.",
         example: "mode tcp",
         effect: Effect::Tests(&[
             "a_tcp_frontend_leads_to_its_tcp_backend",
             "bytes_pass_both_ways_and_halves_close_apart",
+            "datagrams_pass_both_ways_and_keep_their_borders",
+            "an_answer_comes_from_the_address_that_was_asked",
         ]),
         ..Directive::EMPTY
     },
@@ -191,9 +195,13 @@ pub(super) const ROWS: &[Directive] = &[
         name: "max-connections",
         inside: &[Section::Frontend],
         arguments: &[default("number", Integer(1, 1_000_000), "20000", "connections")],
-        doc: "Connections open at a time on one node. More wait in the kernel's queue.",
+        doc: "Connections open at a time on one node. More wait in the kernel's queue. In `mode udp`, sessions: a datagram that would \
+              begin one more is dropped and counted.",
         example: "max-connections 20000",
-        effect: Effect::Tests(&["a_full_frontend_leaves_connections_in_the_kernels_queue"]),
+        effect: Effect::Tests(&[
+            "a_full_frontend_leaves_connections_in_the_kernels_queue",
+            "a_full_table_drops_datagrams_and_counts_them",
+        ]),
         ..Directive::EMPTY
     },
     Directive {

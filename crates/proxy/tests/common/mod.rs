@@ -23,6 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Door {
     pub address: SocketAddr,
     sockets: Vec<OwnedFd>,
+    udp: bool,
 }
 
 impl Door {
@@ -34,18 +35,36 @@ impl Door {
         &self.sockets
     }
 
-    pub fn at(mut address: SocketAddr, workers: u16) -> Door {
+    pub fn at(address: SocketAddr, workers: u16) -> Door {
+        Door::open(address, workers, false)
+    }
+
+    /// UDP sockets.
+    pub fn datagrams(workers: u16) -> Door {
+        Door::datagrams_at("127.0.0.1:0".parse().unwrap(), workers)
+    }
+
+    pub fn datagrams_at(address: SocketAddr, workers: u16) -> Door {
+        Door::open(address, workers, true)
+    }
+
+    fn open(mut address: SocketAddr, workers: u16, udp: bool) -> Door {
         let mut sockets = Vec::new();
         for _ in 0..workers {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+            let kind = if udp { Type::DGRAM } else { Type::STREAM };
+            let socket = Socket::new(Domain::for_address(address), kind, None).unwrap();
             socket.set_reuse_port(true).unwrap();
-            socket.set_reuse_address(true).unwrap();
+            if !udp {
+                socket.set_reuse_address(true).unwrap();
+            }
             socket.bind(&address.into()).unwrap();
-            socket.listen(1024).unwrap();
+            if !udp {
+                socket.listen(1024).unwrap();
+            }
             address = socket.local_addr().unwrap().as_socket().unwrap();
             sockets.push(socket.into());
         }
-        Door { address, sockets }
+        Door { address, sockets, udp }
     }
 }
 
@@ -111,8 +130,11 @@ impl Proxy {
     pub fn plan(&mut self, plan: &str, doors: &[&Door]) -> Report {
         for door in doors {
             for (index, socket) in door.sockets.iter().enumerate() {
-                let order =
-                    Order::Listener { frontend: String::new(), address: door.address, index: index as u16 };
+                let (address, index) = (door.address, index as u16);
+                let order = match door.udp {
+                    true => Order::Datagrams { address, index },
+                    false => Order::Listener { frontend: String::new(), address, index },
+                };
                 self.order(&order, Some(socket.try_clone().unwrap()));
             }
         }

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -262,5 +262,75 @@ pub fn under_load(node: &Node, change: impl FnOnce()) -> (u32, Vec<String>) {
                 (n + m, all)
             },
         )
+    })
+}
+
+/// A server that gives every datagram back.
+pub fn echo_datagrams() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    });
+    address
+}
+
+/// A plan whose frontend `dns` gives datagrams to this server; `more` is for the backend.
+pub fn udp_plan(web: SocketAddr, admin: SocketAddr, server: SocketAddr, more: &str) -> String {
+    format!(
+        "platform test {{\n admin \"{admin}\"\n access-log off\n drain \"5s\"\n}}\nnode here {{ link \"127.0.0.1\"; }}\n\
+         frontend dns {{\n mode udp\n bind \"{web}\"\n default-backend resolvers\n}}\n\
+         backend resolvers {{\n mode udp\n responses 1\n {more}\n server s \"{server}\"\n}}\n"
+    )
+}
+
+/// Asks one question after the other by UDP, every second from a new port, until told to stop: how many were answered,
+/// and how many not within `patience`.
+pub fn ask_by_udp(stop: &AtomicBool, address: SocketAddr, patience: Duration) -> (u32, u32) {
+    let open = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(patience)).unwrap();
+        socket.connect(address).unwrap();
+        socket
+    };
+    let (mut socket, mut answered, mut lost) = (open(), 0, 0);
+    for question in 0u64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        if question % 2 == 0 {
+            socket = open();
+        }
+        socket.send(&question.to_be_bytes()).unwrap();
+        let mut buffer = [0; 64];
+        match socket.recv(&mut buffer) {
+            Ok(length) => {
+                assert_eq!(buffer[..length], question.to_be_bytes());
+                answered += 1;
+            }
+            Err(_) => {
+                lost += 1;
+                socket = open(); // a late answer is no answer to the next question
+            }
+        }
+    }
+    (answered, lost)
+}
+
+/// What three such clients see while `change` happens: answers in all, and what each has lost.
+pub fn under_udp_load(address: SocketAddr, patience: Duration, change: impl FnOnce()) -> (u32, Vec<u32>) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..3).map(|_| scope.spawn(|| ask_by_udp(&stop, address, patience))).collect();
+        change();
+        stop.store(true, Ordering::Relaxed);
+        let seen = asking.into_iter().map(|thread| thread.join().unwrap());
+        seen.fold((0, Vec::new()), |(all, mut lost), (answered, missing)| {
+            lost.push(missing);
+            (all + answered, lost)
+        })
     })
 }
