@@ -9,6 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod rule;
+pub use rule::{Action, Limit, Rate, RespondBody, RewriteSpec, Rule, RuleCondition};
+
 /// Index of a [`Node`] in [`Plan::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u16);
@@ -193,113 +196,6 @@ pub struct Frontend {
     pub rules: Vec<Rule>,
     /// Who answers; always there unless `redirect` is.
     pub default_backend: Option<BackendId>,
-}
-
-/// What is done with some of the requests.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rule {
-    /// What it is for, in the operator's words.
-    pub name: Arc<str>,
-    /// What must hold, all of it.
-    pub conditions: Vec<RuleCondition>,
-    /// What is done, in this order; at most one of them ends the request, and that one is the last.
-    pub actions: Vec<Action>,
-}
-
-/// A condition of a rule.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RuleCondition {
-    /// It, with what the plan itself says.
-    pub is: relais_rules::Condition,
-    /// A file with more values, one a line.
-    pub list: Option<Arc<str>>,
-}
-
-/// What a rule does.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Answers with this status; in TCP mode, closes.
-    Deny(u16),
-    /// This backend answers, or the one that the map says. One of both is there.
-    Backend {
-        /// The backend, also where the map says nothing.
-        to: Option<BackendId>,
-        /// File of the map, and what it is asked for.
-        map: Option<(Arc<str>, relais_rules::What)>,
-    },
-    /// Answers with a redirect.
-    Redirect {
-        /// Where to.
-        to: relais_rules::template::Template,
-        /// 301, 302, 303, 307 or 308.
-        code: u16,
-    },
-    /// Answers with a body of the operator's.
-    Respond {
-        /// Its status.
-        status: u16,
-        /// Its body.
-        body: RespondBody,
-        /// Its `Content-Type`.
-        content_type: Arc<str>,
-    },
-    /// Changes a field.
-    Header {
-        /// Of the response; else of the request.
-        response: bool,
-        /// What there was of that name goes.
-        replace: bool,
-        /// Its name.
-        name: Arc<str>,
-        /// Its value; `None`: it only goes.
-        value: Option<relais_rules::template::Template>,
-    },
-    /// The server gets another path.
-    Rewrite(RewriteSpec),
-}
-
-/// What a rule answers with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RespondBody {
-    /// This.
-    Text(Arc<str>),
-    /// What is in this file.
-    File(Arc<str>),
-}
-
-/// How a path is rewritten.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RewriteSpec {
-    /// What is replaced: a regular expression, or else a prefix of whole segments.
-    pub regex: bool,
-    /// It.
-    pub what: Arc<str>,
-    /// What stands there instead.
-    pub to: Arc<str>,
-}
-
-impl Rule {
-    /// Whether no later rule is asked once this one matches.
-    pub fn ends(&self) -> bool {
-        self.actions.iter().any(|action| match action {
-            Action::Backend { to, .. } => to.is_some(),
-            Action::Deny(_) | Action::Redirect { .. } | Action::Respond { .. } => true,
-            Action::Header { .. } | Action::Rewrite(_) => false,
-        })
-    }
-
-    /// The backends that it names itself.
-    pub fn backends(&self) -> impl Iterator<Item = BackendId> {
-        self.actions.iter().filter_map(|action| match action {
-            Action::Backend { to, .. } => *to,
-            _ => None,
-        })
-    }
-
-    /// Whether it has a map, which may lead to any backend.
-    pub fn has_map(&self) -> bool {
-        self.actions.iter().any(|action| matches!(action, Action::Backend { map: Some(_), .. }))
-    }
 }
 
 /// One listener.

@@ -49,7 +49,7 @@ fn what_is_not_acted_on_yet_is_said() {
     let checked = parse("progres.kdl", &example("progres.kdl")).expect("the reference file");
     let pending = checked.plan.pending.join("\n");
     let expected = "platform progres: 2 secrets\n\
-        frontend web: cache pages\nfrontend web: rule \"too many requests from one address\" (match rate)\ncache pages\n\
+        frontend web: cache pages\ncache pages\n\
         backend app: persist\nbackend doctorat: balance leastconn\n\
         backend percona: balance first\nbackend percona: check galera\n\
         tomcat app: heap\ntomcat app: webapp\ntomcat app: drain\n\

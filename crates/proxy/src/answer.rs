@@ -99,7 +99,7 @@ pub(crate) fn error(status: u16, persistence: Persistence, head: bool, page: Opt
         Some(page) => (&page.kind, Cow::Borrowed(&page.body)),
         None => ("text/html; charset=utf-8", Cow::Owned(ours())),
     };
-    let retry = if status == 503 { "Retry-After: 1\r\n" } else { "" };
+    let retry = if matches!(status, 429 | 503) { "Retry-After: 1\r\n" } else { "" };
     let allow = if status == 405 { "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n" } else { "" };
     let mut answer = format!(
         "HTTP/1.1 {status} {reason}\r\nCache-Control: no-store\r\nContent-Type: {kind}\r\n\

@@ -4,9 +4,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::Instant;
+
+use relais_config::plan;
+use relais_rules::Key;
+
+use crate::keyed::{Places, Rates};
 
 /// A number that one thread counts up and others read: no locked instruction.
 #[derive(Debug, Default)]
@@ -373,6 +378,24 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How often something happened, by worker.
 pub(crate) type Hits = Arc<[Counter]>;
 
+/// A thing of a rule: its frontend or backend, its rule, its number there, and itself.
+pub(crate) type Counted<T> = (Arc<str>, Arc<str>, usize, T);
+
+/// What is still in use of it, or a new one.
+fn in_use<K: std::hash::Hash + Eq, T>(
+    all: &mut HashMap<K, Weak<T>>,
+    key: K,
+    make: impl FnOnce() -> T,
+) -> Arc<T> {
+    if let Some(known) = all.get(&key).and_then(Weak::upgrade) {
+        return known;
+    }
+    all.retain(|_, one| one.strong_count() > 0);
+    let new = Arc::new(make());
+    all.insert(key, Arc::downgrade(&new));
+    new
+}
+
 /// Everything that has a name, in force or not: a name that returns finds its counters.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -387,6 +410,9 @@ pub(crate) struct Registry {
     servers: HashMap<(Arc<str>, Arc<str>), Arc<ServerShared>>,
     /// By frontend and rule.
     rules: HashMap<(Arc<str>, Arc<str>), Hits>,
+    /// What rules count by key, by owner, rule and number; as long as a plan in force has it.
+    rates: HashMap<Counted<plan::Rate>, Weak<Rates>>,
+    places: HashMap<Counted<Key>, Weak<Places>>,
     /// What a predecessor of this process knew: down servers start down.
     pub(crate) remembered: HashMap<(String, String), bool>,
 }
@@ -406,6 +432,8 @@ impl Registry {
             backs: HashMap::new(),
             servers: HashMap::new(),
             rules: HashMap::new(),
+            rates: HashMap::new(),
+            places: HashMap::new(),
             remembered: HashMap::new(),
         }
     }
@@ -432,6 +460,17 @@ impl Registry {
         let workers = self.workers;
         let make = || (0..workers).map(|_| Counter::default()).collect();
         self.rules.entry((front.clone(), rule.clone())).or_insert_with(make).clone()
+    }
+
+    /// The counters of a rate; as long as the plan says the same of it they go on counting.
+    pub(crate) fn rates(&mut self, of: Counted<plan::Rate>) -> Arc<Rates> {
+        let rate = of.3.clone();
+        in_use(&mut self.rates, of, || Rates::new(&rate))
+    }
+
+    /// The places of a limit; how many there are of a key may change.
+    pub(crate) fn places(&mut self, of: Counted<Key>) -> Arc<Places> {
+        in_use(&mut self.places, of, Places::new)
     }
 
     pub(crate) fn back(&mut self, name: &Arc<str>) -> Arc<BackShared> {

@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use base64::Engine as _;
 use relais_base::Time;
@@ -62,7 +63,8 @@ struct Exchange<'a> {
     client: &'a Client,
     backend: &'a Backend,
     server: &'a Server,
-    timeout_client: std::time::Duration,
+    timeout_client: Duration,
+    timeout_server: Duration,
     io: Io,
     up: Half,
     /// The server takes no more of the request.
@@ -97,17 +99,22 @@ pub(crate) async fn run(
 ) -> Result<Leaves, Failure> {
     let client = asked.client;
     let server = lease.server();
+    let limits = asked.limits.as_deref();
     let mut exchange = Exchange {
         client,
         backend,
         server,
-        timeout_client: asked.plan.plan.timeout.client,
+        timeout_client: limits.and_then(|l| l.timeout_client).unwrap_or(asked.plan.plan.timeout.client),
+        timeout_server: limits.and_then(|l| l.timeout_server).unwrap_or(backend.plan.timeout.server),
         io,
         up: Half::new(Body::None, Framing::Keep),
         deaf: false,
         cut: false,
         turn: (Whose::Server, client.worker.now()),
-        pace: Pace::new(asked.plan.plan.min_rate, client.worker.now()),
+        pace: Pace::new(
+            limits.and_then(|l| l.min_rate).unwrap_or(asked.plan.plan.min_rate),
+            client.worker.now(),
+        ),
         taken: 0,
     };
     exchange.send(asked)?;
@@ -268,10 +275,10 @@ impl Exchange<'_> {
             self.turn = (whose, now);
         }
         match whose {
-            Whose::Server if !waited => self.turn.1 + self.backend.plan.timeout.server,
+            Whose::Server if !waited => self.turn.1 + self.timeout_server,
             Whose::Server => {
                 self.pace.end(now, waited, self.up.read + self.taken);
-                self.turn.1 + self.backend.plan.timeout.server
+                self.turn.1 + self.timeout_server
             }
             Whose::Client => {
                 let end = self.pace.end(now, waited, self.up.read + self.taken);

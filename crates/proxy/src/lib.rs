@@ -24,6 +24,7 @@ mod exchange;
 mod h2;
 mod half;
 mod io;
+mod keyed;
 mod limits;
 mod marks;
 mod pace;

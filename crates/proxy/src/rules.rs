@@ -9,17 +9,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use relais_config::lists;
 use relais_config::plan::{self, BackendId, RespondBody};
 use relais_http::field;
 use relais_rules::rewrite::Rewrite;
 use relais_rules::template::Template;
-use relais_rules::{BadPath, Condition, Facts, Program, Rule, Scratch, What};
+use relais_rules::{BadPath, Condition, Facts, Key, Program, Rule, Scratch, What};
 
 use crate::answer::{self, Persistence};
 use crate::client::Client;
 use crate::counters::{Counter, Registry};
+use crate::keyed::{Place, Places, Rates};
 use crate::limits;
 use crate::pages::Pages;
 use crate::session::Asked;
@@ -42,6 +44,8 @@ struct Acts {
     name: Arc<str>,
     /// By worker.
     hits: Arc<[Counter]>,
+    /// What it counts, in the order that the program asks in.
+    rates: Vec<Arc<Rates>>,
     acts: Vec<Act>,
 }
 
@@ -53,6 +57,7 @@ enum Act {
     Respond { status: u16, body: Arc<[u8]>, content_type: Template },
     Header { response: bool, replace: bool, name: Arc<str>, value: Option<Template> },
     Rewrite(Rewrite),
+    Limit { limit: plan::Limit, places: Option<Arc<Places>> },
 }
 
 #[derive(Debug)]
@@ -116,9 +121,20 @@ impl Rules {
                     |a| matches!(a, plan::Action::Backend { map: Some((_, what)), .. } if *what == What::Sni),
                 );
             reads_port |= conditions.iter().any(|c| c.what == What::Port) || rule.actions.iter().any(port);
-            specs.push(Rule { conditions, last: rule.ends() });
-            let acts = rule.actions.iter().map(|action| act(action, backends)).collect::<Result<_, _>>()?;
-            rules.push(Acts { name: rule.name.clone(), hits: registry.rule(&front.name, &rule.name), acts });
+            let asked = rule.rates.iter().map(|rate| rate.key.clone()).collect();
+            specs.push(Rule { conditions, asked, last: rule.ends() });
+            let rates = rule.rates.iter().enumerate();
+            let rates = rates
+                .map(|(at, rate)| registry.rates((front.name.clone(), rule.name.clone(), at, rate.clone())))
+                .collect();
+            let mut acts = Vec::with_capacity(rule.actions.len());
+            for (at, action) in rule.actions.iter().enumerate() {
+                let places =
+                    |key: &Key| registry.places((front.name.clone(), rule.name.clone(), at, key.clone()));
+                acts.push(act(action, backends, places)?);
+            }
+            let hits = registry.rule(&front.name, &rule.name);
+            rules.push(Acts { name: rule.name.clone(), hits, rates, acts });
         }
         let program = Program::new(&specs).map_err(|error| {
             let name = rules.get(error.rule).map(|rule| rule.name.clone()).unwrap_or_default();
@@ -153,7 +169,11 @@ fn condition(condition: &plan::RuleCondition) -> Result<Condition, String> {
     Ok(is)
 }
 
-fn act(action: &plan::Action, backends: &[Arc<str>]) -> Result<Act, String> {
+fn act(
+    action: &plan::Action,
+    backends: &[Arc<str>],
+    places: impl FnOnce(&Key) -> Arc<Places>,
+) -> Result<Act, String> {
     Ok(match action {
         plan::Action::Deny(code) => Act::Deny(*code),
         plan::Action::Backend { to, map } => Act::Backend {
@@ -172,6 +192,9 @@ fn act(action: &plan::Action, backends: &[Arc<str>]) -> Result<Act, String> {
         plan::Action::Header { response, replace, name, value } => {
             Act::Header { response: *response, replace: *replace, name: name.clone(), value: value.clone() }
         }
+        plan::Action::Limit(limit) => {
+            Act::Limit { limit: limit.clone(), places: limit.places.as_ref().map(|(_, key)| places(key)) }
+        }
         plan::Action::Rewrite(spec) if spec.regex => Act::Rewrite(Rewrite::regex(&spec.what, &spec.to)?),
         plan::Action::Rewrite(spec) => Act::Rewrite(Rewrite::prefix(&spec.what, &spec.to)),
     })
@@ -185,6 +208,7 @@ fn read_map(file: &str, key: &What, backends: &[Arc<str>]) -> Result<Map, String
         rules.push(Rule {
             conditions: vec![Condition { negated: false, what: key.clone(), any }],
             last: true,
+            ..Rule::default()
         });
         to.push(backend);
     }
@@ -213,6 +237,27 @@ pub(crate) struct Decision {
     pub(crate) verdict: Option<Verdict>,
     /// What is different in the heads.
     pub(crate) edits: Option<Box<Edits>>,
+    /// What it is held to.
+    pub(crate) limits: Option<Box<Limits>>,
+}
+
+/// What rules hold a request or connection to, and its places among those of its keys: they are given back with it.
+#[derive(Debug, Default)]
+pub(crate) struct Limits {
+    places: Vec<Place>,
+    pub(crate) max_body: Option<u64>,
+    pub(crate) min_rate: Option<Option<plan::MinRate>>,
+    pub(crate) timeout_client: Option<Duration>,
+    pub(crate) timeout_server: Option<Duration>,
+}
+
+impl Limits {
+    fn add(&mut self, limit: &plan::Limit) {
+        self.max_body = [self.max_body, limit.max_body].into_iter().flatten().min();
+        self.min_rate = limit.min_rate.or(self.min_rate);
+        self.timeout_client = limit.client.or(self.timeout_client);
+        self.timeout_server = limit.server.or(self.timeout_server);
+    }
 }
 
 /// An answer that a rule gives.
@@ -352,13 +397,16 @@ fn decide_by(
     facts: &Facts<'_>,
 ) -> Result<Decision, BadPath> {
     let memory = &mut *client.worker.rules.borrow_mut();
-    rules.program.evaluate(facts, &mut memory.rules)?;
+    let worker = &client.worker;
+    rules.program.evaluate_asking(facts, &mut memory.rules, &mut |rule, at, key| {
+        rules.rules[rule as usize].rates[at].over(key, worker.instant(worker.now()))
+    })?;
     let mut decision = Decision::default();
-    for number in memory.rules.hits() {
-        let rule = &rules.rules[*number as usize];
-        rule.hits[client.worker.index].add(1);
+    for at in 0..memory.rules.hits().len() {
+        let rule = &rules.rules[memory.rules.hits()[at] as usize];
+        rule.hits[worker.index].add(1);
         for act in &rule.acts {
-            if decision.take(act, rule, plan, facts, &mut memory.maps)? {
+            if decision.take(act, rule, plan, facts, memory)? {
                 return Ok(decision);
             }
         }
@@ -374,7 +422,7 @@ impl Decision {
         rule: &Acts,
         plan: &FrontPlan,
         facts: &Facts<'_>,
-        maps: &mut Scratch,
+        memory: &mut Memory,
     ) -> Result<bool, BadPath> {
         match act {
             Act::Deny(code) => self.verdict = Some(Verdict::Deny(*code, rule.name.clone())),
@@ -392,8 +440,8 @@ impl Decision {
             Act::Backend { to, map } => {
                 let mapped = match map {
                     Some(map) => {
-                        map.program.evaluate(facts, maps)?;
-                        maps.hits().first().map(|entry| map.to[*entry as usize])
+                        map.program.evaluate(facts, &mut memory.maps)?;
+                        memory.maps.hits().first().map(|entry| map.to[*entry as usize])
                     }
                     None => None,
                 };
@@ -422,6 +470,21 @@ impl Decision {
                     change.add.extend_from_slice(b"\r\n");
                 }
                 return Ok(false);
+            }
+            Act::Limit { limit, places } => {
+                let limits = self.limits.get_or_insert_default();
+                limits.add(limit);
+                let (Some((most, key)), Some(places)) = (&limit.places, places) else { return Ok(false) };
+                let full = memory.rules.key(key, facts, &mut |key| {
+                    let place = places.take(key, *most);
+                    let full = place.is_none();
+                    limits.places.extend(place);
+                    full
+                });
+                if !full {
+                    return Ok(false);
+                }
+                self.verdict = Some(Verdict::Deny(429, rule.name.clone()));
             }
             Act::Rewrite(rewrite) => {
                 let mut target = Vec::new();

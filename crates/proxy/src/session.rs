@@ -16,7 +16,7 @@ use crate::client::{Client, Late, Then};
 use crate::h2;
 use crate::limits;
 use crate::marks::{Marks, Seen};
-use crate::rules::{self, Edits, Rules, Verdict};
+use crate::rules::{self, Edits, Limits, Rules, Verdict};
 use crate::transaction;
 use crate::upstream::{Backend, Server};
 use crate::worker::FrontPlan;
@@ -82,6 +82,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) backend: Option<Rc<Backend>>,
     /// What rules change of its head, and of its answer's.
     pub(crate) edits: Option<Box<Edits>>,
+    /// What rules hold it to.
+    pub(crate) limits: Option<Box<Limits>>,
 }
 
 impl Asked<'_> {
@@ -404,8 +406,8 @@ fn look_at_body<'a>(
             (progress.kept, rest)
         }
     };
-    let (marks, backend, edits) = (None, None, None);
-    Ok(Asked { client, plan, request, buffer, inline, rest, marks, body_bytes, backend, edits })
+    let (marks, backend, edits, limits) = (None, None, None, None);
+    Ok(Asked { client, plan, request, buffer, inline, rest, marks, body_bytes, backend, edits, limits })
 }
 
 /// Whether the client's connection may go on after this request's answer.
@@ -466,6 +468,7 @@ fn ask_rules(asked: &mut Asked<'_>, rules: &Rules) -> Option<(u16, [u8; 2], Vec<
     };
     asked.backend = decision.backend;
     asked.edits = decision.edits;
+    asked.limits = decision.limits;
     let verdict = decision.verdict?;
     if let Verdict::Deny(status, rule) = &verdict
         && client.worker.may_complain()

@@ -52,9 +52,10 @@ pub(crate) async fn run(asked: &mut Asked<'_>, account: &mut Account) -> Leaves 
     }
 }
 
-/// Holds the request's body to what the backend takes.
+/// Holds the request's body to what the backend takes, and rules let it have.
 fn limit_body(asked: &mut Asked<'_>, backend: &Backend) -> Result<(), Reject> {
-    let Some(most) = backend.plan.max_body else { return Ok(()) };
+    let ruled = asked.limits.as_ref().and_then(|limits| limits.max_body);
+    let Some(most) = [backend.plan.max_body, ruled].into_iter().flatten().min() else { return Ok(()) };
     if asked.body_bytes > most {
         return Err(Reject { why: relais_http::Why::BodyTooLong, at: asked.request.length });
     }

@@ -16,7 +16,7 @@ use crate::access::{Entry, Kind, Noted, Sessions, Times};
 use crate::client::Client;
 use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
-use crate::rules::{self, Verdict};
+use crate::rules::{self, Limits, Verdict};
 use crate::session;
 use crate::tls;
 use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
@@ -124,18 +124,20 @@ struct Account {
     /// The one that was tried last.
     server: Option<Rc<Server>>,
     bytes: [u64; 2],
+    /// Its places among those of its keys; they end with it.
+    _limits: Option<Box<Limits>>,
 }
 
-/// Who answers a connection; `None`: nobody, by a rule or because there is nobody.
-async fn choose(client: &Client, plan: &FrontPlan) -> Option<Rc<Backend>> {
-    let Some(rules) = &plan.rules else { return plan.backend.clone() };
+/// Who answers a connection, and what it is held to; `None`: nobody, by a rule or because there is nobody.
+async fn choose(client: &Client, plan: &FrontPlan) -> Option<(Rc<Backend>, Option<Box<Limits>>)> {
+    let Some(rules) = &plan.rules else { return Some((plan.backend.clone()?, None)) };
     let passed = if rules.reads_sni && client.tls().is_none() { tls::hello::sni(client).await } else { None };
     let decision = rules::decide_connection(client, plan, rules, passed.as_deref());
     if let Some(Verdict::Deny(_, rule)) = decision.verdict {
         deny(client, &rule);
         return None;
     }
-    decision.backend.or_else(|| plan.backend.clone())
+    Some((decision.backend.or_else(|| plan.backend.clone())?, decision.limits))
 }
 
 /// The life of a connection in TCP mode.
@@ -147,7 +149,7 @@ pub(crate) fn tcp(client: Client) -> impl Future<Output = ()> {
             return;
         }
         let plan = client.front.plan();
-        let Some(backend) = Box::pin(choose(&client, &plan)).await else { return };
+        let Some((backend, limits)) = Box::pin(choose(&client, &plan)).await else { return };
         let began = client.worker.now();
         let mut account = Box::new(Account {
             began,
@@ -159,6 +161,7 @@ pub(crate) fn tcp(client: Client) -> impl Future<Output = ()> {
             state: *b"SC",
             server: None,
             bytes: [0; 2],
+            _limits: limits,
         });
         let lease = match Box::pin(open(&client, &backend, &mut account)).await {
             Some((lease, server)) => {
@@ -243,6 +246,7 @@ fn deny(client: &Client, rule: &str) {
         state: *b"PR",
         server: None,
         bytes: [0; 2],
+        _limits: None,
     };
     log(client, &client.front.shared.name, Sessions::default(), &account);
 }

@@ -239,6 +239,11 @@ impl Worker {
         self.now.set(Time::from_nanos(self.origin.elapsed().as_nanos() as u64));
     }
 
+    /// A moment as the process's clock has it: workers began at different ones.
+    pub(crate) fn instant(&self, moment: Time) -> Instant {
+        self.origin + Duration::from_nanos(moment.as_nanos())
+    }
+
     /// Milliseconds since 1970 of a moment.
     pub(crate) fn date_ms(&self, moment: Time) -> u64 {
         self.wall_ms.get() + moment.as_millis()

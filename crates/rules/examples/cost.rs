@@ -11,12 +11,12 @@ const ROUNDS: usize = 1_000_000;
 
 fn each(what: What, pattern: impl Fn(usize) -> Pattern) -> Vec<Rule> {
     let one = |i| Condition { negated: false, what: what.clone(), any: vec![pattern(i)] };
-    (0..RULES).map(|i| Rule { conditions: vec![one(i)], last: true }).collect()
+    (0..RULES).map(|i| Rule { conditions: vec![one(i)], last: true, ..Rule::default() }).collect()
 }
 
 fn list(what: What, pattern: impl Fn(usize) -> Pattern) -> Vec<Rule> {
     let condition = Condition { negated: false, what, any: (0..RULES).map(pattern).collect() };
-    vec![Rule { conditions: vec![condition], last: true }]
+    vec![Rule { conditions: vec![condition], last: true, ..Rule::default() }]
 }
 
 /// This thread's time on a processor, which others' work does not lengthen as it does the clock's.

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
-use crate::What;
 use crate::path::{self, BadPath};
+use crate::{Key, What};
 
 /// What is known of a request or, where only `src`, `port` and `sni` are, of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +133,28 @@ impl Worked {
             }
             What::Src => false,
         }
+    }
+
+    /// Gives the value of a key to `ask`, and returns its answer; `false` if there is none.
+    pub(crate) fn key(&mut self, key: &Key, facts: &Facts<'_>, ask: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        if key.what == What::Src {
+            return match facts.src.to_canonical() {
+                IpAddr::V4(ip) => {
+                    let mask = u32::MAX.checked_shl(32 - u32::from(key.prefix4.min(32))).unwrap_or(0);
+                    ask(&(u32::from(ip) & mask).to_be_bytes())
+                }
+                IpAddr::V6(ip) => {
+                    let mask = u128::MAX.checked_shl(128 - u32::from(key.prefix6.min(128))).unwrap_or(0);
+                    ask(&(u128::from(ip) & mask).to_be_bytes())
+                }
+            };
+        }
+        let mut answer = false;
+        self.values(&key.what, facts, &mut |value| {
+            answer = ask(value);
+            true
+        });
+        answer
     }
 
     fn parameters(&mut self, query: &[u8], name: &[u8], each: &mut dyn FnMut(&[u8]) -> bool) -> bool {

@@ -37,6 +37,16 @@ impl Scratch {
         &self.hits
     }
 
+    /// Gives the value of a key to `each`, and returns its answer; `false` if the last request has none.
+    pub fn key(
+        &mut self,
+        key: &crate::Key,
+        facts: &crate::Facts<'_>,
+        each: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> bool {
+        self.worked.key(key, facts, each)
+    }
+
     /// Why the path of the last request cannot be read, if it is read at all; for those who asked without rules.
     ///
     /// # Errors

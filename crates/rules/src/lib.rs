@@ -22,6 +22,7 @@ mod glob;
 mod index;
 pub mod path;
 mod program;
+pub mod rate;
 pub mod rewrite;
 mod table;
 pub mod template;
@@ -94,11 +95,24 @@ pub struct Condition {
     pub any: Vec<Pattern>,
 }
 
+/// Whose requests are counted together: those with one value of this.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// What it is; of several values, the first.
+    pub what: What,
+    /// Bits of an IPv4 address that count, 0 to 32.
+    pub prefix4: u8,
+    /// Bits of an IPv6 address that count, 0 to 128.
+    pub prefix6: u8,
+}
+
 /// A rule: all of its conditions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
     /// All must hold; none: it is for every request.
     pub conditions: Vec<Condition>,
+    /// Where they hold, the caller is asked about each of these, which it counts, say; it must say yes to all.
+    pub asked: Vec<Key>,
     /// When it matches, no later rule is asked.
     pub last: bool,
 }
@@ -115,7 +129,7 @@ pub fn fuzz(data: &[u8]) {
     let (Ok(glob), Ok(regex)) = (core::str::from_utf8(glob), core::str::from_utf8(regex)) else { return };
     let rule = |pattern| Rule {
         conditions: alloc::vec![Condition { negated: false, what: What::Path, any: alloc::vec![pattern] }],
-        last: false,
+        ..Rule::default()
     };
     let rules = [rule(Pattern::Glob(glob.into())), rule(Pattern::Regex(regex.into()))];
     let Ok(program) = Program::new(&rules) else { return };

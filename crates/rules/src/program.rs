@@ -7,7 +7,7 @@ use core::fmt;
 
 use crate::index::{Found, Index, Scratch};
 use crate::path::BadPath;
-use crate::{Condition, Facts, Pattern, REGEXES, RULES, Rule, What};
+use crate::{Condition, Facts, Key as Counted, Pattern, REGEXES, RULES, Rule, What};
 
 /// Why rules cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub struct Program {
 #[derive(Debug)]
 struct Compiled {
     conditions: Vec<Asked>,
+    asked: Vec<Counted>,
     last: bool,
 }
 
@@ -95,7 +96,8 @@ impl Program {
             }
             // Whatever costs least to find false is asked first.
             conditions.sort_by_key(|asked| cost(&asked.what));
-            program.rules.push(Compiled { conditions, last: rule.last });
+            program.reads_path |= rule.asked.iter().any(|key| key.what == What::Path);
+            program.rules.push(Compiled { conditions, asked: rule.asked.clone(), last: rule.last });
         }
         program.file(rules, &filed_by)?;
         Ok(program)
@@ -138,11 +140,26 @@ impl Program {
         (start, self.postings.len() as u32)
     }
 
-    /// Finds the rules that match, in order, up to the first that ends it: [`Scratch::hits`].
+    /// Finds the rules that match, in order, up to the first that ends it: [`Scratch::hits`]. Nobody is asked about
+    /// keys.
     ///
     /// # Errors
     /// If a rule looks at the path, and it cannot be read.
     pub fn evaluate(&self, facts: &Facts<'_>, scratch: &mut Scratch) -> Result<(), BadPath> {
+        self.evaluate_asking(facts, scratch, &mut |_, _, _| true)
+    }
+
+    /// The same; `ask` is asked about each key of a rule whose conditions hold: the rule's number, the key's, and its
+    /// value. A rule with a key that the request does not have does not match.
+    ///
+    /// # Errors
+    /// If a rule looks at the path, and it cannot be read.
+    pub fn evaluate_asking(
+        &self,
+        facts: &Facts<'_>,
+        scratch: &mut Scratch,
+        ask: &mut dyn FnMut(u32, usize, &[u8]) -> bool,
+    ) -> Result<(), BadPath> {
         let Scratch { worked, lists, hits, found } = scratch;
         hits.clear();
         lists.clear();
@@ -169,6 +186,14 @@ impl Program {
             next = number + 1;
             let rule = &self.rules[number as usize];
             if rule.conditions.iter().all(|asked| asked.holds(facts, worked, found)) {
+                let mut yes = true;
+                // All are asked, also where one has said no: each counts.
+                for (at, key) in rule.asked.iter().enumerate() {
+                    yes &= worked.key(key, facts, &mut |value| ask(number, at, value));
+                }
+                if !yes {
+                    continue;
+                }
                 hits.push(number);
                 if rule.last {
                     break;

@@ -96,7 +96,7 @@ fn condition() -> impl Strategy<Value = Condition> {
 
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let rule = (prop::collection::vec(condition(), 0..4), prop::bool::weighted(0.3))
-        .prop_map(|(conditions, last)| Rule { conditions, last });
+        .prop_map(|(conditions, last)| Rule { conditions, last, ..Rule::default() });
     prop::collection::vec(rule, 0..24)
 }
 
@@ -168,7 +168,7 @@ fn rule(conditions: Vec<(bool, What, Pattern)>) -> Rule {
         .into_iter()
         .map(|(negated, what, pattern)| Condition { negated, what, any: vec![pattern] })
         .collect();
-    Rule { conditions, last: true }
+    Rule { conditions, last: true, ..Rule::default() }
 }
 
 fn glob(text: &str) -> Pattern {

@@ -25,10 +25,6 @@ pub(super) fn pending(items: &[Item]) -> Vec<String> {
 fn section(item: &Item, parts: &mut Vec<(String, usize)>) {
     for child in &item.children {
         if child.row.acts() {
-            if child.row.name == "rule" && child.children.iter().any(|c| !c.row.acts()) {
-                parts.push((format!("rule \"{}\" (match rate)", child.name()), 1));
-                continue;
-            }
             match value_pending(child) {
                 Some(part) => parts.push((part, 1)),
                 None => section(child, parts),

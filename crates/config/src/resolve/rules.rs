@@ -3,16 +3,24 @@
 use std::sync::Arc;
 
 use relais_rules::template::{Template, is_token};
-use relais_rules::{Condition, Pattern, Program, What};
+use relais_rules::{Condition, Key, Pattern, Program, What};
 
 use super::Context;
 use super::front::check_same_mode;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
-use crate::plan::{Action, Backend, Cidr, Mode, RespondBody, RewriteSpec, Rule, RuleCondition};
+use crate::plan::{
+    Action, Backend, Cidr, Limit, MinRate, Mode, Rate, RespondBody, RewriteSpec, Rule, RuleCondition,
+};
 
 /// Actions after which no later rule is asked.
 const ENDS: &[&str] = &["deny", "backend", "redirect", "respond"];
+
+/// Most keys that the rates of a frontend or backend remember together: 384 MiB.
+const RATE_KEYS: u64 = 16 << 20;
+
+/// What `limit` knows of requests only.
+const HTTP_LIMITS: &[&str] = &["max-body", "min-rate", "timeout-client", "timeout-server"];
 
 /// Fields that frame a message, are for one hop only, or are Relais's own to set.
 const PROTECTED: &[(&str, &str)] = &[
@@ -30,7 +38,7 @@ const PROTECTED: &[(&str, &str)] = &[
     ("content-encoding", "it says how the body is to be read, which no rule changes"),
 ];
 
-/// The rules of a frontend, in order; those of this build's pending conditions are left out.
+/// The rules of a frontend, in order.
 pub(super) fn rules(
     cx: &mut Context,
     frontend: &Item,
@@ -53,25 +61,35 @@ pub(super) fn rules(
             );
         }
         let rule = rule(cx, frontend, item, mode, backends);
-        let pending = item.children.iter().any(|child| !child.row.acts());
         match rule {
-            Some(rule) if !pending => {
-                if rule.conditions.is_empty() && rule.ends() && closed.is_none() {
+            Some(rule) => {
+                if rule.conditions.is_empty() && rule.rates.is_empty() && rule.ends() && closed.is_none() {
                     closed = Some(item.span.clone());
                 }
                 rules.push(rule);
             }
-            Some(_) => {}
             None => whole = false,
         }
     }
     if !whole {
         return None;
     }
+    let keys: u64 = rules.iter().flat_map(|rule| &rule.rates).map(|rate| u64::from(rate.keys)).sum();
+    if keys > RATE_KEYS {
+        cx.error(
+            Diagnostic::error(
+                frontend.span.clone(),
+                format!("its rates remember {keys} keys, 24 bytes each"),
+            )
+            .help(format!("at most {RATE_KEYS} together: write a smaller `remember=` in some of them")),
+        );
+        return None;
+    }
     let specs: Vec<relais_rules::Rule> = rules
         .iter()
         .map(|rule| relais_rules::Rule {
             conditions: rule.conditions.iter().map(|condition| condition.is.clone()).collect(),
+            asked: rule.rates.iter().map(|rate| rate.key.clone()).collect(),
             last: rule.ends(),
         })
         .collect();
@@ -96,17 +114,15 @@ fn rule(
     if mode == Mode::Tcp {
         check_tcp(cx, item);
     }
-    let mut conditions = Vec::new();
-    let mut actions = Vec::new();
+    let (mut conditions, mut rates, mut actions) = (Vec::new(), Vec::new(), Vec::new());
     let mut whole = true;
     let mut end: Option<&Item> = None;
     for child in &item.children {
         if matches!(child.row.name, "match" | "unless") {
-            if child.row.acts() {
-                match condition(cx, child) {
-                    Some(condition) => conditions.push(condition),
-                    None => whole = false,
-                }
+            if child.row.form == Some("rate") {
+                rate(cx, child).map_or_else(|| whole = false, |rate| rates.push(rate));
+            } else {
+                condition(cx, child).map_or_else(|| whole = false, |condition| conditions.push(condition));
             }
             continue;
         }
@@ -137,15 +153,15 @@ fn rule(
                 .help("add what it does: deny 403, or backend NAME"),
         );
     }
-    whole.then(|| Rule { name: item.name(), conditions, actions })
+    whole.then(|| Rule { name: item.name(), conditions, rates, actions })
 }
 
 /// In TCP mode there is no request to look at, or to answer.
 fn check_tcp(cx: &mut Context, rule: &Item) {
     for child in &rule.children {
         let good = match child.row.name {
-            "match" | "unless" => matches!(child.row.form, Some("src" | "port" | "sni")),
-            name => matches!(name, "deny" | "backend"),
+            "match" | "unless" => matches!(child.row.form, Some("src" | "port" | "sni" | "rate")),
+            name => matches!(name, "deny" | "backend" | "limit"),
         };
         if !good {
             cx.error(
@@ -153,8 +169,34 @@ fn check_tcp(cx: &mut Context, rule: &Item) {
                     child.span.clone(),
                     format!("`{}` needs `mode http`: in `mode tcp` requests are not read", child.row.title()),
                 )
-                .help("in `mode tcp` rules have `src`, `port` and `sni`, `backend` and `deny`"),
+                .help(
+                    "in `mode tcp` rules have `src`, `port`, `sni` and `rate`, `backend`, `limit` and `deny`",
+                ),
             );
+            continue;
+        }
+        let counted = matches!(child.row.name, "limit") || child.row.form == Some("rate");
+        for given in child.values().iter().filter(|_| counted) {
+            let src = child.get::<Arc<str>>("key").is_none_or(|key| &*key == "src");
+            let (wrong, help) = match given.field.name {
+                "key" => (!src, "write key=src"),
+                name => (
+                    HTTP_LIMITS.contains(&name),
+                    "take it out: in `mode tcp` a `limit` is max-connections=NUMBER key=src",
+                ),
+            };
+            if wrong {
+                cx.error(
+                    Diagnostic::error(
+                        given.span.clone(),
+                        format!(
+                            "`{}=` needs more than `mode tcp` has: requests are not read",
+                            given.field.name
+                        ),
+                    )
+                    .help(help),
+                );
+            }
         }
     }
 }
@@ -234,6 +276,84 @@ fn condition(cx: &mut Context, item: &Item) -> Option<RuleCondition> {
     Some(RuleCondition { is: Condition { negated: item.row.name == "unless", what, any }, list })
 }
 
+/// What is counted together; `None` if that has been reported.
+fn counted(cx: &mut Context, item: &Item) -> Option<Key> {
+    let name = item.get::<Arc<str>>("name");
+    let word: Arc<str> = item.get("key")?;
+    let said = |name| item.values().iter().any(|given| given.field.name == name);
+    let (what, named) = match (&*word, &name) {
+        ("src", _) => (What::Src, false),
+        ("path", _) => (What::Path, false),
+        ("host", _) => (What::Host, false),
+        ("header", Some(name)) => (What::Header(name.to_ascii_lowercase()), true),
+        ("cookie", Some(name)) => (What::Cookie(name.to_string()), true),
+        ("query", Some(name)) => (What::Query(name.to_string()), true),
+        _ => {
+            cx.error(
+                Diagnostic::error(item.span_of("key"), format!("`key={word}` does not say which"))
+                    .help(format!("add its name: key={word} name=NAME")),
+            );
+            return None;
+        }
+    };
+    for (field, useless) in [("name", !named), ("prefix", *word != *"src"), ("prefix6", *word != *"src")] {
+        if useless && said(field) {
+            cx.error(
+                Diagnostic::error(item.span_of(field), format!("`key={word}` has no `{field}=`"))
+                    .help("take it out"),
+            );
+        }
+    }
+    Some(Key { what, prefix4: item.get("prefix").unwrap_or(32), prefix6: item.get("prefix6").unwrap_or(64) })
+}
+
+fn rate(cx: &mut Context, item: &Item) -> Option<Rate> {
+    let key = counted(cx, item)?;
+    Some(Rate { key, over: item.get("over")?, per: item.get("per")?, keys: item.get("remember")? })
+}
+
+fn limit(cx: &mut Context, item: &Item) -> Option<Action> {
+    let most = item.get::<u32>("max-connections");
+    let keyed =
+        item.values().iter().find(|given| matches!(given.field.name, "key" | "name" | "prefix" | "prefix6"));
+    let places = match (most, keyed) {
+        (Some(most), Some(_)) if item.get::<Arc<str>>("key").is_some() => Some((most, counted(cx, item)?)),
+        (Some(_), _) => {
+            cx.error(
+                Diagnostic::error(item.span_of("max-connections"), "`max-connections=` does not say of whom")
+                    .help("add key=src: so many of each address"),
+            );
+            return None;
+        }
+        (None, Some(given)) => {
+            let message = format!("`{}=` belongs to `max-connections=`", given.field.name);
+            cx.error(
+                Diagnostic::error(given.span.clone(), message)
+                    .help(format!("write for example: {}", item.row.example)),
+            );
+            return None;
+        }
+        (None, None) => None,
+    };
+    let min_rate = item.get::<u64>("min-rate");
+    let grace = item.get("grace")?;
+    let limit = Limit {
+        places,
+        max_body: item.get("max-body"),
+        min_rate: min_rate.map(|bytes| (bytes > 0).then_some(MinRate { bytes, grace })),
+        client: item.get("timeout-client"),
+        server: item.get("timeout-server"),
+    };
+    if limit == Limit::default() {
+        cx.error(
+            Diagnostic::error(item.span.clone(), "`limit` limits nothing")
+                .help(format!("write for example: {}", item.row.example)),
+        );
+        return None;
+    }
+    Some(Action::Limit(limit))
+}
+
 fn net(network: &Cidr) -> Pattern {
     Pattern::Net(network.address, network.prefix)
 }
@@ -260,6 +380,7 @@ fn action(
         "redirect" => redirect(cx, item),
         "respond" => respond(cx, item),
         "rewrite" => rewrite(cx, item),
+        "limit" => limit(cx, item),
         _ => header(cx, item),
     }
 }

@@ -1,7 +1,10 @@
 //! What a `rule` does.
 
-use super::Type::{File, HeaderName, HeaderValue, Integer, Location, Reference, Regex, Text, UrlPath, Word};
-use super::{Directive, Effect, Field, Kind, Section, Times, any, default, optional, required};
+use super::Type::{
+    Duration, File, HeaderName, HeaderValue, Integer, Location, Reference, Regex, Size, Text, UrlPath, Word,
+};
+use super::condition::{KEY, KEY_NAME, KEYS, PREFIX, PREFIX6};
+use super::{DAY, Directive, Effect, Field, Kind, Section, TIB, Times, any, default, optional, required};
 
 const FIELD: Field =
     required("name", HeaderName, "the field; none that frames the message or is for one hop only");
@@ -87,6 +90,47 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "Action: the request is answered with this.",
         example: "respond 200 text=\"User-agent: *\"",
         effect: Effect::Tests(&["a_rule_answers_with_a_text_or_a_file"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "limit",
+        inside: &[Section::Rule],
+        properties: &[
+            optional(
+                "max-connections",
+                Integer(1, 1_000_000),
+                "no limit",
+                "most requests under way of one `key`; in `mode tcp`, connections",
+            ),
+            optional("key", KEYS, "none; with `max-connections=` it is needed", KEY),
+            KEY_NAME,
+            PREFIX,
+            PREFIX6,
+            optional(
+                "max-body",
+                Size(0, TIB),
+                "that of the frontend and of the backend",
+                "longest body; the smallest of all holds",
+            ),
+            optional(
+                "min-rate",
+                Size(0, 1 << 30),
+                "that of the frontend",
+                "the least that a client sends or takes a second; `\"0B\"`: none",
+            ),
+            default("grace", Duration(1, DAY), "1m", "with `min-rate=`: patience that a client begins with"),
+            optional("timeout-client", Duration(1, DAY), "that of the frontend", "silence of the client"),
+            optional("timeout-server", Duration(1, DAY), "that of the backend", "silence of the server"),
+        ],
+        times: Times::Many,
+        doc: "Action: holds those that the rule is for to limits of their own. Where one `key` has `max-connections` requests under way, the next is answered with 429 and `Retry-After` (`PR` in the log; the rule is named in the node's log); in `mode tcp` the connection is closed. A request is under way from its head until its answer is over; an idle connection is none. Each machine counts for itself, all its threads together. A request without the key is not limited. Of two rules that set the same, the later one holds.",
+        example: "limit max-connections=20 key=src",
+        effect: Effect::Tests(&[
+            "a_rule_limits_the_requests_under_way_of_each_address",
+            "a_limited_place_is_given_back_however_a_request_ends",
+            "a_rule_limits_the_connections_of_each_address_in_tcp_mode",
+            "a_rule_sets_limits_of_bodies_and_patience_for_some",
+        ]),
         ..Directive::EMPTY
     },
     Directive {

@@ -3,7 +3,7 @@
 use super::Type::{
     Duration, File, HeaderName, HostPattern, Integer, Networks, PathPattern, Regex, Text, Word,
 };
-use super::{DAY, Directive, Effect, Field, Section, Times, any, many, optional, required};
+use super::{DAY, Directive, Effect, Field, Section, Times, Type, any, default, many, optional, required};
 
 const NONE: &str = "with `regex=` or `list=`, none of its own";
 const HOST: &str = "a name without port, or `*.` and a name for all below it; case does not matter";
@@ -89,21 +89,55 @@ conditions! {
         "8080", PARTS;
 }
 
-/// What only `match` has: a row that counts.
+/// What only `match` has: it counts.
 pub(super) const COUNTING: &[Directive] = &[Directive {
     name: "match",
     form: Some("rate"),
     inside: &[Section::Rule],
-    properties: RATE,
+    properties: &[
+        required("key", KEYS, KEY),
+        KEY_NAME,
+        PREFIX,
+        PREFIX6,
+        required("over", Integer(1, 1_000_000_000), "true from the next one on"),
+        required("per", Duration(1, DAY), "the time that they are counted over"),
+        default(
+            "remember",
+            Integer(1024, 16 << 20),
+            "100000",
+            "keys that are remembered, 24 bytes each; where they are more, those that came least often are forgotten",
+        ),
+    ],
     times: Times::Many,
-    doc: "True where more requests than `over` came in the last `per` from one `key`.",
+    doc: "True where more than `over` requests of one `key` came in the last `per`. Counted are the requests for which everything else in the rule holds, whatever is then done with them; so who goes on at the same pace stays over it. The window slides, as HAProxy's does: a burst is counted exactly, and who times bursts gets twice `over` at most. All threads of the machine count together, each machine for itself; a reload goes on counting. A request without that key is not counted, and the rule is not for it. In `mode tcp`: connections, by `src`.",
     example: "match rate key=src over=200 per=\"10s\"",
-    effect: Effect::Later("count requests"),
+    effect: Effect::Tests(&[
+        "too_many_requests_from_one_address_are_denied_until_it_slows_down",
+        "a_rate_is_counted_by_what_the_rule_says_and_only_where_the_rest_of_it_holds",
+        "all_workers_count_together_and_a_reload_goes_on_counting",
+        "too_many_connections_from_one_address_are_refused_in_tcp_mode",
+    ]),
     ..Directive::EMPTY
 }];
 
-const RATE: &[Field] = &[
-    required("key", Word(&["src"]), "what is counted: `src`, the client's address"),
-    required("over", Integer(1, 1_000_000_000), "matches from the next one on"),
-    required("per", Duration(1, DAY), "the time they are counted over"),
-];
+pub(super) const KEYS: Type = Word(&["src", "header", "cookie", "path", "host", "query"]);
+pub(super) const KEY: &str =
+    "what is counted together: all requests from one address, or with one value of this";
+pub(super) const KEY_NAME: Field = optional(
+    "name",
+    Text,
+    "none, as the key has none",
+    "of the `header`, the `cookie` or the parameter of the `query`",
+);
+pub(super) const PREFIX: Field = optional(
+    "prefix",
+    Integer(0, 32),
+    "32: each address",
+    "with `key=src`: IPv4 networks of this length are one key",
+);
+pub(super) const PREFIX6: Field = optional(
+    "prefix6",
+    Integer(0, 128),
+    "64: each network that one line has",
+    "with `key=src`: IPv6 networks of this length are one key",
+);

@@ -1,0 +1,180 @@
+//! What rules count by key: how often one came lately, and how many of its requests are under way.
+//!
+//! Shared by all workers, in shards with a lock each, which is held for one look-up: two workers meet at one only
+//! if they have keys of the same shard at the same moment, and only requests that a counting rule is for come here.
+//! Keys are hashed with a secret of each table's own (SipHash), so that nobody can make keys meet.
+//! The arithmetic of rates is `relais_rules::rate`'s.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use relais_config::plan;
+use relais_rules::rate;
+
+use crate::counters::lock;
+
+/// Parts of a table, a power of two.
+const SHARDS: usize = 64;
+
+/// The shard of a hash, by its low bits; what is behind the shards goes by the high ones.
+fn shard(hash: u64) -> usize {
+    hash as usize % SHARDS
+}
+
+/// How often keys came lately.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    over: u32,
+    origin: Instant,
+    secret: RandomState,
+    shards: Box<[Mutex<rate::Rates>]>,
+}
+
+impl Rates {
+    pub(crate) fn new(plan: &plan::Rate) -> Rates {
+        let keys = (plan.keys as usize).div_ceil(SHARDS);
+        let per_ms = plan.per.as_millis() as u64;
+        Rates {
+            over: plan.over,
+            origin: Instant::now(),
+            secret: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::new(rate::Rates::new(keys, per_ms))).collect(),
+        }
+    }
+
+    /// Counts a key; whether it came more often than it should.
+    pub(crate) fn over(&self, key: &[u8], now: Instant) -> bool {
+        let hash = self.secret.hash_one(key);
+        let now_ms = now.saturating_duration_since(self.origin).as_millis() as u64;
+        lock(&self.shards[shard(hash)]).count(hash, now_ms) > self.over
+    }
+}
+
+/// How many requests of each key are under way. It has room for those that are, and no others.
+#[derive(Debug)]
+pub(crate) struct Places {
+    secret: RandomState,
+    shards: Box<[Mutex<HashMap<u64, u32>>]>,
+}
+
+/// One of them; its end gives it back.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Arc<Places>,
+    hash: u64,
+}
+
+impl Places {
+    pub(crate) fn new() -> Places {
+        Places { secret: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    /// A place for a key, unless it has `most` already.
+    pub(crate) fn take(self: &Arc<Places>, key: &[u8], most: u32) -> Option<Place> {
+        let hash = self.secret.hash_one(key);
+        let mut shard = lock(&self.shards[shard(hash)]);
+        let count = shard.entry(hash).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Place { places: self.clone(), hash })
+    }
+
+    /// Keys that have a place.
+    #[cfg(test)]
+    fn keys(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut shard = lock(&self.places.shards[shard(self.hash)]);
+        match shard.get_mut(&self.hash) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(shard.remove(&self.hash)),
+        }
+        // What a rush has made large does not stay so.
+        if shard.is_empty() && shard.capacity() > 1024 {
+            *shard = HashMap::new();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn workers_that_race_for_places_never_have_more_and_leave_none_behind() {
+        const MOST: u32 = 3;
+        let places = Arc::new(Places::new());
+        let held: Vec<_> = (0..4).map(|_| std::sync::atomic::AtomicU32::new(0)).collect();
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let (places, held) = (&places, &held);
+                scope.spawn(move || {
+                    let mut mine = Vec::new();
+                    for turn in 0..20_000u64 {
+                        let key = (turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 ^ thread) as usize % 4;
+                        if let Some(place) = places.take(&[key as u8], MOST) {
+                            let others = held[key].fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                            assert!(others < MOST, "{others}");
+                            mine.push((key, place));
+                        }
+                        if mine.len() > 3 || turn % 3 == 0 {
+                            for (key, place) in mine.drain(..) {
+                                held[key].fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                                drop(place);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(places.keys(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn places_are_counted_as_a_list_would(steps in prop::collection::vec((0u8..6, any::<bool>(), 1u32..5), 1..200)) {
+            let places = Arc::new(Places::new());
+            let mut held: Vec<(u8, Place)> = Vec::new();
+            for (key, take, most) in steps {
+                let has = held.iter().filter(|(k, _)| *k == key).count();
+                if take {
+                    let place = places.take(&[key], most);
+                    prop_assert_eq!(place.is_some(), has < most as usize);
+                    held.extend(place.map(|place| (key, place)));
+                } else if let Some(at) = held.iter().position(|(k, _)| *k == key) {
+                    held.swap_remove(at);
+                }
+                let keys: std::collections::BTreeSet<u8> = held.iter().map(|(k, _)| *k).collect();
+                prop_assert_eq!(places.keys(), keys.len());
+            }
+        }
+    }
+
+    #[test]
+    fn all_threads_count_one_key_together() {
+        let rate = |over| plan::Rate {
+            key: relais_rules::Key { what: relais_rules::What::Src, prefix4: 32, prefix6: 64 },
+            over,
+            per: std::time::Duration::from_secs(3600),
+            keys: 1024,
+        };
+        let (rates, now) = (Rates::new(&rate(999)), Instant::now());
+        let over = std::thread::scope(|scope| {
+            let one = || (0..300).filter(|_| rates.over(b"a", now)).count();
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
+            all.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+        });
+        assert_eq!(over, 1200 - 999);
+        assert!(!rates.over(b"b", now));
+    }
+}
