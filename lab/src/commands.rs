@@ -210,7 +210,7 @@ fn row(run: &Run) -> String {
         run.failed,
         run.requests,
         run.new_connections.p99_ms,
-        run.holders_ms.both,
+        run.two_answered_ms,
         run.holders_ms.neither,
         left,
         run.repair_outage_ms,

@@ -11,6 +11,7 @@ use relais_base::Rng;
 use relais_ipc::Role;
 use rustix::process::Signal;
 
+use crate::answers;
 use crate::holders::{self, Watch};
 use crate::network::Link;
 use crate::platform::{BALANCERS, CLIENT, FRONT, Lab, Result, VIP};
@@ -148,6 +149,7 @@ struct Eyes {
     probe: Probe,
     options: Options,
     watch: Watch,
+    answers: answers::Watch,
 }
 
 impl Eyes {
@@ -160,8 +162,9 @@ impl Eyes {
         let push = move |sample| sink.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
         let balancers = BALANCERS.map(|host| lab.network().host(host).netns().clone());
         let watch = Watch::start(&balancers, VIP).map_err(blind)?;
+        let answers = lab.network().watch_answers(VIP).map_err(blind)?;
         let probe = Probe::start(Some(netns), options.clone(), push).map_err(blind)?;
-        Ok(Eyes { samples, probe, options, watch })
+        Ok(Eyes { samples, probe, options, watch, answers })
     }
 
     /// Time on the probe's clock.
@@ -215,6 +218,7 @@ impl<'a> Driller<'a> {
         let changes = eyes.watch.changes();
         let mend_at = eyes.now();
         let mend_instant = Instant::now();
+        let two_answered_ms = eyes.answers.more_than_one(broken_instant, mend_instant);
         self.mend(broken)?;
         self.lab.wait_until_well()?;
         wait_for_clean(&eyes, mend_at, STEADY, "after the repair")?;
@@ -243,6 +247,7 @@ impl<'a> Driller<'a> {
             holder_before: holder.into(),
             holders_after: holders_after.into_iter().map(str::to_owned).collect(),
             holders_ms: holders::sum(&changes, broken_instant, mend_instant),
+            two_answered_ms,
             lost_after_ms: holders::lost_after(&changes, bit, broken_instant).map(ms),
             two_holders_after_3s: late_holders.both > 0.0,
             repair_outage_ms: repair[0].longest_outage_ms,

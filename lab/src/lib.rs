@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`commands`] | what `relais lab` and `relais drill` do |
 //! | [`drill`] | break one thing, watch, mend; [`report`] has the figures |
-//! | [`probe`] | the client whose eyes count; [`holders`] watches who has the address |
+//! | [`probe`] | the client whose eyes count; [`holders`] watches who has the address, [`answers`] who answers for it |
 //! | [`platform`] | the machines and their life; [`balancer`] and [`application`] say what runs on them |
 //! | [`network`] | switch, hosts, cables; [`netns`] and [`process`] beneath it |
 //! | [`demo`], [`app`] | `relais demo`, and the application that it and a lab without Tomcat serve |
@@ -13,6 +13,7 @@
 //! Nothing here finds or ends a process by its name: a lab's processes are those inside its namespaces. Nothing is
 //! measured here that a client in the lab could not see, but for who has the address.
 
+pub mod answers;
 pub mod app;
 pub mod application;
 pub mod balancer;

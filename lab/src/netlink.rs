@@ -124,16 +124,29 @@ impl Netlink {
         self.index(name)
     }
 
-    /// The index of a link.
-    pub(crate) fn index(&mut self, name: &str) -> io::Result<u32> {
+    fn link(&mut self, name: &str) -> io::Result<LinkMessage> {
         let mut link = LinkMessage::default();
         link.attributes.push(LinkAttribute::IfName(name.into()));
         let answers = self.ask(Route::GetLink(link), NLM_F_ACK)?;
-        let index = answers.into_iter().find_map(|answer| match answer {
-            Route::NewLink(link) => Some(link.header.index),
+        let link = answers.into_iter().find_map(|answer| match answer {
+            Route::NewLink(link) => Some(link),
             _ => None,
         });
-        index.ok_or_else(|| io::Error::other(format!("the kernel knows no link {name}")))
+        link.ok_or_else(|| io::Error::other(format!("the kernel knows no link {name}")))
+    }
+
+    /// The index of a link.
+    pub(crate) fn index(&mut self, name: &str) -> io::Result<u32> {
+        self.link(name).map(|link| link.header.index)
+    }
+
+    /// The hardware address of a link.
+    pub(crate) fn mac(&mut self, name: &str) -> io::Result<[u8; 6]> {
+        let mac = self.link(name)?.attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::Address(bytes) => bytes.try_into().ok(),
+            _ => None,
+        });
+        mac.ok_or_else(|| io::Error::other(format!("link {name} has no hardware address")))
     }
 
     /// Sets a link up or down. Down, the other end of a veth pair loses its carrier.

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
+use crate::answers::Watch;
 use crate::netlink::Netlink;
 use crate::netns::Netns;
 use crate::process::Running;
@@ -127,6 +128,14 @@ impl Network {
             Ok(Host { name: (*name).to_owned(), address: *address, netns: find(name)? })
         };
         Ok(Network { switch, hosts: hosts.iter().map(host).collect::<io::Result<_>>()? })
+    }
+
+    /// Begins to watch which machines answer for an address.
+    ///
+    /// # Errors
+    /// As [`Watch::start`].
+    pub fn watch_answers(&self, address: Ipv4Addr) -> io::Result<Watch> {
+        Watch::start(&self.switch, SWITCH, address)
     }
 
     /// The hosts.

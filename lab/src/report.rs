@@ -123,6 +123,8 @@ pub struct Run {
     pub holders_after: Vec<String>,
     /// From the break to the repair.
     pub holders_ms: Holders,
+    /// Milliseconds from the break to the repair in which more than one balancer answered for the address.
+    pub two_answered_ms: f64,
     /// When the address left the balancer that held it, counted from the break; none: it kept it.
     pub lost_after_ms: Option<f64>,
     /// Whether, 3 s after the break, another balancer has the address and the broken one still does.

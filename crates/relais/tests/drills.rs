@@ -98,6 +98,9 @@ fn the_death_of_all_of_relais_costs_250_ms_at_most_and_the_address_leaves_the_de
     let (runs, total) = drill(Drill::BalancerAll, times(), settings("all"));
     assert!(ms(&total["longest_outage_ms"]) <= 250.0, "{total}");
     assert_moved(&runs);
+    // The dead one still has the address, for seconds; but it is mute before the other answers.
+    assert!(runs.iter().all(|run| ms(&run["holders_ms"]["both"]) > 0.0), "{runs:?}");
+    assert!(runs.iter().all(|run| ms(&run["two_answered_ms"]) == 0.0), "{runs:?}");
 }
 
 /// "One process" is every one of the four; the worker's death is the test above.
