@@ -163,6 +163,16 @@ mod tests {
         assert_eq!(found(bare, NoError).await.unwrap_err(), "FORMERR, expected NOERROR");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_answer_is_too_strange(mut bytes: Vec<u8>, id: u16, cut in 0..64usize) {
+            let question = question(id, "www.example", 1);
+            let _ = code(&question, &bytes);
+            bytes.splice(0..0, question[..cut.min(question.len())].iter().copied());
+            let _ = code(&question, &bytes);
+        }
+    }
+
     #[tokio::test]
     async fn a_name_server_that_is_not_there_is_said_so() {
         let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -4,7 +4,6 @@
 
 mod common;
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -115,7 +114,7 @@ impl Asker {
 fn datagrams_pass_both_ways_and_keep_their_borders() {
     let server = Oracle::echo();
     let door = Door::datagrams(1);
-    let proxy = Proxy::start(&udp_plan(&door, "", "timeout session=\"200ms\"", &[server.address]), &[&door]);
+    let proxy = Proxy::start(&udp_plan(&door, "", "timeout session=\"2s\"", &[server.address]), &[&door]);
     let client = Asker::of(&door);
     let lengths = [1, 0, 512, 1472, 1473, 9000, LONGEST];
     for length in lengths {
@@ -123,6 +122,8 @@ fn datagrams_pass_both_ways_and_keep_their_borders() {
         client.send(&bytes);
         assert!(client.receive() == bytes, "{length} bytes came back as they were");
     }
+    // It is counted when it is sent, which the client may see before.
+    wait("the last answer's count", || proxy.status().frontends[0].datagrams_out_total == 7);
     let status = proxy.status();
     let (front, server) = (&status.frontends[0], &status.backends[0].servers[0]);
     let bytes = lengths.iter().sum::<usize>() as u64;
@@ -317,24 +318,36 @@ fn a_silent_server_is_passed_over_where_the_file_says_so() {
     let clients = [Asker::of(&door), Asker::of(&door)];
     clients.iter().for_each(|client| client.send("anybody?"));
     wait("the silent server", || silent.asked() == asked + 1);
+    wait("the other's answer", || proxy.status().frontends[0].datagrams_out_total == 5);
     assert_eq!(clients.iter().filter(|client| client.hears_nothing()).count(), 1);
 }
 
 #[test]
 fn a_full_table_drops_datagrams_and_counts_them() {
-    let server = Oracle::echo();
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
     let door = Door::datagrams(1);
-    let front = "max-connections 2";
-    let back = "timeout session=\"300ms\"";
-    let proxy = Proxy::start(&udp_plan(&door, front, back, &[server.address]), &[&door]);
+    let plan = udp_plan(&door, "max-connections 2", "responses 1", &[server.local_addr().unwrap()]);
+    let proxy = Proxy::start(&plan, &[&door]);
     let clients: Vec<Asker> = (0..3).map(|_| Asker::of(&door)).collect();
-    assert_eq!((&*clients[0].ask("1"), &*clients[1].ask("2")), ("1", "2"));
-    clients[2].send("3");
+    let asked = |client: &Asker| {
+        client.send("question");
+        server.recv_from(&mut [0; 16]).unwrap().1
+    };
+    let [first, _second] = [&clients[0], &clients[1]].map(asked);
+    clients[2].send("one too many");
     wait("the drop", || proxy.status().frontends[0].datagrams_dropped_total == 1);
-    assert_eq!(clients[0].ask("still"), "still");
-    assert_eq!(server.asked(), 3);
-    wait("a free place", || proxy.status().frontends[0].connections == 0);
-    assert_eq!(clients[2].ask("3"), "3");
+    // Who has a session keeps it, and the end of one makes room.
+    assert_eq!(asked(&clients[0]), first);
+    for _ in 0..2 {
+        server.send_to(b"answer", first).unwrap();
+        assert_eq!(clients[0].receive(), b"answer");
+    }
+    wait("a free place", || proxy.status().frontends[0].connections == 1);
+    let third = asked(&clients[2]);
+    server.send_to(b"at last", third).unwrap();
+    assert_eq!(clients[2].receive(), b"at last");
+    assert_eq!(proxy.status().frontends[0].datagrams_dropped_total, 1);
 }
 
 #[test]
@@ -390,37 +403,57 @@ fn a_frontend_that_is_taken_out_still_answers_what_was_asked() {
 }
 
 #[test]
+fn a_frontend_that_comes_back_while_old_sessions_last_loses_nothing() {
+    let (server, elsewhere) = (Oracle::echo(), Door::datagrams(1));
+    let door = Door::datagrams(1);
+    let mut proxy = Proxy::start(&udp_plan(&door, "", "", &[server.address]), &[&door]);
+    let old = Asker::of(&door);
+    assert_eq!(old.ask("before"), "before");
+    let text = udp_plan(&elsewhere, "", "", &[server.address]);
+    assert!(matches!(proxy.plan(&text, &[&elsewhere]), Report::Ready { .. }));
+    assert_eq!(old.ask("between"), "between");
+    // Nobody new is taken there.
+    let late = Asker::of(&door);
+    late.send("too late");
+    wait("the drop", || proxy.status().frontends[0].datagrams_dropped_total == 1);
+    // Its sockets are others now, beside the one that the old session keeps open: the kernel shares out among them.
+    let again = Door::datagrams_at(door.address, 1);
+    drop(door);
+    assert!(matches!(
+        proxy.plan(&udp_plan(&again, "", "", &[server.address]), &[&again]),
+        Report::Ready { .. }
+    ));
+    for n in 0..30 {
+        assert_eq!(Asker::of(&again).ask(format!("{n}")), format!("{n}"));
+    }
+    assert_eq!(old.ask("after"), "after");
+}
+
+#[test]
 fn what_a_server_that_goes_down_owes_is_asked_of_another() {
-    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let (address, alive) = (silent.local_addr().unwrap(), Oracle::echo());
-    let tcp = std::net::TcpListener::bind(address).unwrap(); // for the check
+    // Both are silent by UDP; the checks are of TCP.
+    let sockets = [0, 1].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let addresses = [0, 1].map(|i| sockets[i].local_addr().unwrap());
+    let [first, second] = addresses.map(|address| std::net::TcpListener::bind(address).unwrap());
     let door = Door::datagrams(1);
     let back = "responses 1\n check tcp every=\"20ms\" fall=1 rise=1";
-    let only = udp_plan(&door, "", back, &[address]);
-    let mut proxy = Proxy::start(&only, &[&door]);
-    let client = Asker::of(&door);
-    client.send("held");
-    silent.recv(&mut [0; 16]).unwrap();
-    let quiet = Asker::of(&door);
-    // Both are there from here on; the checks of the other are of TCP too.
-    let listens = std::net::TcpListener::bind(alive.address).unwrap();
-    std::thread::spawn(move || while listens.accept().is_ok() {});
-    let report = proxy.plan(&udp_plan(&door, "", back, &[address, alive.address]), &[&door]);
-    assert!(matches!(report, Report::Ready { .. }), "{report:?}");
-    let asked: HashSet<bool> = (0..2)
-        .map(|_| {
-            quiet.send("once");
-            true
-        })
-        .collect();
-    assert_eq!(asked.len(), 1);
-    drop(tcp);
+    let mut proxy = Proxy::start(&udp_plan(&door, "", back, &addresses), &[&door]);
+    let clients = [Asker::of(&door), Asker::of(&door)];
+    clients.iter().for_each(|client| client.send("held"));
+    sockets.iter().for_each(|socket| assert_eq!(socket.recv(&mut [0; 16]).unwrap(), 4));
+    drop(first);
     proxy.wait_server("s1", false);
-    // The first session is of the first plan, which knows one server: it ends.
-    let lines = proxy.lines(1);
-    assert!(lines.iter().any(|line| line.contains(" app/s1 ") && line.contains(" SC ")), "{lines:?}");
-    // The other's is answered by who is left.
-    assert_eq!(quiet.receive(), b"once");
+    let mut buffer = [0; 16];
+    let (length, from) = sockets[1].recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"held");
+    sockets[1].send_to(b"answer", from).unwrap();
+    assert!(proxy.lines(1)[0].contains(" app/s2 "), "{:?}", proxy.lines(1));
+    // Nobody is left for the other session's question.
+    drop(second);
+    proxy.wait_server("s2", false);
+    let line = proxy.lines(2).remove(1);
+    assert!(line.contains(" app/s2 ") && line.contains(" 0 SC "), "{line}");
+    assert_eq!(proxy.status().frontends[0].datagrams_dropped_total, 1);
 }
 
 #[test]

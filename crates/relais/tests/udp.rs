@@ -64,6 +64,7 @@ fn sessions_and_datagrams_are_told_by_status_and_metrics() {
     let (answered, _) = under_udp_load(node.web, PATIENCE, || {
         await_some("answers", || (answers(&node) > 10).then_some(()));
     });
+    await_some("the last answer's count", || (answers(&node) == u64::from(answered)).then_some(()));
     let (ok, text) = node.command(&["status"]);
     assert!(ok && text.contains("frontend dns (udp)") && text.contains("1 of 1 servers up"), "{text}");
     let (_, metrics) = get(node.admin, "/metrics").unwrap();

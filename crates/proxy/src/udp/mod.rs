@@ -34,7 +34,8 @@ pub(crate) struct Door {
     front: RefCell<Rc<Front>>,
     /// Each is held by its own task.
     sessions: RefCell<HashMap<Ends, Weak<Session>>>,
-    /// What waits in it is still taken, then nothing more.
+    /// It is open for its sessions alone. As long as it is, the kernel gives it a share of what comes, even beside the
+    /// socket of a later plan: it is read until the last of them has ended.
     removed: Cell<bool>,
     /// What waits in it is not for this process.
     left: Cell<bool>,
@@ -86,8 +87,7 @@ impl Door {
         *self.front.borrow_mut() = front;
     }
 
-    /// The plan in force does not have it any more. What waits in it is served, and sessions go on until nothing is
-    /// owed.
+    /// The plan in force does not have it any more. Sessions go on until nothing is owed.
     pub(crate) fn remove(&self) {
         self.removed.set(true);
         self.changed.notify_one();
@@ -106,6 +106,21 @@ impl Door {
         sessions.iter().for_each(|session| session.wake());
     }
 
+    /// Whether new sessions may come in here: it is in the plan, or is again.
+    fn is_wanted(&self, front: &Front) -> bool {
+        let plan = front.plan();
+        let bound = || plan.plan.binds.iter().any(|bind| bind.address == self.address);
+        !self.removed.get() || (!plan.removed && bound())
+    }
+
+    /// A session has ended.
+    fn forget(&self, ends: &Ends) {
+        self.sessions.borrow_mut().remove(ends);
+        if self.removed.get() {
+            self.changed.notify_one();
+        }
+    }
+
     /// Gives a client's datagram to its session, which it may begin.
     fn take(self: &Rc<Self>, worker: &Rc<Worker>, bytes: &[u8], ends: Ends) {
         let known = self.sessions.borrow().get(&ends).and_then(Weak::upgrade);
@@ -113,6 +128,9 @@ impl Door {
             return session.ask(bytes);
         }
         let front = self.front.borrow().clone();
+        if !self.is_wanted(&front) {
+            return front.counters().dropped.add(1);
+        }
         let places =
             Pass::if_free(&front.shared.gate).and_then(|front| Some((front, Pass::if_free(worker.gate())?)));
         let Some(places) = places else {
@@ -137,14 +155,12 @@ impl Door {
 async fn receive(worker: Rc<Worker>, door: Rc<Door>) {
     loop {
         let mut ready = None;
-        if !door.removed.get() {
-            tokio::select! {
-                result = door.socket.readable() => match result {
-                    Ok(guard) => ready = Some(guard),
-                    Err(error) => return tracing::error!("the UDP socket of {} is lost: {error}", door.address),
-                },
-                () = door.changed.notified() => {}
-            }
+        tokio::select! {
+            result = door.socket.readable() => match result {
+                Ok(guard) => ready = Some(guard),
+                Err(error) => return tracing::error!("the UDP socket of {} is lost: {error}", door.address),
+            },
+            () = door.changed.notified() => {}
         }
         worker.tick();
         let mut more = true;
@@ -160,7 +176,7 @@ async fn receive(worker: Rc<Worker>, door: Rc<Door>) {
             match came {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if door.removed.get() {
+                    if door.removed.get() && door.sessions.borrow().is_empty() {
                         return;
                     }
                     if let Some(guard) = &mut ready {

@@ -406,7 +406,7 @@ impl Session {
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
-        self.door.sessions.borrow_mut().remove(&self.ends);
+        self.door.forget(&self.ends);
         if !matches!(end, DONE | SILENT) {
             let waiting = state.held.len() as u64 + state.unheld;
             self.front.counters().dropped.add(waiting);
