@@ -34,5 +34,8 @@ pub fn main() -> ExitCode {
 
 fn serve() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { process::run(Channel::from_stdin()?).await })
+    runtime.block_on(async {
+        relais_ipc::signals::leave_to_supervisor()?;
+        process::run(Channel::from_stdin()?).await
+    })
 }

@@ -11,6 +11,7 @@ pub mod files;
 pub mod journal;
 pub mod message;
 pub mod pulse;
+pub mod signals;
 pub mod status;
 pub mod upgrade;
 pub mod watchers;

@@ -74,15 +74,11 @@ fn serve(channel: impl FnOnce() -> std::io::Result<Channel>) -> std::io::Result<
     runtime.block_on(async { process::run(channel()?).await })
 }
 
-/// A service manager or a terminal may signal every process at once; the end of this one is for the supervisor
-/// to say, which drains it first, or for the end of its channel.
+/// The end of this process is for the supervisor to say, which drains it first, or for the end of its channel.
 fn ignore_signals() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let supervisors = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    for kind in supervisors.into_iter().chain([SignalKind::user_defined2()]) {
-        drop(signal(kind)?); // once asked for, a signal never again has its default effect
-    }
-    Ok(())
+    drop(signal(SignalKind::terminate())?); // once asked for, a signal never again has its default effect
+    relais_ipc::signals::leave_to_supervisor()
 }
 
 /// A connection is two descriptors; the limit that a login shell sets is for login shells.

@@ -109,6 +109,23 @@ fn the_death_of_control_costs_no_request_and_it_comes_back() {
 }
 
 #[test]
+fn the_supervisors_signals_end_no_child() {
+    use rustix::process::Signal;
+    let origin = Origin::start("hello");
+    let node = Node::start(&[&origin]);
+    let children = || [Role::Proxy, Role::Vip, Role::Control].map(|role| node.pid(role).unwrap());
+    let before = children();
+    for pid in before {
+        for signal in [Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2] {
+            node.signal(pid, signal);
+        }
+    }
+    let (answers, failures) = under_load(&node, || (0..20).for_each(|_| drop(node.status())));
+    assert!(answers > 0 && failures.is_empty(), "{failures:?}");
+    assert_eq!(children(), before, "{}", node.log());
+}
+
+#[test]
 fn a_new_server_is_taken_by_apply_without_a_lost_request() {
     let (one, two) = (Origin::start("one"), Origin::start("two"));
     let node = Node::start(&[&one]);

@@ -83,8 +83,7 @@ struct Vips {
 async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
     let channel = Channel::from_stdin()?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // The supervisor's signals, sent to a whole group of processes, must not end this one.
-    drop((signal(SignalKind::hangup())?, signal(SignalKind::user_defined2())?));
+    relais_ipc::signals::leave_to_supervisor()?;
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let (commands, inbox) = std::sync::mpsc::channel();
     let (events, mut outbox) = unbounded_channel();
