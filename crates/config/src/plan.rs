@@ -5,7 +5,7 @@
 //! ("parse, don't validate"). A change is a new `Plan`, swapped whole.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,20 +103,28 @@ impl fmt::Display for Cidr {
 pub struct Vip {
     /// Its name.
     pub name: Arc<str>,
-    /// The address.
-    pub address: Ipv4Addr,
-    /// Length of its network prefix, 1 to 32.
-    pub prefix: u8,
-    /// Interface that carries it.
+    /// Its addresses with the lengths of their network prefixes: at least one, all of one family.
+    pub addresses: Vec<Cidr>,
+    /// Interface that carries them.
     pub interface: Arc<str>,
     /// VRID, 1 to 255: unique on the link.
     pub router_id: u8,
     /// Who may hold it and with which priority, 1 to 255, in the order of the file.
     pub nodes: Vec<(NodeId, u8)>,
-    /// Advertisement interval: 10 ms to 40.95 s, whole centiseconds.
+    /// Version of VRRP, 2 or 3; 2 only with IPv4.
+    pub version: u8,
+    /// File with the password of version 2.
+    pub password: Option<Arc<str>>,
+    /// Whether the checksum of version 3 over IPv4 covers a pseudo-header.
+    pub checksum_with_pseudo_header: bool,
+    /// Advertisements go to the other nodes' links instead of to the group, and may arrive with no less than this TTL.
+    pub unicast: Option<u8>,
+    /// Advertisement interval: 10 ms to 40.95 s, whole centiseconds; in version 2 whole seconds up to 255.
     pub advertise: Duration,
     /// Whether a node of higher priority takes the address from a live holder.
     pub preempt: Preempt,
+    /// How long a node that comes (back) waits before it does.
+    pub preempt_delay: Duration,
     /// What must be up on a node for it to hold the address.
     pub track: Vec<FrontendId>,
 }

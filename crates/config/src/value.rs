@@ -98,7 +98,7 @@ impl Type {
             Self::Size(min, max) => format!("a size from {} to {}", show_size(min), show_size(max)),
             Self::Ip => "an IP address".into(),
             Self::Listen | Self::Socket => "an address and a port".into(),
-            Self::Address4 => "an IPv4 address and the length of its network prefix".into(),
+            Self::Address => "an address and the length of its network prefix".into(),
             Self::Networks => "networks in CIDR notation".into(),
             Self::Statuses => "a status from 100 to 599, or a range of them".into(),
         }
@@ -134,7 +134,7 @@ impl Type {
             Self::Ip => "\"192.168.112.176\"",
             Self::Listen => "\"*:80\"",
             Self::Socket => "\"192.168.112.177:8081\"",
-            Self::Address4 => "\"192.168.112.180/24\"",
+            Self::Address => "\"192.168.112.180/24\"",
             Self::Networks => "\"192.168.112.0/24\"",
             Self::Statuses => "\"200-399\"",
         }
@@ -301,7 +301,7 @@ impl Type {
             Self::Size(min, max) => self.parse_size(text, min, max),
             Self::Ip => self.parse_ip(text),
             Self::Listen | Self::Socket => self.parse_socket(text),
-            Self::Address4 => self.parse_address4(text),
+            Self::Address => self.parse_address(text),
             Self::Networks => self.parse_networks(text),
             Self::Statuses => self.parse_statuses(text),
             Self::Integer(..) | Self::Decimal(..) => Err(self.misfit("write a number")),
@@ -440,26 +440,33 @@ impl Type {
         Ok(Value::Socket(SocketAddr::new(ip, port)))
     }
 
-    fn parse_address4(self, text: &str) -> Result<Value, Misfit> {
-        let Some((address, prefix)) = text.split_once('/') else {
-            return Err(
-                self.misfit(format!("the prefix length of the network is missing: write \"{text}/24\""))
-            );
-        };
-        let Ok(ip) = address.parse::<Ipv4Addr>() else { return Err(self.misfit(ip_help(address))) };
-        let Some(prefix) = parse_prefix(prefix, 32).filter(|p| *p > 0) else {
-            return Err(self.misfit(format!("prefix lengths are 1 to 32: write \"{ip}/24\"")));
-        };
-        if ip.is_unspecified()
-            || ip.is_loopback()
-            || ip.is_multicast()
-            || ip.is_broadcast()
-            || ip.octets()[0] == 0
-        {
-            return Err(
-                self.misfit("write an address that a machine can have, such as \"192.168.112.180/24\"")
-            );
+    fn parse_address(self, text: &str) -> Result<Value, Misfit> {
+        let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
+        let Ok(ip) = address.parse::<IpAddr>() else { return Err(self.misfit(ip_help(address))) };
+        let (longest, usual) = if ip.is_ipv4() { (32, 24) } else { (128, 64) };
+        if prefix.is_empty() {
+            return Err(self.misfit(format!(
+                "the prefix length of the network is missing: write \"{address}/{usual}\""
+            )));
         }
+        let Some(prefix) = parse_prefix(prefix, longest).filter(|p| *p > 0) else {
+            return Err(self.misfit(format!("prefix lengths are 1 to {longest}: write \"{ip}/{usual}\"")));
+        };
+        let nobodys = match ip {
+            IpAddr::V4(ip) => ip.is_broadcast() || ip.octets()[0] == 0,
+            IpAddr::V6(ip) => ip.to_ipv4_mapped().is_some(),
+        };
+        if nobodys || ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+            let one = if ip.is_ipv4() { "192.168.112.180/24" } else { "fd00:112::180/64" };
+            return Err(self.misfit(format!("write an address that a machine can have, such as \"{one}\"")));
+        }
+        if let IpAddr::V4(ip) = ip {
+            self.check_host(ip, prefix)?;
+        }
+        Ok(Value::Networks(vec![Cidr { address: ip, prefix }]))
+    }
+
+    fn check_host(self, ip: Ipv4Addr, prefix: u8) -> Result<(), Misfit> {
         let mask = u32::MAX << (32 - u32::from(prefix));
         let host = u32::from(ip) & !mask;
         if prefix < 31 && (host == 0 || host == !mask) {
@@ -469,7 +476,7 @@ impl Type {
                 "{ip}/{prefix} is {what}: write one of its hosts, such as \"{first}/{prefix}\""
             )));
         }
-        Ok(Value::Networks(vec![Cidr { address: IpAddr::V4(ip), prefix }]))
+        Ok(())
     }
 
     fn parse_networks(self, text: &str) -> Result<Value, Misfit> {

@@ -299,6 +299,29 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "    on haproxy1 haproxy2\n    bind \"*:443\"",
         "    on haproxy1\n    bind \"*:443\"",
     ),
+    (
+        "vip_of_two_families",
+        "    router-id 52",
+        "    address \"fd00::1/64\" interface=eth0\n    router-id 52",
+    ),
+    (
+        "vip_on_two_interfaces",
+        "    router-id 52",
+        "    address \"10.0.0.7/24\" interface=eth1\n    router-id 52",
+    ),
+    ("vip_password_in_version_3", "    router-id 52", "    password \"/etc/relais/vrrp\"\n    router-id 52"),
+    ("vip_fraction_in_version_2", "    router-id 52", "    version 2\n    router-id 52"),
+    (
+        "vip_version_2_of_ipv6",
+        "    address \"192.168.112.181/24\" interface=eth0\n    router-id 52",
+        "    address \"fd00::1/64\" interface=eth0\n    router-id 52\n    version 2",
+    ),
+    (
+        "vip_link_local_last",
+        "    address \"192.168.112.181/24\" interface=eth0\n",
+        "    address \"fd00::1/64\" interface=eth0\n    address \"fe80::1/64\" interface=eth0\n",
+    ),
+    ("vip_of_mapped_ipv6", "\"192.168.112.181/24\"", "\"::ffff:192.168.112.181/96\""),
     ("vip_is_a_node", "address \"192.168.112.180/24\"", "address \"192.168.112.176/24\""),
     ("bind_elsewhere", "    bind \"127.0.0.1:3306\"", "    bind \"192.168.112.176:3306\""),
     (

@@ -202,11 +202,32 @@ fn a_virtual_address_has_what_its_election_needs() {
             track frontend=web
         }
         vip plain { address "10.0.0.181/31" interface=eth0; router-id 52; node c priority=255; }
+        vip old {
+            address "10.0.0.182/24" interface=eth0
+            router-id 53
+            node a priority=1
+            version 2
+            password "/etc/password"
+            unicast least-ttl=254
+            advertise "200s"
+            preempt always delay="30s"
+        }
+        vip new {
+            address "fe80::1/64" interface=eth0
+            address "fd00::1/64" interface=eth0
+            router-id 53 // of another family than the one above
+            node a priority=1
+            checksum message
+        }
         frontend web { on a b; bind "*:80"; redirect scheme=https; }
     "#;
     let plan = plan(text);
     let vip = &plan.vips[0];
-    assert_eq!((&*vip.name, vip.address.to_string().as_str(), vip.prefix), ("public", "10.0.0.180", 24));
+    let addresses = |vip: &relais_config::plan::Vip| -> Vec<String> {
+        vip.addresses.iter().map(|a| format!("{}/{}", a.address, a.prefix)).collect()
+    };
+    assert_eq!((&*vip.name, addresses(vip)), ("public", vec!["10.0.0.180/24".to_owned()]));
+    assert_eq!((vip.version, vip.checksum_with_pseudo_header, vip.unicast), (3, true, None));
     assert_eq!((&*vip.interface, vip.router_id), ("eth0", 51));
     assert_eq!(vip.nodes, [(NodeId(1), 101), (NodeId(0), 100)]);
     assert_eq!((vip.advertise, vip.preempt), (Duration::from_millis(50), Preempt::Never));
@@ -226,6 +247,12 @@ fn a_virtual_address_has_what_its_election_needs() {
     );
     let mine: Vec<u8> = plan.vips_on(NodeId(2)).map(|(_, _, priority)| priority).collect();
     assert_eq!(mine, [255]);
+    let old = &plan.vips[2];
+    assert_eq!((old.version, old.password.as_deref(), old.unicast), (2, Some("/etc/password"), Some(254)));
+    assert_eq!((old.advertise, old.preempt_delay), (Duration::from_secs(200), Duration::from_secs(30)));
+    let new = &plan.vips[3];
+    assert_eq!(addresses(new), ["fe80::1/64", "fd00::1/64"]);
+    assert!(!new.checksum_with_pseudo_header);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! in the run directory (`proxy.sock`, `vip.sock`). Counters count up from the process's start.
 
 use std::io::{self, Read};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -224,7 +224,7 @@ pub struct VipsStatus {
 pub struct VipStatus {
     /// Its name.
     pub name: String,
-    /// The address with its prefix, `A.B.C.D/N`.
+    /// Its addresses with their prefixes, `A.B.C.D/N`, with spaces between them.
     pub address: String,
     /// Interface that carries it.
     pub interface: String,
@@ -235,7 +235,7 @@ pub struct VipStatus {
     /// This node's priority.
     pub priority: u8,
     /// Who advertised last: the holder as seen from here.
-    pub master: Option<Ipv4Addr>,
+    pub master: Option<IpAddr>,
     /// Why the state is what it is, one sentence.
     pub reason: String,
     /// Seconds since the last change of state.

@@ -4,7 +4,10 @@
 //! It decides nothing itself, and never waits for another process: what it has to tell goes through a
 //! queue to the main thread, which alone writes logs and answers the supervisor. Called by `prompt`.
 
+mod ports;
+
 use std::io;
+use std::mem::Discriminant;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -25,9 +28,10 @@ use crate::relay;
 use crate::sys;
 use crate::watch::{self, Watch};
 use crate::wire::Wire;
+use crate::wire6::Wire6;
 
-/// Longest packet that is looked at: an IPv4 header with options, and 255 addresses.
-const MAX_PACKET: usize = 60 + 8 + 4 * relais_vrrp::MAX_ADDRESSES;
+/// Longest packet that is looked at: an IPv6 header and 255 addresses, more than IPv4's with options and a password.
+const MAX_PACKET: usize = relais_vrrp::HEADER6_LEN + 8 + 16 * 255;
 /// Packets read from one interface before timers get their turn: a flood must not stop the adverts.
 const MAX_PACKETS: usize = 256;
 /// How many of its own intervals after its last advertisement a holder is mute. The others wait for as many and their
@@ -41,7 +45,8 @@ const STATUS_EVERY_NS: u64 = 100_000_000;
 pub(crate) struct Spec {
     pub(crate) name: Arc<str>,
     pub(crate) interface: Arc<str>,
-    pub(crate) prefix: u8,
+    /// Lengths of the addresses' network prefixes, in their order.
+    pub(crate) prefixes: Vec<u8>,
     pub(crate) config: Config,
 }
 
@@ -52,7 +57,7 @@ pub(crate) enum Command {
     Apply {
         generation: u64,
         /// This node's own addresses: advertisements leave from one of them where the interface has it.
-        links: Vec<Ipv4Addr>,
+        links: Vec<IpAddr>,
         /// The addresses of all nodes: who may watch this one.
         peers: Vec<IpAddr>,
         specs: Vec<Spec>,
@@ -94,7 +99,7 @@ struct Vip {
     /// No longer in the plan: it goes when it has left.
     dropped: bool,
     /// Where the kernel allows it.
-    gate: Option<Gate>,
+    gates: Vec<Gate>,
     /// Connections go on here although another node has the address.
     relaying: bool,
 }
@@ -103,9 +108,13 @@ struct Port {
     name: Arc<str>,
     found: Option<Interface>,
     wire: Option<Wire>,
+    /// Where a virtual address of IPv6 is wanted.
+    wire6: Option<Wire6>,
+    /// The machine forwards IPv6 from this interface.
+    is_router6: bool,
     refused: u64,
     /// Complaints already made, so that each is made once.
-    complained: Option<Refused>,
+    complained: Vec<Discriminant<Refused>>,
     send_failed: bool,
     watch: Watch,
 }
@@ -119,7 +128,7 @@ pub(crate) struct Engine {
     ungated: bool,
     ports: Vec<Port>,
     vips: Vec<Vip>,
-    links: Vec<Ipv4Addr>,
+    links: Vec<IpAddr>,
     peers: Vec<IpAddr>,
     frontends: Vec<(String, FrontendState)>,
     generation: u64,
@@ -248,34 +257,15 @@ impl Engine {
         let mut buffer = [0; MAX_PACKET];
         for p in 0..self.ports.len() {
             for _ in 0..MAX_PACKETS {
-                let Some(datagram) = self.ports[p].wire.as_ref().and_then(|w| w.receive(&mut buffer)) else {
-                    break;
-                };
-                let name = self.ports[p].name.clone();
-                match relais_vrrp::parse(datagram) {
-                    Ok((source, advertisement)) => {
-                        let for_it = |vip: &Vip| {
-                            vip.spec.interface == name && vip.router.config().vrid == advertisement.vrid
-                        };
-                        let Some(v) = self.vips.iter().position(for_it) else {
-                            self.ports[p].refused += 1; // another virtual router on this link
-                            continue;
-                        };
-                        self.handle(v, Input::Advertisement(source, &advertisement));
-                    }
-                    Err(why) => self.complain(p, why),
-                }
+                let port = &self.ports[p];
+                let Some(datagram) = port.wire.as_ref().and_then(|w| w.receive(&mut buffer)) else { break };
+                self.read_packet(p, relais_vrrp::parse(datagram));
             }
-        }
-    }
-
-    fn complain(&mut self, p: usize, why: Refused) {
-        let port = &mut self.ports[p];
-        port.refused += 1;
-        if port.complained != Some(why) {
-            port.complained = Some(why);
-            let name = port.name.clone();
-            self.tell(Event::Warn(format!("a VRRP packet on {name} was refused: {why}")));
+            for _ in 0..MAX_PACKETS {
+                let port = &self.ports[p];
+                let Some(datagram) = port.wire6.as_ref().and_then(|w| w.receive(&mut buffer)) else { break };
+                self.read_packet(p, relais_vrrp::parse(datagram));
+            }
         }
     }
 
@@ -295,11 +285,11 @@ impl Engine {
         }
     }
 
-    fn address_news(&mut self, index: u32, address: Ipv4Addr, gone: bool) {
+    fn address_news(&mut self, index: u32, address: IpAddr, gone: bool) {
         let is_ours = |port: &Port| port.found.as_ref().is_some_and(|found| found.index == index);
         let Some(p) = self.ports.iter().position(is_ours) else { return };
         let name = self.ports[p].name.clone();
-        let same = |vip: &Vip| vip.spec.interface == name && vip.router.config().address == address;
+        let same = |vip: &Vip| vip.spec.interface == name && vip.router.config().addresses.contains(&address);
         match self.vips.iter().position(same) {
             None => self.look_at(p),
             Some(v) if gone && !self.is_there(p, address) => self.handle(v, Input::AddressVanished),
@@ -307,7 +297,7 @@ impl Engine {
         }
     }
 
-    fn is_there(&mut self, p: usize, address: Ipv4Addr) -> bool {
+    fn is_there(&mut self, p: usize, address: IpAddr) -> bool {
         let name = self.ports[p].name.clone();
         matches!(self.netlink.interface(&name), Ok(Some(found)) if found.addresses.contains(&address))
     }
@@ -319,44 +309,16 @@ impl Engine {
             self.tell(Event::Warn(format!("the kernel does not describe {name} ({e})")));
             None
         });
-        let port = &mut self.ports[p];
-        let index = found.as_ref().map(|found| found.index);
-        if port.wire.as_ref().map(Wire::index) != index {
-            port.wire = None;
-        }
-        port.found = found;
-        if let (None, Some(index)) = (&port.wire, index) {
-            let opened = Wire::open(&name, index);
-            match opened.and_then(|wire| listen(&self.inbox, wire.fd()).map(|()| wire)) {
-                Ok(wire) => port.wire = Some(wire),
-                Err(e) => self.tell(Event::Warn(format!("no VRRP socket on {name} ({e})"))),
-            }
-        }
-        let link = self.link_of(p);
-        self.settle_watch(p, link);
+        self.ports[p].found = found;
+        self.open_wires(p);
+        self.settle_watch(p);
         for v in 0..self.vips.len() {
             if self.vips[v].spec.interface == name {
-                self.build_gate(v, p);
+                self.build_gates(v, p);
+                let link = self.link_of(v, p);
                 self.handle(v, Input::Link(link));
             }
         }
-    }
-
-    fn link_of(&self, p: usize) -> Link {
-        let port = &self.ports[p];
-        let (Some(found), Some(_)) = (&port.found, &port.wire) else { return Link::Missing };
-        if !found.running {
-            return Link::Down;
-        }
-        let own: Vec<Ipv4Addr> = found.addresses.iter().copied().filter(|a| !self.is_virtual(*a)).collect();
-        match own.iter().find(|a| self.links.contains(a)).or(own.first()) {
-            Some(source) => Link::Up(*source),
-            None => Link::NoAddress,
-        }
-    }
-
-    fn is_virtual(&self, address: Ipv4Addr) -> bool {
-        self.vips.iter().any(|vip| vip.router.config().address == address)
     }
 
     // ---- commands ------------------------------------------------------------------------------------
@@ -373,7 +335,7 @@ impl Engine {
                     self.lock_memory();
                     self.tell(Event::Applied(generation));
                 }
-                Ok(Command::Frontend(name, state)) => self.frontend(name, state),
+                Ok(Command::Frontend(name, state)) => self.frontend_is(name, state),
                 Ok(Command::HandOver) => self.hand_over(),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     (0..self.vips.len()).for_each(|v| self.handle(v, Input::Stop));
@@ -385,9 +347,9 @@ impl Engine {
         }
     }
 
-    fn frontend(&mut self, name: String, state: FrontendState) {
+    fn frontend_is(&mut self, name: String, state: FrontendState) {
         for v in 0..self.vips.len() {
-            self.handle(v, Input::Tracked(&name, health(state)));
+            self.handle(v, Input::Tracked(&frontend(&name), health(state)));
         }
         match self.frontends.iter_mut().find(|(known, _)| *known == name) {
             Some(known) => known.1 = state,
@@ -416,8 +378,9 @@ impl Engine {
             let Vip { spec: old, dropped, .. } = &self.vips[v];
             let stays = specs.iter().any(|new| new.name == old.name && is_same_router(new, old));
             let replaced = specs.iter().any(|new| {
+                let (new_, old_) = (&new.config.addresses, &old.config.addresses);
                 new.interface == old.interface
-                    && (new.config.vrid == old.config.vrid || new.config.address == old.config.address)
+                    && (new.config.vrid == old.config.vrid || new_.iter().any(|a| old_.contains(a)))
             });
             if replaced && (!stays || *dropped) {
                 self.vips[v].dropped = true;
@@ -446,7 +409,7 @@ impl Engine {
                     router,
                     leaving: false,
                     dropped: false,
-                    gate: None,
+                    gates: Vec::new(),
                     relaying: false,
                 });
                 self.prime(self.vips.len() - 1, p, resume);
@@ -464,10 +427,11 @@ impl Engine {
 
     /// Tells a router all that is known, and starts it.
     fn prime(&mut self, v: usize, p: usize, resume: Option<Time>) {
-        self.build_gate(v, p);
-        self.handle(v, Input::Link(self.link_of(p)));
+        self.open_wires(p); // the first of its family may need one
+        self.build_gates(v, p);
+        self.handle(v, Input::Link(self.link_of(v, p)));
         for (name, state) in self.frontends.clone() {
-            self.handle(v, Input::Tracked(&name, health(state)));
+            self.handle(v, Input::Tracked(&frontend(&name), health(state)));
         }
         self.vips[v].leaving = false;
         self.handle(v, Input::Start { resume: resume.map(|died| now().since(died)) });
@@ -482,8 +446,10 @@ impl Engine {
             name: name.clone(),
             found: None,
             wire: None,
+            wire6: None,
+            is_router6: false,
             refused: 0,
-            complained: None,
+            complained: Vec::new(),
             send_failed: false,
             watch: Watch::default(),
         });
@@ -513,7 +479,7 @@ impl Engine {
             let p = self.port(&self.vips[v].spec.interface.clone());
             match output {
                 Output::AddAddress => {
-                    self.hold_gate(v, GATE_INTERVALS * self.vips[v].router.config().interval);
+                    self.hold_gates(v, GATE_INTERVALS * self.vips[v].router.config().interval);
                     self.put_address(v, p);
                 }
                 Output::RefreshLease => self.put_address(v, p),
@@ -521,22 +487,12 @@ impl Engine {
                 Output::LetGo => self.let_go(v, p),
                 Output::SendOnTo(old) => self.send_on(v, p, old),
                 Output::EndRelay => self.end_relay(v),
-                Output::Announce => {
-                    let address = self.vips[v].router.config().address;
-                    let port = &self.ports[p];
-                    if let (Some(wire), Some(found)) = (&port.wire, &port.found) {
-                        let done = wire.announce(found.mac, address);
-                        self.note_send(p, done);
-                    }
-                }
+                Output::Announce => self.announce(v, p),
                 Output::SendAdvertisement(source, advertisement) => {
                     if self.vips[v].router.state() == State::Master {
-                        self.hold_gate(v, GATE_INTERVALS * self.vips[v].router.config().interval);
+                        self.hold_gates(v, GATE_INTERVALS * self.vips[v].router.config().interval);
                     }
-                    if let Some(wire) = &self.ports[p].wire {
-                        let done = wire.send(&relais_vrrp::encode(source, &advertisement));
-                        self.note_send(p, done);
-                    }
+                    self.send(v, p, source, &advertisement);
                 }
                 Output::Changed(state, reason) => self.changed(v, state, &reason),
                 Output::HandedOver => self.vips[v].leaving = false,
@@ -561,33 +517,41 @@ impl Engine {
     }
 
     fn put_address(&mut self, v: usize, p: usize) {
-        let (address, prefix) = (self.vips[v].router.config().address, self.vips[v].spec.prefix);
         let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
-        if let Err(e) = self.netlink.put(index, address, prefix, relais_vrrp::LEASE) {
-            let why = format!("the kernel refuses the address ({e})");
+        let Spec { prefixes, config, .. } = &self.vips[v].spec;
+        let mut all = config.addresses.iter().zip(prefixes);
+        let done = all.try_for_each(|(address, prefix)| {
+            self.netlink.put(index, *address, *prefix, relais_vrrp::LEASE).map_err(|e| (*address, e))
+        });
+        if let Err((address, e)) = done {
+            let why = format!("the kernel refuses the address {address} ({e})");
             self.handle(v, Input::AddressRefused(&why));
         }
     }
 
     fn remove_address(&mut self, v: usize, p: usize) {
-        self.shut_gate(v);
-        let address = self.vips[v].router.config().address;
+        self.shut_gates(v);
         let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
-        if let Err(e) = self.netlink.take(index, address) {
-            let name = &self.vips[v].spec.name;
-            self.tell(Event::Warn(format!(
-                "vip {name}: {address} could not be removed ({e}); the kernel will do it within {} s",
-                relais_vrrp::LEASE.as_secs() + 1
-            )));
+        let Spec { config, prefixes, .. } = self.vips[v].spec.clone();
+        for (address, prefix) in config.addresses.into_iter().zip(prefixes) {
+            if let Err(e) = self.netlink.take(index, address, prefix) {
+                let name = &self.vips[v].spec.name;
+                self.tell(Event::Warn(format!(
+                    "vip {name}: {address} could not be removed ({e}); the kernel will do it within {} s",
+                    relais_vrrp::LEASE.as_secs() + 1
+                )));
+            }
         }
     }
 
     // ---- the death-watch -----------------------------------------------------------------------------------------
 
-    fn settle_watch(&mut self, p: usize, link: Link) {
+    /// IPv4 only: over IPv6 masters are known by link-local addresses, which no plan names.
+    fn settle_watch(&mut self, p: usize) {
+        let link = self.own_address(p, IpAddr::is_ipv4);
         let port = &mut self.ports[p];
         let (Some(found), Link::Up(own)) = (&port.found, link) else { return port.watch.unsettle() };
-        if let Err(e) = port.watch.settle(&port.name, found.index, own.into(), &self.inbox) {
+        if let Err(e) = port.watch.settle(&port.name, found.index, own, &self.inbox) {
             let name = port.name.clone();
             self.tell(Event::Warn(format!(
                 "{own} port {} on {name} cannot be listened on ({e}): a backup notices only by the silence that this \
@@ -607,8 +571,8 @@ impl Engine {
             }
             let here = |vip: &&Vip| vip.spec.interface == self.ports[p].name;
             let followed = self.vips.iter().filter(here).filter(|vip| vip.router.state() == State::Backup);
-            let mut masters: Vec<IpAddr> =
-                followed.filter_map(|vip| vip.router.holder().map(Into::into)).collect();
+            let mut masters: Vec<IpAddr> = followed.filter_map(|vip| vip.router.holder()).collect();
+            masters.retain(IpAddr::is_ipv4);
             masters.sort_unstable();
             masters.dedup();
             for died in self.ports[p].watch.look(&masters, &self.inbox, now()) {
@@ -618,7 +582,6 @@ impl Engine {
     }
 
     fn master_died(&mut self, p: usize, died: IpAddr) {
-        let IpAddr::V4(died) = died else { return };
         for v in 0..self.vips.len() {
             if self.vips[v].spec.interface == self.ports[p].name {
                 self.handle(v, Input::MasterDied(died));
@@ -628,29 +591,32 @@ impl Engine {
 
     // ---- the gate: the lease's fine stage ----------------------------------------------------------------------
 
-    /// A gate before the address, on the interface as it is now. Where there can be none it is said once.
-    fn build_gate(&mut self, v: usize, p: usize) {
+    /// A gate before each address, on the interface as it is now. Where there can be none it is said once.
+    fn build_gates(&mut self, v: usize, p: usize) {
         let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
-        if self.ungated || self.vips[v].gate.as_ref().is_some_and(|gate| gate.index() == index) {
+        if self.ungated || self.vips[v].gates.iter().any(|gate| gate.index() == index) {
             return;
         }
-        let (address, number) = {
-            let config = self.vips[v].router.config();
-            (config.address.into(), u32::from(config.vrid))
-        };
-        let gate = self.pulse().and_then(|pulse| Gate::new(index, address, number, pulse));
-        match gate {
-            Ok(gate) => self.vips[v].gate = Some(gate),
-            Err(e) => {
-                self.ungated = true;
-                self.tell(Event::Warn(format!(
-                    "the kernel does not gate addresses here ({e}): if this process is killed or hangs while it holds \
-                     one, this machine answers for it up to {} s beside its successor; it needs Linux 5.8 with cls_bpf, \
-                     and CAP_BPF",
-                    relais_vrrp::LEASE.as_secs() + 1
-                )));
+        let Config { addresses, vrid, .. } = self.vips[v].router.config().clone();
+        self.vips[v].gates.clear();
+        for (address, number) in addresses.into_iter().zip(0..) {
+            // Unlike any other's on the interface: routers of the two families may share a VRID.
+            let number = u32::from(vrid) | number << 8 | u32::from(address.is_ipv6()) << 15;
+            let gate = self.pulse().and_then(|pulse| Gate::new(index, address, number, pulse));
+            match gate {
+                Ok(gate) => self.vips[v].gates.push(gate),
+                Err(e) => return self.cannot_gate(&e),
             }
         }
+    }
+
+    fn cannot_gate(&mut self, e: &io::Error) {
+        self.ungated = true;
+        self.tell(Event::Warn(format!(
+            "the kernel does not gate addresses here ({e}): if this process is killed or hangs while it holds one, this \
+             machine answers for it up to {} s beside its successor; it needs Linux 5.8 with cls_bpf, and CAP_BPF",
+            relais_vrrp::LEASE.as_secs() + 1
+        )));
     }
 
     fn pulse(&mut self) -> io::Result<&Pulse> {
@@ -662,37 +628,37 @@ impl Engine {
         self.pulse.as_ref().ok_or_else(|| io::Error::other("there is no pulse"))
     }
 
-    fn shut_gate(&self, v: usize) {
-        if let (Some(gate), false) = (&self.vips[v].gate, self.vips[v].relaying) {
-            gate.shut();
+    fn shut_gates(&self, v: usize) {
+        if !self.vips[v].relaying {
+            self.vips[v].gates.iter().for_each(Gate::shut);
         }
     }
 
-    fn hold_gate(&self, v: usize, lease: Duration) {
-        if let Some(gate) = &self.vips[v].gate {
-            gate.hold_until(now() + lease);
-        }
+    fn hold_gates(&self, v: usize, lease: Duration) {
+        let until = now() + lease;
+        self.vips[v].gates.iter().for_each(|gate| gate.hold_until(until));
     }
 
-    // ---- relay: a failure here costs the open connections, nothing else ---------------------------------------
+    // ---- relay: a failure here costs the open connections, nothing else; IPv4 only ----------------------------
 
     fn let_go(&mut self, v: usize, p: usize) {
-        let address = self.vips[v].router.config().address;
-        let Link::Up(own) = self.link_of(p) else { return };
+        let Link::Up(IpAddr::V4(own)) = self.link_of(v, p) else { return };
         self.vips[v].relaying = true;
-        self.hold_gate(v, self.vips[v].router.config().drain);
-        let done =
-            relay::mute(address, own).and_then(|()| self.netlink.accept_without_address(address, true));
+        self.hold_gates(v, self.vips[v].router.config().drain);
+        let done = ipv4(&self.vips[v]).try_for_each(|address| {
+            relay::mute(address, own)?;
+            self.netlink.accept_without_address(address, true).map(drop)
+        });
         if let Err(e) = done {
             self.end_relay(v);
             self.no_relay(v, &e);
         }
     }
 
-    fn send_on(&mut self, v: usize, p: usize, old: Ipv4Addr) {
-        let address = self.vips[v].router.config().address;
-        let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
-        if let Err(e) = relay::send_on(address, old, index) {
+    fn send_on(&mut self, v: usize, p: usize, old: IpAddr) {
+        let (Some(found), IpAddr::V4(old)) = (&self.ports[p].found, old) else { return };
+        let index = found.index;
+        if let Err(e) = ipv4(&self.vips[v]).try_for_each(|address| relay::send_on(address, old, index)) {
             self.no_relay(v, &e);
         }
     }
@@ -708,29 +674,15 @@ impl Engine {
     fn end_relay(&mut self, v: usize) {
         self.vips[v].relaying = false;
         if self.vips[v].router.state() != State::Master {
-            self.shut_gate(v);
+            self.shut_gates(v);
         }
-        let address = self.vips[v].router.config().address;
-        let _ = relay::end(address); // where there is no nftables there is nothing to take away
-        if let Err(e) = self.netlink.accept_without_address(address, false) {
-            let name = &self.vips[v].spec.name;
-            self.tell(Event::Warn(format!("vip {name}: the local route for {address} stays ({e})")));
+        for address in ipv4(&self.vips[v]).collect::<Vec<_>>() {
+            let _ = relay::end(address); // where there is no nftables there is nothing to take away
+            if let Err(e) = self.netlink.accept_without_address(address, false) {
+                let name = &self.vips[v].spec.name;
+                self.tell(Event::Warn(format!("vip {name}: the local route for {address} stays ({e})")));
+            }
         }
-    }
-
-    /// Says once that nothing can be sent, and once that it can again.
-    fn note_send(&mut self, p: usize, done: std::io::Result<()>) {
-        let port = &mut self.ports[p];
-        let failed = done.is_err();
-        if failed == port.send_failed {
-            return;
-        }
-        port.send_failed = failed;
-        let name = port.name.clone();
-        self.tell(match done {
-            Err(e) => Event::Warn(format!("nothing can be sent on {name} ({e})")),
-            Ok(()) => Event::Info(format!("packets can be sent on {name} again")),
-        });
     }
 
     // ---- status ------------------------------------------------------------------------------------------
@@ -755,11 +707,11 @@ impl Engine {
             |name: &str| self.frontends.iter().find(|(known, _)| known == name).map(|(_, state)| *state);
         VipStatus {
             name: vip.spec.name.to_string(),
-            address: format!("{}/{}", config.address, vip.spec.prefix),
+            address: addresses(&vip.spec),
             interface: vip.spec.interface.to_string(),
             router_id: config.vrid,
             state: vip_state(router.state()),
-            priority: config.priority,
+            priority: router.priority(),
             master: router.holder(),
             reason: router.reason().to_owned(),
             since_s: now.since(router.since()).as_secs(),
@@ -769,13 +721,37 @@ impl Engine {
             adverts_refused_total: port.map_or(0, |port| port.refused),
             tracked: router
                 .tracked()
-                .map(|(name, _)| (name.to_owned(), known(name).unwrap_or(FrontendState::Down)))
+                .filter_map(|(what, _)| what.strip_prefix(FRONTEND))
+                .map(|name| (name.to_owned(), known(name).unwrap_or(FrontendState::Down)))
                 .collect(),
         }
     }
 }
 
 fn is_same_router(a: &Spec, b: &Spec) -> bool {
-    (&a.interface, a.prefix, a.config.vrid, a.config.address)
-        == (&b.interface, b.prefix, b.config.vrid, b.config.address)
+    (&a.interface, &a.prefixes, a.config.vrid, &a.config.addresses)
+        == (&b.interface, &b.prefixes, b.config.vrid, &b.config.addresses)
 }
+
+fn is_ipv4(vip: &Vip) -> bool {
+    vip.spec.config.addresses.iter().any(IpAddr::is_ipv4)
+}
+
+fn ipv4(vip: &Vip) -> impl Iterator<Item = Ipv4Addr> {
+    vip.spec.config.addresses.iter().filter_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    })
+}
+
+fn addresses(spec: &Spec) -> String {
+    let all = spec.config.addresses.iter().zip(&spec.prefixes);
+    all.map(|(address, prefix)| format!("{address}/{prefix}")).collect::<Vec<_>>().join(" ")
+}
+
+/// What the core calls a frontend.
+pub(crate) fn frontend(name: &str) -> String {
+    format!("{FRONTEND}{name}")
+}
+
+const FRONTEND: &str = "frontend ";

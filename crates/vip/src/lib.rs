@@ -6,7 +6,6 @@
 //! [`engine`]) do everything that has a deadline. Started by the supervisor as `relais child vip`.
 //! States and timers: `LIFECYCLE.md`.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::process::ExitCode;
@@ -15,8 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use relais_base::Time;
-use relais_config::Plan;
-use relais_config::plan::Preempt;
 use relais_ipc::status::VipsStatus;
 use relais_ipc::watchers::Watchers;
 use relais_ipc::{Channel, Order, Report};
@@ -26,8 +23,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{error, info, warn};
 
-use crate::engine::{Command, Engine, Event, Spec, now};
+use crate::engine::{Command, Engine, Event, now};
 use crate::netlink::Netlink;
+use crate::wanted::Wanted;
 
 mod bpf;
 mod engine;
@@ -39,14 +37,11 @@ mod prompt;
 mod relay;
 #[allow(unsafe_code)]
 mod sys;
+mod wanted;
 mod watch;
 mod wire;
+mod wire6;
 
-/// How long a frontend whose process died may take to come back before the address goes elsewhere.
-/// A worker starts in some 10 ms; a connection made meanwhile waits in the kernel's queue.
-const HEALING_GRACE: Duration = Duration::from_millis(60);
-/// How long after the drain a relay is kept up: the cut connections' last segments.
-const AFTER_DRAIN: Duration = Duration::from_secs(1);
 /// Longest plan text, bytes.
 const MAX_PLAN: u64 = 16 * 1024 * 1024;
 /// Longest wait for addresses to be handed over once nobody is there to ask for it any more.
@@ -201,7 +196,7 @@ impl Vips {
         let fd = fd.ok_or("no plan came with the order; this is a defect of Relais")?;
         let text = relais_ipc::channel::fd_to_text(fd, MAX_PLAN).map_err(|e| e.to_string())?;
         let checked = relais_config::parse(file, &text).map_err(|e| e.to_string())?;
-        let wanted = wanted(&checked.plan, &self.node)?;
+        let wanted = wanted::wanted(&checked.plan, &self.node)?;
         match &self.unprivileged {
             Some(why) if !wanted.specs.is_empty() => Err(why.clone()),
             _ => Ok(wanted),
@@ -222,39 +217,4 @@ impl Vips {
         };
         let _ = tokio::time::timeout(LAST_HAND_OVER, handed_over).await;
     }
-}
-
-/// What a plan wants of this node.
-struct Wanted {
-    /// Its own addresses.
-    links: Vec<Ipv4Addr>,
-    /// Those of all nodes.
-    peers: Vec<IpAddr>,
-    /// The virtual ones that it may hold.
-    specs: Vec<Spec>,
-}
-
-fn wanted(plan: &Plan, node: &str) -> Result<Wanted, String> {
-    let id = plan.node(node).ok_or_else(|| format!("the plan has no node {node}"))?;
-    let links = plan.nodes[usize::from(id.0)].links.iter().filter_map(|link| match link {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    });
-    let specs = plan.vips_on(id).map(|(_, vip, priority)| Spec {
-        name: vip.name.clone(),
-        interface: vip.interface.clone(),
-        prefix: vip.prefix,
-        config: relais_vrrp::Config {
-            vrid: vip.router_id,
-            priority,
-            address: vip.address,
-            interval: vip.advertise,
-            preempt: vip.preempt == Preempt::Always,
-            track: vip.track.iter().map(|id| plan.frontends[usize::from(id.0)].name.clone()).collect(),
-            grace: HEALING_GRACE,
-            drain: plan.drain + AFTER_DRAIN,
-        },
-    });
-    let peers = plan.nodes.iter().flat_map(|node| node.links.iter().copied()).collect();
-    Ok(Wanted { links: links.collect(), peers, specs: specs.collect() })
 }

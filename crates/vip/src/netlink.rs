@@ -15,7 +15,9 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Route;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo,
+};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -24,8 +26,8 @@ use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-/// Multicast groups of `rtnetlink(7)`: link changes and IPv4 address changes.
-const GROUPS: u32 = 0x1 | 0x10;
+/// Multicast groups of `rtnetlink(7)`: link changes, and changes of IPv4 and IPv6 addresses.
+const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// Routing table `local`, and the number that marks routes as ours (`rtnetlink(7)`: above 4, free to use).
 const LOCAL_TABLE: u8 = 255;
 const OUR_PROTOCOL: u8 = 112;
@@ -41,8 +43,8 @@ pub(crate) struct Interface {
     pub(crate) mac: [u8; 6],
     /// It is up and has a carrier.
     pub(crate) running: bool,
-    /// Its IPv4 addresses, the primary one first.
-    pub(crate) addresses: Vec<Ipv4Addr>,
+    /// Its addresses, the primary ones first, without those of IPv6 that the kernel is still trying.
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// Something changed in the kernel.
@@ -51,7 +53,7 @@ pub(crate) enum News {
     /// An interface came, went, or changed its flags.
     Link(String),
     /// An address came to the interface of this index, or went.
-    Address { index: u32, address: Ipv4Addr, gone: bool },
+    Address { index: u32, address: IpAddr, gone: bool },
     /// There was more news than the kernel could keep: look at everything again.
     Lost,
 }
@@ -116,11 +118,12 @@ impl Netlink {
         }
         let Some(mut found) = found else { return Ok(None) };
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = AddressFamily::Unspec;
         let (mut primary, mut secondary) = (Vec::new(), Vec::new());
         self.ask(Route::GetAddress(message), NLM_F_DUMP, |answer| {
             if let Route::NewAddress(message) = answer
                 && message.header.index == found.index
+                && !message.header.flags.contains(AddressHeaderFlags::Tentative)
                 && let Some(address) = local(&message)
             {
                 let is_secondary = message.header.flags.contains(AddressHeaderFlags::Secondary);
@@ -138,31 +141,36 @@ impl Netlink {
     /// subnet that the interface is in already it becomes a secondary address, which is never chosen as a
     /// source for new connections; outside of it the kernel adds the route to its neighbours with it.
     ///
+    /// One of IPv6 is there at once, without duplicate address detection (the election has settled whose it is), is
+    /// no source for new connections (its preferred time is over), and brings no route: that would replace the
+    /// network's own and end with the lease.
+    ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn put(
-        &mut self,
-        index: u32,
-        address: Ipv4Addr,
-        prefix: u8,
-        lease: Duration,
-    ) -> io::Result<()> {
+    pub(crate) fn put(&mut self, index: u32, address: IpAddr, prefix: u8, lease: Duration) -> io::Result<()> {
         let mut message = address_message(index, address, prefix);
-        message.attributes.push(AddressAttribute::Address(address.into()));
+        message.attributes.push(AddressAttribute::Address(address));
         let seconds = u32::try_from(lease.as_secs()).unwrap_or(u32::MAX);
         let mut lifetime = CacheInfo::default();
         lifetime.ifa_valid = seconds;
-        lifetime.ifa_preferred = seconds;
+        lifetime.ifa_preferred = if address.is_ipv4() { seconds } else { 0 };
+        if address.is_ipv6() {
+            message.header.flags |= AddressHeaderFlags::Nodad;
+            message
+                .attributes
+                .push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
+        }
         message.attributes.push(AddressAttribute::CacheInfo(lifetime));
         self.ask(Route::NewAddress(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, |_| ())
     }
 
-    /// Takes `address` off the interface, whatever its prefix; whether it was there.
+    /// Takes `address` off the interface; whether it was there. Of IPv4 it goes whatever its prefix, of IPv6 the kernel
+    /// wants the right one.
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn take(&mut self, index: u32, address: Ipv4Addr) -> io::Result<bool> {
-        let message = address_message(index, address, 32);
+    pub(crate) fn take(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<bool> {
+        let message = address_message(index, address, if address.is_ipv4() { 32 } else { prefix });
         match self.ask(Route::DelAddress(message), NLM_F_ACK, |_| ()) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => Ok(false),
             other => other.map(|()| true),
@@ -279,19 +287,20 @@ fn describe(link: &LinkMessage) -> Interface {
     Interface { index: link.header.index, mac, running, addresses: Vec::new() }
 }
 
-fn local(message: &AddressMessage) -> Option<Ipv4Addr> {
+fn local(message: &AddressMessage) -> Option<IpAddr> {
     message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        AddressAttribute::Local(address @ IpAddr::V4(_))
+        | AddressAttribute::Address(address @ IpAddr::V6(_)) => Some(*address),
         _ => None,
     })
 }
 
-fn address_message(index: u32, address: Ipv4Addr, prefix: u8) -> AddressMessage {
+fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.header.index = index;
     message.header.prefix_len = prefix;
-    message.attributes.push(AddressAttribute::Local(address.into()));
+    message.attributes.push(AddressAttribute::Local(address));
     message
 }
 

@@ -1,8 +1,10 @@
-//! The system calls that no safe library offers: a frame sent through `AF_PACKET`, real-time scheduling,
-//! locked memory, programs in the kernel. The only unsafe code of this crate; called by `wire`, `engine` and `gate`.
+//! The system calls that no safe library offers: a frame sent through `AF_PACKET`, an IPv6 packet with what stood in
+//! its header, real-time scheduling, locked memory, programs in the kernel. The only unsafe code of this crate; called
+//! by `wire`, `wire6`, `engine` and `gate`.
 
 use std::io;
 use std::mem;
+use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -140,4 +142,81 @@ impl Drop for Page {
         // SAFETY: made by `map` with this length, and nobody has a reference into it any more.
         unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE) };
     }
+}
+
+/// An IPv6 packet's header, as far as it matters; its message is in the caller's buffer.
+pub(crate) struct Received {
+    pub(crate) length: usize,
+    pub(crate) source: Ipv6Addr,
+    pub(crate) destination: Ipv6Addr,
+    pub(crate) hop_limit: u8,
+}
+
+/// Has [`receive_with_header`] learn of destination and hop limit (RFC 3542 §6).
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn tell_destination_and_hop_limit(socket: BorrowedFd<'_>) -> io::Result<()> {
+    for option in [libc::IPV6_RECVPKTINFO, libc::IPV6_RECVHOPLIMIT] {
+        let on: libc::c_int = 1;
+        let size = mem::size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the pointer and length are those of `on`, which outlives the call; the kernel only reads it.
+        let done = unsafe {
+            libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IPV6, option, (&raw const on).cast(), size)
+        };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Receives one message into `buffer`, cut if it is longer; does not wait.
+///
+/// # Errors
+/// `EAGAIN` when none waits; `InvalidData` for one whose header the kernel does not tell.
+pub(crate) fn receive_with_header(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    // SAFETY: all-zero bytes are a valid `sockaddr_in6`, which is plain integers.
+    let mut from: libc::sockaddr_in6 = unsafe { mem::zeroed() };
+    let mut control = [0u64; 16]; // room for both control messages, aligned as `cmsghdr` must be
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all-zero bytes are a valid `msghdr`: null pointers and lengths of 0.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_name = (&raw mut from).cast();
+    message.msg_namelen = mem::size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = mem::size_of_val(&control) as _;
+    // SAFETY: every pointer in `message` is to a local or to `buffer`, with its length, and outlives the call.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let (mut destination, mut hop_limit) = (None, None);
+    // SAFETY: `message` is as `recvmsg` left it, and `control` lives.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !header.is_null() {
+        // SAFETY: `header` points to a whole control message within `control`, as the macros promise; its data is as
+        // long as its type says, and is read without asking for alignment.
+        unsafe {
+            let data = libc::CMSG_DATA(header);
+            match ((*header).cmsg_level, (*header).cmsg_type) {
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                    destination = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr));
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                    hop_limit = u8::try_from(data.cast::<libc::c_int>().read_unaligned()).ok();
+                }
+                _ => {}
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    let missing = || io::Error::new(io::ErrorKind::InvalidData, "no header was told");
+    Ok(Received {
+        length,
+        source: Ipv6Addr::from(from.sin6_addr.s6_addr),
+        destination: destination.ok_or_else(missing)?,
+        hop_limit: hop_limit.ok_or_else(missing)?,
+    })
 }

@@ -1,4 +1,5 @@
-//! The sockets on one interface: VRRP in and out, gratuitous ARP out. Called by the engine.
+//! The sockets for IPv4 on one interface: VRRP in and out, gratuitous ARP out; `wire6` has those for IPv6. Called by
+//! the engine.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -9,9 +10,6 @@ use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
 use crate::sys;
-
-/// Where advertisements go (RFC 9568 §5.1.1.2).
-const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
 /// The sockets on one interface.
 #[derive(Debug)]
@@ -32,7 +30,7 @@ impl Wire {
         vrrp.set_nonblocking(true)?;
         vrrp.set_header_included_v4(true)?;
         vrrp.bind_device(Some(name.as_bytes()))?;
-        vrrp.join_multicast_v4_n(&GROUP, &InterfaceIndexOrAddress::Index(index))?;
+        vrrp.join_multicast_v4_n(&relais_vrrp::GROUP, &InterfaceIndexOrAddress::Index(index))?;
         vrrp.set_multicast_loop_v4(false)?;
         vrrp.set_multicast_all_v4(false)?;
         // Protocol 0: it sends whole frames and receives none.
@@ -65,22 +63,22 @@ impl Wire {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        let to = SocketAddrV4::new(GROUP, 0);
+    pub(crate) fn send(&self, destination: Ipv4Addr, datagram: &[u8]) -> io::Result<()> {
+        let to = SocketAddrV4::new(destination, 0);
         rustix::net::sendto(&self.vrrp, datagram, SendFlags::DONTWAIT, &to)?;
         Ok(())
     }
 
-    /// Tells the link that `address` is at `mac`.
+    /// Tells the link of the interface `index` that `address` is at `mac`.
     ///
     /// Both forms go out, an ARP request (RFC 5227 §3, what keepalived sends) and an ARP reply: there are
     /// hosts and switches that learn from only one of the two, and the second costs 42 bytes.
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn announce(&self, mac: [u8; 6], address: Ipv4Addr) -> io::Result<()> {
+    pub(crate) fn announce(&self, index: u32, mac: [u8; 6], address: Ipv4Addr) -> io::Result<()> {
         for operation in [Operation::Request, Operation::Reply] {
-            sys::send_frame(self.arp.as_fd(), self.index, &gratuitous_arp(mac, address, operation))?;
+            sys::send_frame(self.arp.as_fd(), index, &gratuitous_arp(mac, address, operation))?;
         }
         Ok(())
     }

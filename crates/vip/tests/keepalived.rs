@@ -4,62 +4,22 @@
 
 mod common;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::keepalived::Keepalived;
 use common::{Lan, VIP, Vip, plan, ready};
 use relais_ipc::{Order, Report, VipState};
-use rustix::process::{Pid, Signal, kill_process};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A keepalived in a namespace, ended with it.
-struct Keepalived {
-    child: Child,
-    directory: PathBuf,
-}
-
-impl Keepalived {
-    fn start(lan: &Lan, machine: usize, priority: u8, interval: &str) -> Keepalived {
-        let namespace = lan.machine(machine);
-        let directory = std::env::temp_dir().join(namespace);
-        fs::create_dir_all(&directory).unwrap();
-        let file = directory.join("keepalived.conf");
-        let text = format!(
-            "global_defs {{\n  vrrp_version 3\n  router_id peer\n}}\n\
-             vrrp_instance public {{\n  state BACKUP\n  interface eth0\n  virtual_router_id 51\n  \
-             priority {priority}\n  advert_int {interval}\n  virtual_ipaddress {{\n    {VIP}/24\n  }}\n}}\n"
-        );
-        fs::write(&file, text).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        let path = |name: &str| directory.join(name).display().to_string();
-        let child = Command::new("ip")
-            .args(["netns", "exec", namespace, "keepalived", "-n", "-l", "-D", "-P"])
-            .args(["-f", &path("keepalived.conf"), "-p", &path("pid"), "-r", &path("vrrp.pid")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Keepalived { child, directory }
-    }
-
-    /// SIGTERM, upon which it says priority 0; waits for its end.
-    fn stop(&mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Keepalived {
-    fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            self.stop();
-        }
-        let _ = fs::remove_dir_all(&self.directory);
-    }
+/// A keepalived with the address and this priority, advertising this often.
+fn keepalived(lan: &Lan, machine: usize, priority: u8, interval: &str) -> Keepalived {
+    let text = format!(
+        "global_defs {{\n  vrrp_version 3\n  router_id peer\n}}\n\
+         vrrp_instance public {{\n  state BACKUP\n  interface eth0\n  virtual_router_id 51\n  \
+         priority {priority}\n  advert_int {interval}\n  virtual_ipaddress {{\n    {VIP}/24\n  }}\n}}\n"
+    );
+    Keepalived::start(lan, machine, &text)
 }
 
 /// Time until the state was reported, at most `limit`.
@@ -77,7 +37,7 @@ async fn a_killed_relais_is_replaced_by_keepalived() {
     let lan = Lan::new(&["a", "b", "client"]);
     let mut a = Vip::with_plan(lan.machine(0), "a", &plan(101, 100, "")).await;
     a.await_state(VipState::Master).await;
-    let _peer = Keepalived::start(&lan, 1, 100, "0.05");
+    let _peer = keepalived(&lan, 1, 100, "0.05");
     lan.visit(2);
     lan.await_neighbour(2, 0, SECOND);
     // Long enough for a keepalived that does not understand us to have taken the address itself.
@@ -101,7 +61,7 @@ async fn keepalived_of_higher_priority_is_followed_and_its_farewell_understood()
     let lan = Lan::new(&["a", "b"]);
     let a = Vip::with_plan(lan.machine(0), "a", &plan(101, 100, "")).await;
     a.await_state(VipState::Master).await;
-    let mut peer = Keepalived::start(&lan, 1, 150, "0.1");
+    let mut peer = keepalived(&lan, 1, 150, "0.1");
     within(5 * SECOND, &a, VipState::Backup).await;
     lan.await_holder(1, SECOND);
 
@@ -120,7 +80,7 @@ async fn a_hand_over_goes_to_keepalived() {
     let lan = Lan::new(&["a", "b"]);
     let a = Vip::with_plan(lan.machine(0), "a", &plan(101, 100, "")).await;
     a.await_state(VipState::Master).await;
-    let _peer = Keepalived::start(&lan, 1, 100, "0.05");
+    let _peer = keepalived(&lan, 1, 100, "0.05");
     let news = tokio::time::timeout(2 * SECOND, a.await_state(VipState::Backup)).await;
     assert!(news.is_err(), "keepalived does not follow");
 
@@ -142,7 +102,7 @@ async fn after_a_split_brain_keepalived_and_the_link_know_the_winner() {
     lan.visit(2);
     lan.await_neighbour(2, 0, SECOND);
     lan.isolate(1, 0, true); // VRRP between the two, not the client
-    let _peer = Keepalived::start(&lan, 1, 100, "0.05");
+    let _peer = keepalived(&lan, 1, 100, "0.05");
     lan.await_neighbour(2, 1, 10 * SECOND); // the client follows the second master
     assert!(lan.holds(0) && lan.holds(1));
 

@@ -3,10 +3,10 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 use core::time::Duration;
 
-use crate::packet::Advertisement;
+use crate::packet::{Advertisement, Form, GROUP, GROUP6, HOP_LIMIT, Packet, Refused};
 
 /// What the plan says of a virtual router on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,21 +15,74 @@ pub struct Config {
     pub vrid: u8,
     /// This node's priority, 1 to 255; 255 owns the address.
     pub priority: u8,
-    /// The virtual address.
-    pub address: Ipv4Addr,
-    /// How often a master advertises: 10 ms to 40.95 s, whole centiseconds.
+    /// The virtual addresses, at least one, all of one family: they move together.
+    pub addresses: Vec<IpAddr>,
+    /// How advertisements are written.
+    pub form: Form,
+    /// Whom to advertise to and to hear; empty: the group of the family.
+    pub peers: Vec<IpAddr>,
+    /// Least TTL of what `peers` send; what is sent to the group has 255.
+    pub least_hop_limit: u8,
+    /// How often a master advertises: 10 ms to 40.95 s, whole centiseconds; in version 2 whole seconds up to 255.
     pub interval: Duration,
     /// Whether a live master of lower priority is displaced.
     pub preempt: bool,
-    /// Frontends that must serve here for the address to be held here.
-    pub track: Vec<Arc<str>>,
-    /// How long a frontend may be [`Health::Healing`] before it counts as down.
+    /// How long a node that comes (back) lets such a master be.
+    pub preempt_delay: Duration,
+    /// What the address depends on here.
+    pub track: Vec<Track>,
+    /// How long something tracked may be [`Health::Healing`] before it counts as down.
     pub grace: Duration,
     /// How long after a hand-over connections made before it go on through the old holder; zero: not at all.
     pub drain: Duration,
 }
 
-/// Whether a tracked frontend serves.
+impl Config {
+    /// Where its advertisements go.
+    pub fn destinations(&self) -> Vec<IpAddr> {
+        match self.addresses.first() {
+            _ if !self.peers.is_empty() => self.peers.clone(),
+            Some(IpAddr::V6(_)) => Vec::from([GROUP6.into()]),
+            _ => Vec::from([GROUP.into()]),
+        }
+    }
+
+    /// Whether a packet with its VRID is for it (RFC 9568 §7.1, RFC 3768 §7.1).
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn admits(&self, packet: &Packet) -> Result<(), Refused> {
+        if packet.version != self.form.version {
+            return Err(Refused::OtherVersion(packet.version));
+        }
+        if packet.destination.is_multicast() != self.peers.is_empty() {
+            return Err(Refused::Destination);
+        }
+        let least = if self.peers.is_empty() { HOP_LIMIT } else { self.least_hop_limit };
+        if packet.hop_limit < least {
+            return Err(Refused::HopLimit(packet.hop_limit));
+        }
+        if packet.password != self.form.password {
+            return Err(Refused::Password);
+        }
+        if !self.peers.is_empty() && !self.peers.contains(&packet.source) {
+            return Err(Refused::Stranger);
+        }
+        Ok(())
+    }
+}
+
+/// Something that the address depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Track {
+    /// What it is, as sentences call it and inputs name it: "frontend web".
+    pub what: Arc<str>,
+    /// 0: where it is down, the address goes. Above 0: what the priority gains while it is up. Below 0: what the
+    /// priority loses while it is down. -253 to 253.
+    pub weight: i16,
+}
+
+/// Whether something tracked serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// It serves.
@@ -47,10 +100,10 @@ pub enum Link {
     Missing,
     /// It is off, or has no carrier.
     Down,
-    /// It has no address of its own to advertise from.
+    /// It has no address of its own, of the family, to advertise from.
     NoAddress,
     /// It works; advertisements leave with this source address, which also breaks ties.
-    Up(Ipv4Addr),
+    Up(IpAddr),
 }
 
 /// What happened.
@@ -61,14 +114,16 @@ pub enum Input<'a> {
         /// How long ago a predecessor of this process that held the address died.
         resume: Option<Duration>,
     },
-    /// A new plan says this of it. VRID and address never change: that would be another router.
+    /// A new plan says this of it. VRID and addresses never change: that would be another router.
     Reconfigure(Config),
     /// Word of another router with the same VRID.
-    Advertisement(Ipv4Addr, &'a Advertisement),
-    /// Word of a frontend; of those not tracked it is ignored.
+    Advertisement(IpAddr, &'a Advertisement),
+    /// Word of something tracked; of what is not tracked it is ignored.
     Tracked(&'a str, Health),
     /// Nothing that could advertise is left on the machine of this master; it did not say so itself.
-    MasterDied(Ipv4Addr),
+    MasterDied(IpAddr),
+    /// Something tracked changes the priority by so much, whatever its weight; it is up.
+    Measured(&'a str, i32),
     /// Word of the interface.
     Link(Link),
     /// Let another node take the address, then say [`Output::HandedOver`].
@@ -84,7 +139,7 @@ pub enum Input<'a> {
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Put the address on the interface with a lease of [`LEASE`](crate::LEASE).
+    /// Put the addresses on the interface with a lease of [`LEASE`](crate::LEASE).
     AddAddress,
     /// Extend that lease to [`LEASE`](crate::LEASE) from now.
     RefreshLease,
@@ -95,13 +150,13 @@ pub enum Output {
     LetGo,
     /// Comes before `AddAddress`: this node let go of the address, so send on to it what belongs to connections
     /// that did not begin here.
-    SendOnTo(Ipv4Addr),
+    SendOnTo(IpAddr),
     /// Undo `LetGo` and `SendOnTo`, also an earlier process's.
     EndRelay,
-    /// Tell the link by gratuitous ARP that the address is here.
+    /// Tell the link by gratuitous ARP or unsolicited neighbour advertisements that the addresses are here.
     Announce,
-    /// Send this from this source address.
-    SendAdvertisement(Ipv4Addr, Advertisement),
+    /// Send this from this source address, to each of [`Config::destinations`].
+    SendAdvertisement(IpAddr, Advertisement),
     /// The state changed, and why: the end of a sentence that begins "... because".
     Changed(State, String),
     /// What [`Input::HandOver`] asked for is done.

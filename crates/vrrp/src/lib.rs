@@ -1,6 +1,6 @@
 #![no_std]
 #![forbid(unsafe_code)]
-//! VRRP version 3 over IPv4 (RFC 9568): the packet and the virtual router's state machine.
+//! VRRP versions 2 and 3 (RFC 3768, RFC 9568) over IPv4 and IPv6: the packet and the virtual router's state machine.
 //!
 //! Pure: no clock, no socket, no thread. A driver, which is `relais-vip` in production and `relais-sim` in
 //! tests, feeds a [`Router`] what happened ([`Input`]) and carries out what it decides ([`Output`]):
@@ -25,7 +25,10 @@ mod packet;
 mod router;
 mod timers;
 
-pub use events::{Config, Counters, Health, Input, Link, Output, State};
-pub use packet::{Advertisement, HEADER_LEN, MAX_ADDRESSES, PROTOCOL, Refused, encode, parse};
+pub use events::{Config, Counters, Health, Input, Link, Output, State, Track};
+pub use packet::{
+    Advertisement, Checksum, Form, GROUP, GROUP6, HEADER_LEN, HEADER6_LEN, HOP_LIMIT, MAX_ADDRESSES,
+    PROTOCOL, Packet, Password, Refused, Version, encode, parse,
+};
 pub use router::Router;
 pub use timers::{ANNOUNCE_EVERY, LEASE, REFRESH_EVERY, master_down_interval, skew_time};

@@ -22,6 +22,7 @@
 
 mod network;
 mod node;
+mod speech;
 mod world;
 
 use std::time::Duration;
@@ -119,10 +120,16 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn new(interval: Duration, losses: u32, delay: Duration, lateness: Duration) -> Bounds {
+    fn new(
+        interval: Duration,
+        losses: u32,
+        delay: Duration,
+        lateness: Duration,
+        preempt_delay: Duration,
+    ) -> Bounds {
         let heard = (interval + lateness) * (losses + 1) + delay;
         let overlap = heard + interval * 2 + delay;
-        let settle = (interval * 4 + lateness) * 2 + overlap * 2;
+        let settle = preempt_delay + (interval * 4 + lateness) * 2 + overlap * 2;
         let announce = [100, 300, 1000][losses.clamp(1, 3) as usize - 1];
         let announce = Duration::from_millis(announce) + delay + lateness;
         Bounds { overlap, settle, announce, announce_again: ANNOUNCE_EVERY * (losses + 1) + announce }

@@ -1,23 +1,23 @@
 //! One machine: the process with its core, and the kernel that keeps the address when the process is gone.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use relais_base::Time;
-use relais_vrrp::{Config, Health, Input, LEASE, Link, Output, Router, State};
+use relais_vrrp::{Config, Health, Input, LEASE, Link, Output, Router, State, Track};
 
 use super::Mutant;
 
 /// The one frontend that every router tracks.
-pub(crate) const FRONTEND: &str = "web";
+pub(crate) const FRONTEND: &str = "frontend web";
 
 /// What a node does to the world around it.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// A datagram for every other node.
-    Send(Vec<u8>),
+    /// A datagram for one other node, or for all.
+    Send(IpAddr, Vec<u8>),
     /// A gratuitous ARP.
     Announce,
     /// Its hand-over is done.
@@ -36,7 +36,7 @@ pub(crate) enum Process {
 
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) source: Ipv4Addr,
+    pub(crate) source: IpAddr,
     pub(crate) config: Config,
     pub(crate) router: Router,
     pub(crate) process: Process,
@@ -59,10 +59,10 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(index: usize, mut config: Config, mutant: Mutant, now: Time) -> Node {
-        config.track = vec![Arc::from(FRONTEND)];
+    pub(crate) fn new(source: IpAddr, mut config: Config, mutant: Mutant, now: Time) -> Node {
+        config.track = vec![Track { what: Arc::from(FRONTEND), weight: 0 }];
         Node {
-            source: Ipv4Addr::new(10, 9, 0, index as u8 + 1),
+            source,
             router: Router::new(config.clone(), now),
             config,
             process: Process::Dead,
@@ -165,8 +165,9 @@ impl Node {
     }
 
     fn read(&mut self, datagram: &[u8], now: Time) {
-        let (source, mut advertisement) =
-            relais_vrrp::parse(datagram).expect("the simulator sends well-formed packets");
+        let packet = relais_vrrp::parse(datagram).expect("the simulator sends well-formed packets");
+        self.config.admits(&packet).expect("the nodes speak alike");
+        let (source, mut advertisement) = (packet.source, packet.advertisement);
         if self.mutant == Mutant::IgnoresPriority && advertisement.priority > 0 {
             advertisement.priority = 1;
         }
@@ -213,7 +214,11 @@ impl Node {
                 Output::Announce if self.mutant == Mutant::AnnouncesNothing => {}
                 Output::Announce => self.effects.push(Effect::Announce),
                 Output::SendAdvertisement(source, advertisement) => {
-                    self.effects.push(Effect::Send(relais_vrrp::encode(source, &advertisement)));
+                    let Config { form, .. } = &self.config;
+                    for to in self.config.destinations() {
+                        let datagram = relais_vrrp::encode(source, to, form, &advertisement);
+                        self.effects.push(Effect::Send(to, datagram));
+                    }
                 }
                 Output::Changed(state, reason) => {
                     self.effects.push(Effect::Note(format!("{state:?}: {reason}")))

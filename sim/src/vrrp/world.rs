@@ -9,6 +9,7 @@ use relais_vrrp::{Config, Health, Input, LEASE, State};
 
 use super::network::{Network, Quality};
 use super::node::{Effect, FRONTEND, Node, Process};
+use super::speech::Speech;
 use super::{Bounds, Events, Mutant, Violation};
 
 type Checked = Result<(), Box<Violation>>;
@@ -62,20 +63,26 @@ impl World {
             duplicate_percent: rng.below(10),
         };
         let lateness = interval / 16;
+        let wire = Speech::new(rng, interval);
+        let preempt_delay = interval * [0, 0, 5][rng.below(3) as usize];
         let preempt = rng.chance(1, 2) && mutant != Mutant::PreemptsAnyway;
         let nodes: Vec<Node> = (0..size)
             .map(|i| {
                 let config = Config {
                     vrid: 51,
                     priority: 1 + rng.below(254) as u8 / [1, 60][rng.below(2) as usize],
-                    address: [10, 9, 0, 100].into(),
+                    addresses: wire.addresses.clone(),
+                    form: wire.form,
+                    peers: if wire.unicast { wire.peers(i, size) } else { Vec::new() },
+                    least_hop_limit: 255,
                     interval,
                     preempt,
+                    preempt_delay,
                     track: Vec::new(),
                     grace: Duration::from_millis(60),
                     drain: Duration::from_secs(1),
                 };
-                Node::new(i, config, mutant, Time::ZERO)
+                Node::new(wire.source(i), config, mutant, Time::ZERO)
             })
             .collect();
         let mut world = World {
@@ -85,7 +92,7 @@ impl World {
             interval,
             lateness,
             preempt,
-            bounds: Bounds::new(interval, losses_in_a_row, quality.max_delay, lateness),
+            bounds: Bounds::new(interval, losses_in_a_row, quality.max_delay, lateness, preempt_delay),
             overlap_since: vec![None; size * size],
             handing_over: vec![false; size],
             network: Network::new(size, quality),
@@ -100,7 +107,10 @@ impl World {
             trace: trace.then(Vec::new),
         };
         world.note(|w| {
-            format!("{size} nodes, interval {interval:?}, {quality:?}, preempt {preempt}, {:?}", w.bounds)
+            format!(
+                "{size} nodes, interval {interval:?}, {quality:?}, preempt {preempt} after {preempt_delay:?}, {wire:?}, {:?}",
+                w.bounds
+            )
         });
         for i in 0..size {
             world.note(|w| format!("node {i}: priority {}", w.nodes[i].config.priority));
@@ -189,9 +199,11 @@ impl World {
                 Effect::Note(what) => self.note(|_| format!("node {from} {what}")),
                 Effect::HandedOver => self.handing_over[from] = false,
                 Effect::Announce => self.send(from, self.size(), None),
-                Effect::Send(datagram) => {
+                Effect::Send(destination, datagram) => {
                     for to in (0..self.size()).filter(|to| *to != from) {
-                        self.send(from, to, Some(&datagram));
+                        if destination.is_multicast() || destination == self.nodes[to].source {
+                            self.send(from, to, Some(&datagram));
+                        }
                     }
                 }
             }

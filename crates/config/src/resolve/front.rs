@@ -201,10 +201,9 @@ fn homes(binds: &[Bind], nodes: &[Option<Node>], vips: &[Option<Vip>]) -> Vec<No
     let ids = || (0u16..).map(NodeId).take(nodes.len());
     let holds = |id: NodeId, ip: IpAddr| {
         let own = nodes[usize::from(id.0)].as_ref().is_some_and(|node| node.links.contains(&ip));
-        own || vips
-            .iter()
-            .flatten()
-            .any(|vip| IpAddr::V4(vip.address) == ip && vip.nodes.iter().any(|(node, _)| *node == id))
+        own || vips.iter().flatten().any(|vip| {
+            vip.addresses.iter().any(|a| a.address == ip) && vip.nodes.iter().any(|(node, _)| *node == id)
+        })
     };
     let homes: Vec<NodeId> =
         ids().filter(|id| binds.iter().any(|bind| holds(*id, bind.address.ip()))).collect();

@@ -9,6 +9,9 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{Cidr, Frontend, Node, NodeId, Preempt, Vip};
 
+/// As many as one advertisement carries.
+const MOST_ADDRESSES: usize = 64;
+
 pub(super) fn vips(cx: &mut Context, items: &[Item], nodes: &[Option<Node>]) -> Vec<Option<Vip>> {
     check_unique(cx, items);
     each(items, "vip").map(|item| vip(cx, item, nodes)).collect()
@@ -20,55 +23,132 @@ fn vip(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Vip> {
         .each("track")
         .filter_map(|track| cx.names.frontend(&track.get::<Arc<str>>("frontend")?))
         .collect();
-    let advertise_item = item.setting("advertise");
-    let advertise: Option<Duration> = advertise_item.get("interval");
-    if let Some(time) = advertise
-        && !time.as_millis().is_multiple_of(10)
-    {
-        let rounded = time.as_millis().div_ceil(10) * 10;
-        cx.error(
-            Diagnostic::error(
-                advertise_item.span_of("interval"),
-                "`advertise` counts in hundredths of a second",
-            )
-            .help(format!("write \"{rounded}ms\"")),
-        );
-    }
-    let address = item.find("address")?;
-    let (ip, prefix) = cidr(address)?;
-    if let Some(node) = nodes.iter().flatten().find(|node| node.links.contains(&IpAddr::V4(ip))) {
-        cx.error(
-            Diagnostic::error(
-                address.span_of("address"),
-                format!("{ip} is node `{}`'s own address", node.name),
-            )
-            .help(
-                "a virtual address is one that no machine has of its own: choose a free one of the network",
-            ),
-        );
-    }
-    let preempt = match item.setting("preempt").get::<Arc<str>>("when")?.as_ref() {
+    let addresses = addresses(cx, item, nodes)?;
+    let version = version(cx, item, &addresses)?;
+    let advertise = advertise(cx, item, version)?;
+    let preempt_item = item.setting("preempt");
+    let preempt = match preempt_item.get::<Arc<str>>("when")?.as_ref() {
         "never" => Preempt::Never,
         _ => Preempt::Always,
     };
     Some(Vip {
         name: item.name(),
-        address: ip,
-        prefix,
-        interface: address.get("interface")?,
+        addresses,
+        interface: item.find("address")?.get("interface")?,
         router_id: item.find("router-id")?.get("id")?,
         nodes: holders,
-        advertise: advertise?,
+        version,
+        password: item.find("password").and_then(|password| password.get("file")),
+        checksum_with_pseudo_header: &*item.setting("checksum").get::<Arc<str>>("over")? == "pseudo-header",
+        unicast: item.find("unicast").and_then(|unicast| unicast.get("least-ttl")),
+        advertise,
         preempt,
+        preempt_delay: preempt_item.get("delay")?,
         track,
     })
 }
 
-fn cidr(address: &Item) -> Option<(std::net::Ipv4Addr, u8)> {
-    match address.get::<Vec<Cidr>>("address")?.first()? {
-        Cidr { address: IpAddr::V4(ip), prefix } => Some((*ip, *prefix)),
-        _ => None,
+/// Its addresses: all of one family and on one interface, a link-local one first.
+fn addresses(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Vec<Cidr>> {
+    let first = item.find("address")?;
+    let mut all: Vec<Cidr> = Vec::new();
+    for address in item.each("address") {
+        let Some(cidr) = cidr(address) else { continue };
+        let ip = cidr.address;
+        if let Some(node) = nodes.iter().flatten().find(|node| node.links.contains(&ip)) {
+            cx.error(
+                Diagnostic::error(
+                    address.span_of("address"),
+                    format!("{ip} is node `{}`'s own address", node.name),
+                )
+                .help(
+                    "a virtual address is one that no machine has of its own: choose a free one of the network",
+                ),
+            );
+        }
+        if all.first().is_some_and(|before| before.address.is_ipv4() != ip.is_ipv4()) {
+            cx.error(
+                Diagnostic::error(address.span_of("address"), "a vip has addresses of one family")
+                    .related(first.span_of("address"), "the first is here")
+                    .help("make a second vip of it; IPv4 and IPv6 are elected apart (RFC 9568), and may share a router-id"),
+            );
+        } else if !all.is_empty() && is_link_local(ip) {
+            cx.error(
+                Diagnostic::error(
+                    address.span_of("address"),
+                    "a link-local address comes first (RFC 9568 §5.2.9)",
+                )
+                .help("move this line before the other addresses"),
+            );
+        }
+        if address.get::<Arc<str>>("interface") != first.get("interface") {
+            cx.error(
+                Diagnostic::error(
+                    address.span_of("interface"),
+                    "the addresses of a vip are on one interface, for they move together",
+                )
+                .related(first.span_of("interface"), "the first is here")
+                .help("make a second vip of it"),
+            );
+        }
+        all.push(cidr);
     }
+    if all.len() > MOST_ADDRESSES {
+        cx.error(
+            Diagnostic::error(item.span.clone(), format!("a vip has up to {MOST_ADDRESSES} addresses"))
+                .help("make a second vip of the rest"),
+        );
+    }
+    (!all.is_empty()).then_some(all)
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+fn version(cx: &mut Context, item: &Item, addresses: &[Cidr]) -> Option<u8> {
+    let setting = item.setting("version");
+    let version: u8 = setting.get("version")?;
+    if version == 2 && addresses.iter().any(|a| a.address.is_ipv6()) {
+        cx.error(
+            Diagnostic::error(setting.span_of("version"), "VRRP version 2 has no IPv6")
+                .help("take `version 2` out; keepalived speaks version 3 over IPv6 as well"),
+        );
+    }
+    if version == 3
+        && let Some(password) = item.find("password")
+    {
+        cx.error(
+            Diagnostic::error(password.span.clone(), "VRRP version 3 has no passwords (RFC 9568 §8)")
+                .help("write `version 2`, or take the password out"),
+        );
+    }
+    Some(version)
+}
+
+/// The interval, in the units that the packet has for it.
+fn advertise(cx: &mut Context, item: &Item, version: u8) -> Option<Duration> {
+    let setting = item.setting("advertise");
+    let time: Duration = setting.get("interval")?;
+    let (unit, most, what, written): (u128, u128, _, fn(u128) -> String) = match version {
+        2 => (1000, 255_000, "in version 2 `advertise` counts in seconds", |ms| format!("{}s", ms / 1000)),
+        _ => (10, 40_950, "`advertise` counts in hundredths of a second", |ms| format!("{ms}ms")),
+    };
+    let ms = time.as_millis();
+    if !ms.is_multiple_of(unit) {
+        let rounded = written(ms.div_ceil(unit) * unit);
+        cx.error(Diagnostic::error(setting.span_of("interval"), what).help(format!("write \"{rounded}\"")));
+    } else if ms > most {
+        cx.error(
+            Diagnostic::error(setting.span_of("interval"), "in version 3 `advertise` is at most 40.95 s")
+                .help("write a shorter one, or `version 2`"),
+        );
+    }
+    Some(time)
+}
+
+fn cidr(address: &Item) -> Option<Cidr> {
+    address.get::<Vec<Cidr>>("address")?.first().copied()
 }
 
 /// Who may hold it. Two with the same priority would both think they are next.
@@ -111,13 +191,13 @@ fn holders(cx: &mut Context, item: &Item) -> Vec<(NodeId, u8)> {
     holders.into_iter().map(|(id, priority, ..)| (id, priority)).collect()
 }
 
-/// No address twice, and no VRID twice on one interface.
+/// No address twice, and no VRID twice on one interface in one family.
 fn check_unique(cx: &mut Context, items: &[Item]) {
-    let mut addresses: Vec<(std::net::Ipv4Addr, Span)> = Vec::new();
-    let mut routers: Vec<(Arc<str>, u8, Span)> = Vec::new();
+    let mut addresses: Vec<(IpAddr, Span)> = Vec::new();
+    let mut routers: Vec<(Arc<str>, bool, u8, Span)> = Vec::new();
     for item in each(items, "vip") {
-        let Some(address) = item.find("address") else { continue };
-        if let Some((ip, _)) = cidr(address) {
+        for address in item.each("address") {
+            let Some(Cidr { address: ip, .. }) = cidr(address) else { continue };
             let span = address.span_of("address");
             if let Some((_, before)) = addresses.iter().find(|(other, _)| *other == ip) {
                 cx.error(
@@ -128,15 +208,16 @@ fn check_unique(cx: &mut Context, items: &[Item]) {
             }
             addresses.push((ip, span));
         }
-        let Some(router) = item.find("router-id") else { continue };
-        let (Some(interface), Some(id)) = (address.get::<Arc<str>>("interface"), router.get::<u8>("id"))
+        let (Some(address), Some(router)) = (item.find("address"), item.find("router-id")) else { continue };
+        let (Some(interface), Some(id), Some(first)) =
+            (address.get::<Arc<str>>("interface"), router.get::<u8>("id"), cidr(address))
         else {
             continue;
         };
-        let span = router.span_of("id");
-        if let Some((_, _, before)) = routers.iter().find(|(i, r, _)| *i == interface && *r == id) {
-            let free =
-                (1..=255).find(|n| !routers.iter().any(|(i, r, _)| *i == interface && r == n)).unwrap_or(255);
+        let (is_v4, span) = (first.address.is_ipv4(), router.span_of("id"));
+        let taken = |n: u8| routers.iter().find(|(i, v4, r, _)| *i == interface && *v4 == is_v4 && *r == n);
+        if let Some((_, _, _, before)) = taken(id) {
+            let free = (1..=255).find(|n| taken(*n).is_none()).unwrap_or(255);
             cx.error(
                 Diagnostic::error(span.clone(), format!("two vips on {interface} have router-id {id}"))
                     .related(before.clone(), "the other is here")
@@ -145,7 +226,7 @@ fn check_unique(cx: &mut Context, items: &[Item]) {
                     )),
             );
         }
-        routers.push((interface, id, span));
+        routers.push((interface, is_v4, id, span));
     }
 }
 

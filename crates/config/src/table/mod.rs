@@ -261,8 +261,8 @@ pub enum Type {
     Listen,
     /// `ADDRESS:PORT`.
     Socket,
-    /// `ADDRESS/PREFIX`, IPv4.
-    Address4,
+    /// `ADDRESS/PREFIX` that a machine can have.
+    Address,
     /// Networks in CIDR notation, with spaces between them.
     Networks,
     /// A status code or a range of them: `200`, `"200-399"`.

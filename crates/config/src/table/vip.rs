@@ -1,6 +1,6 @@
 //! `vip`: addresses that move from machine to machine.
 
-use super::Type::{Address4, Duration, Integer, Interface, Name, Reference, Word};
+use super::Type::{Address, Duration, File, Integer, Interface, Name, Reference, Word};
 use super::{Directive, Effect, Kind, Section, Times, default, required};
 
 pub(super) const ROWS: &[Directive] = &[
@@ -10,8 +10,8 @@ pub(super) const ROWS: &[Directive] = &[
         arguments: &[required("name", Name(Kind::Vip), "what logs and commands call it")],
         block: Some(Section::Vip),
         times: Times::Many,
-        doc: "A virtual address: users know it, and one node at a time holds it, elected by VRRP (RFC 9568). keepalived \
-              understands it on the wire.",
+        doc: "A virtual address, or several that move together: users know it, and one node at a time holds it, elected by \
+              VRRP (RFC 9568, or RFC 3768 with `version 2`). keepalived understands it on the wire.",
         example: "vip public { address \"192.168.112.180/24\" interface=eth0; router-id 51; node haproxy1 priority=101; }",
         effect: Effect::Tests(&["a_killed_process_loses_the_address_to_the_peer_and_then_to_the_kernel"]),
         ..Directive::EMPTY
@@ -19,14 +19,17 @@ pub(super) const ROWS: &[Directive] = &[
     Directive {
         name: "address",
         inside: &[Section::Vip],
-        arguments: &[required("address", Address4, "the address and the length of its network prefix")],
+        arguments: &[required("address", Address, "the address and the length of its network prefix")],
         properties: &[required("interface", Interface, "interface that carries it on every node")],
-        times: Times::Required,
-        doc: "The virtual address. It is no node's own: Relais adds it where it is held and takes it away elsewhere.",
+        times: Times::OneOrMore,
+        doc: "The virtual address. It is no node's own: Relais adds it where it is held and takes it away elsewhere. Up to \
+              64 of one family may stand in a vip; they move together. With IPv6 a link-local one comes first, if there \
+              is one (RFC 9568 §5.2.9), and no address brings a route: its network is to be on the interface already.",
         example: "address \"192.168.112.180/24\" interface=eth0",
         effect: Effect::Tests(&[
             "a_virtual_address_has_what_its_election_needs",
             "a_killed_process_loses_the_address_to_the_peer_and_then_to_the_kernel",
+            "keepalived_and_relais_follow_each_other_in_every_way_that_both_speak",
         ]),
         ..Directive::EMPTY
     },
@@ -62,9 +65,74 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "version",
+        inside: &[Section::Vip],
+        arguments: &[default("version", Integer(2, 3), "3", "2 is for IPv4 alone")],
+        doc: "Version of VRRP: 3 (RFC 9568), or 2 (RFC 3768), which is what keepalived speaks unless it is told otherwise. \
+              The other version's packets are refused, and the log says so.",
+        example: "version 2",
+        effect: Effect::Tests(&[
+            "a_virtual_address_has_what_its_election_needs",
+            "keepalived_and_relais_follow_each_other_in_every_way_that_both_speak",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "password",
+        inside: &[Section::Vip],
+        arguments: &[required("file", File, "its first line is the password; eight characters count")],
+        doc: "The password of version 2 (keepalived: `auth_type PASS`). It stands in every packet for all to read: it keeps \
+              apart what is not meant to meet, and keeps nobody out. The file is read with each plan.",
+        example: "password \"/etc/relais/vrrp.password\"",
+        effect: Effect::Tests(&["keepalived_and_relais_follow_each_other_in_every_way_that_both_speak"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "checksum",
+        inside: &[Section::Vip],
+        arguments: &[default(
+            "over",
+            Word(&["pseudo-header", "message"]),
+            "pseudo-header",
+            "`pseudo-header`: as keepalived does; `message`: the message alone, as RFC 9568 has it",
+        )],
+        doc: "What the checksum of version 3 over IPv4 covers when sending. Both are understood. RFC 5798 could be read in two \
+              ways; routers of other makers may accept `message` alone (keepalived: `v3_checksum_as_v2`).",
+        example: "checksum message",
+        effect: Effect::Tests(&[
+            "a_virtual_address_has_what_its_election_needs",
+            "version_3_over_ipv4_is_read_with_each_checksum_that_is_about",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "unicast",
+        inside: &[Section::Vip],
+        properties: &[default(
+            "least-ttl",
+            Integer(1, 255),
+            "255",
+            "packets with less are refused; 255 is what a neighbour's have",
+        )],
+        doc: "Advertisements go to the other nodes of the vip instead of to the multicast group, for networks that have none \
+              (keepalived: `unicast_peer`). Each is sent to the node's first link in the network of the vip's address, else \
+              to its first of that family; only the nodes of the vip are heard.",
+        example: "unicast least-ttl=254",
+        effect: Effect::Tests(&[
+            "a_virtual_address_has_what_its_election_needs",
+            "keepalived_and_relais_follow_each_other_in_every_way_that_both_speak",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "advertise",
         inside: &[Section::Vip],
-        arguments: &[default("interval", Duration(10, 40_950), "1s", "in whole hundredths of a second")],
+        arguments: &[default(
+            "interval",
+            Duration(10, 255_000),
+            "1s",
+            "in whole hundredths of a second up to 40.95 s; with `version 2` in whole seconds",
+        )],
         doc: "How often the holder says that it lives. The others take over after three intervals and a bit (RFC 9568 §6.1), \
               so it is what a machine's death costs; the same on every node.",
         example: "advertise \"50ms\"",
@@ -83,11 +151,18 @@ pub(super) const ROWS: &[Directive] = &[
             "always",
             "`always`: as soon as it is ready; `never`: not while the holder lives",
         )],
+        properties: &[default(
+            "delay",
+            Duration(0, 3_600_000),
+            "0s",
+            "how long a node that has come (back) lets a holder of lower priority be",
+        )],
         doc: "Whether a returning node of higher priority takes the address back.",
         example: "preempt never",
         effect: Effect::Tests(&[
             "a_virtual_address_has_what_its_election_needs",
             "a_lower_master_is_displaced_only_with_preemption",
+            "a_node_that_comes_back_waits_before_it_preempts",
         ]),
         ..Directive::EMPTY
     },

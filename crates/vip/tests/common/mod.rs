@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test binary uses its part
 
+pub mod keepalived;
+
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Output, Stdio};
@@ -299,6 +301,11 @@ pub struct Status {
 }
 
 impl Status {
+    /// The status of every address.
+    pub async fn all(&self) -> VipsStatus {
+        fetch_async(&self.path, Duration::from_secs(1)).await.unwrap()
+    }
+
     /// Asks until the first address's status fits.
     pub async fn until(&self, fits: impl Fn(&VipStatus) -> bool) -> VipStatus {
         let begin = Instant::now();

@@ -4,18 +4,18 @@
 //! three states a router can be in `Fault`: not in the election, because something that it needs is down.
 
 mod peers;
+mod tracked;
 
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 use core::time::Duration;
 
 use relais_base::Time;
 
+use self::tracked::Tracked;
 use crate::events::{Config, Counters, Health, Input, Link, Output, State};
 use crate::packet::Advertisement;
 use crate::timers::{Announcements, LEASE, REFRESH_EVERY, master_down_interval, skew_time};
@@ -36,7 +36,7 @@ enum Phase {
     /// `released_by` gave the address up.
     Backup {
         down_at: Time,
-        released_by: Option<Ipv4Addr>,
+        released_by: Option<IpAddr>,
     },
     Master {
         advertise_at: Time,
@@ -60,21 +60,6 @@ struct LastWords {
     next: Time,
 }
 
-#[derive(Clone, Debug)]
-struct Tracked {
-    name: Arc<str>,
-    health: Health,
-    /// While healing: when patience ends.
-    heal_until: Time,
-    seen_up: bool,
-}
-
-impl Tracked {
-    fn new(name: Arc<str>) -> Tracked {
-        Tracked { name, health: Health::Down, heal_until: Time::MAX, seen_up: false }
-    }
-}
-
 /// A virtual router.
 #[derive(Clone, Debug)]
 pub struct Router {
@@ -85,29 +70,33 @@ pub struct Router {
     now: Time,
     link: Link,
     tracked: Vec<Tracked>,
+    /// The plan's, moved by what is tracked.
+    priority: u8,
+    /// Until then a master of lower priority is let be.
+    preempt_at: Time,
     /// Handed over, stopped or not started: why it takes no part.
     retired: Option<&'static str>,
     /// Why the kernel refused the address, and until when it is not asked again.
     refused: Option<(String, Time)>,
     /// Who advertised last, with which priority.
-    master: Option<(Ipv4Addr, u8)>,
+    master: Option<(IpAddr, u8)>,
     /// When it did, or since when we listen.
     heard: Time,
     /// The master's interval, learned from it.
     master_interval: Duration,
     /// Who gave up; until then, what it sent before may still arrive and means nothing.
-    departed: Option<(Ipv4Addr, Time)>,
+    departed: Option<(IpAddr, Time)>,
     /// When we last advertised, and the interval that we promised: others count from there.
     promised: (Time, Duration),
     last_words: Option<LastWords>,
     /// Until when connections older than a hand-over are relayed, on either side of it.
     relay_until: Option<Time>,
     /// From whom we took the address, while it has not shown that it goes on serving.
-    relay_from: Option<Ipv4Addr>,
+    relay_from: Option<IpAddr>,
     /// The master that is dead, as far as we know.
-    dead: Option<Ipv4Addr>,
+    dead: Option<IpAddr>,
     /// Oddities of others that were logged already.
-    odd: Option<(Ipv4Addr, Duration, bool)>,
+    odd: Option<(IpAddr, Duration, bool)>,
     counters: Counters,
     outputs: VecDeque<Output>,
 }
@@ -120,8 +109,11 @@ impl Router {
     pub fn new(config: Config, now: Time) -> Router {
         assert!(config.vrid > 0 && config.priority > 0, "VRID and priority begin at 1");
         assert!(config.interval >= Duration::from_millis(10), "the shortest interval is 10 ms");
+        assert!(!config.addresses.is_empty(), "a virtual router has an address");
         Router {
             tracked: config.track.iter().cloned().map(Tracked::new).collect(),
+            priority: config.priority,
+            preempt_at: now,
             master_interval: config.interval,
             promised: (Time::ZERO, config.interval),
             config,
@@ -155,7 +147,8 @@ impl Router {
             Input::Reconfigure(config) => self.reconfigure(config),
             Input::Advertisement(source, advertisement) => self.heard_from(source, advertisement),
             Input::MasterDied(master) => self.master_died(master),
-            Input::Tracked(name, health) => self.track(name, health),
+            Input::Tracked(what, health) => self.track(what, health),
+            Input::Measured(what, change) => self.measured(what, change),
             Input::Link(link) => {
                 if !matches!(self.link, Link::Up(_)) {
                     self.heard = self.now; // deaf until now: silence so far means nothing
@@ -205,8 +198,7 @@ impl Router {
                 (*advertise_at).min(*refresh_at).min(*give_up_at)
             }
         };
-        let healing = self.tracked.iter().filter(|t| t.health == Health::Healing && t.heal_until > self.now);
-        let healing = healing.map(|t| t.heal_until).min().unwrap_or(Time::MAX);
+        let healing = self.tracked.iter().filter_map(|t| t.heals_until(self.now)).min().unwrap_or(Time::MAX);
         let retry = self.refused.as_ref().map_or(Time::MAX, |(_, until)| *until);
         let can_speak = matches!(self.link, Link::Up(_));
         let words = self.last_words.filter(|_| can_speak).map_or(Time::MAX, |words| words.next);
@@ -279,7 +271,7 @@ impl Router {
     }
 
     /// The holder as seen from here; our own source address if that is us.
-    pub fn holder(&self) -> Option<Ipv4Addr> {
+    pub fn holder(&self) -> Option<IpAddr> {
         match (self.state(), self.link) {
             (State::Master, Link::Up(source)) => Some(source),
             (State::Master, _) => None,
@@ -287,9 +279,14 @@ impl Router {
         }
     }
 
-    /// Each tracked frontend and what was last said of it.
+    /// Its priority as others hear it: the plan's, moved by what is tracked.
+    pub fn priority(&self) -> u8 {
+        self.priority
+    }
+
+    /// Everything tracked and what was last said of it.
     pub fn tracked(&self) -> impl Iterator<Item = (&str, Health)> {
-        self.tracked.iter().map(|t| (&*t.name, t.health))
+        self.tracked.iter().map(|t| (&*t.track.what, t.health))
     }
 
     // ---- inputs ------------------------------------------------------------------------------------
@@ -345,38 +342,25 @@ impl Router {
 
     fn reconfigure(&mut self, config: Config) {
         assert!(
-            (config.vrid, config.address) == (self.config.vrid, self.config.address),
+            (config.vrid, &config.addresses) == (self.config.vrid, &self.config.addresses),
             "another VRID or address is another router"
         );
-        let known = core::mem::take(&mut self.tracked);
-        let find = |name: &Arc<str>| known.iter().find(|t| t.name == *name).cloned();
-        self.tracked = config
-            .track
-            .iter()
-            .map(|name| find(name).unwrap_or_else(|| Tracked::new(name.clone())))
-            .collect();
+        self.retrack(&config.track);
         let changed = self.config != config;
         self.config = config;
-        if changed && let Phase::Master { advertise_at, .. } = &mut self.phase {
-            *advertise_at = self.now; // the others must hear of the new interval and priority
-        }
-        if changed && let Phase::Backup { down_at, .. } = &mut self.phase {
-            *down_at = self.now + master_down_interval(self.config.priority, self.master_interval);
+        if changed {
+            self.priority_changed();
         }
     }
 
-    fn track(&mut self, name: &str, health: Health) {
-        let (now, grace) = (self.now, self.config.grace);
-        for tracked in self.tracked.iter_mut().filter(|t| &*t.name == name) {
-            match (tracked.health, health) {
-                (Health::Up, Health::Healing) => {
-                    tracked.health = health;
-                    tracked.heal_until = now + grace;
-                }
-                (_, Health::Healing) => {} // it was not up, so there is nothing to be patient about
-                _ => tracked.health = health,
-            }
-            tracked.seen_up |= health == Health::Up;
+    /// The others must hear of a new interval or priority, and we wait by it: never longer than before, so that a
+    /// priority that flaps does not hide a dead master.
+    fn priority_changed(&mut self) {
+        let down_at = self.now + self.down_interval();
+        match &mut self.phase {
+            Phase::Master { advertise_at, .. } => *advertise_at = self.now,
+            Phase::Backup { down_at: at, released_by: None } => *at = down_at.min(*at),
+            _ => {}
         }
     }
 
@@ -438,7 +422,7 @@ impl Router {
                 format!("{who} stopped advertising for {} ms", silence.as_millis())
             }
             (None, Some((who, priority))) => {
-                format!("its priority {} is higher than {priority} of {who}", self.config.priority)
+                format!("its priority {} is higher than {priority} of {who}", self.priority)
             }
             (None, None) => "nobody else advertises it".into(),
         };
@@ -455,7 +439,7 @@ impl Router {
         if *advertise_at <= now {
             let next = *advertise_at + interval;
             *advertise_at = if next <= now { now + interval } else { next };
-            self.advertise(self.config.priority);
+            self.advertise(self.priority);
         }
         self.announce_if_due();
     }
@@ -508,7 +492,8 @@ impl Router {
             Link::Missing => return Some("the interface does not exist; it is waited for".into()),
             Link::Down => return Some("the interface is down or has no carrier".into()),
             Link::NoAddress => {
-                return Some("the interface has no IPv4 address to advertise from; give it one".into());
+                let family = if self.config.addresses[0].is_ipv4() { "IPv4" } else { "IPv6" };
+                return Some(format!("the interface has no {family} address to advertise from; give it one"));
             }
             Link::Up(_) => {}
         }
@@ -517,19 +502,18 @@ impl Router {
         {
             return Some(why.clone());
         }
-        self.tracked.iter().find_map(|t| match t.health {
-            Health::Up => None,
-            Health::Healing if t.heal_until > self.now => None,
-            Health::Healing => Some(format!("frontend {} did not come back at once", t.name)),
-            Health::Down if t.seen_up => Some(format!("frontend {} is down", t.name)),
-            Health::Down => Some(format!("frontend {} has not come up yet", t.name)),
-        })
+        self.tracked.iter().find_map(|t| t.obstacle(self.now))
     }
 
     /// Brings the phase in line with the obstacles there are.
     fn reconsider(&mut self) {
         if self.refused.as_ref().is_some_and(|(_, until)| *until <= self.now) {
             self.refused = None;
+        }
+        let priority = self.moved_priority();
+        if priority != self.priority {
+            self.priority = priority;
+            self.priority_changed();
         }
         let obstacle = self.obstacle();
         match (&self.phase, obstacle) {
@@ -557,13 +541,14 @@ impl Router {
     }
 
     fn enter_election(&mut self) {
+        self.preempt_at = self.now + self.config.preempt_delay;
         if self.config.priority == 255 {
             return self.hold("it owns the address (priority 255)".into());
         }
         self.listen("everything that it needs is up".into());
         // We have listened all along: who has been silent for long enough need not be waited for again,
         // but for the skew, so that two nodes that wake together do not both take the address.
-        let skew = skew_time(self.config.priority, self.config.interval);
+        let skew = skew_time(self.priority, self.config.interval);
         let known = (self.heard + self.down_interval()).max(self.now + skew);
         if let Phase::Backup { down_at, .. } = &mut self.phase {
             *down_at = known.min(*down_at);
@@ -571,7 +556,7 @@ impl Router {
     }
 
     fn down_interval(&self) -> Duration {
-        master_down_interval(self.config.priority, self.master_interval)
+        master_down_interval(self.priority, self.master_interval)
     }
 
     /// How long a hand-over waits for a taker.
@@ -672,7 +657,7 @@ impl Router {
             vrid: self.config.vrid,
             priority,
             interval: self.config.interval,
-            addresses: vec![self.config.address],
+            addresses: self.config.addresses.clone(),
         };
         self.outputs.push_back(Output::SendAdvertisement(source, advertisement));
     }

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 
 use crate::events::{Link, Output};
 use crate::packet::Advertisement;
@@ -13,7 +13,7 @@ use crate::timers::skew_time;
 use super::{FAULT, LAST_WORDS, LastWords, Phase, Router};
 
 impl Router {
-    pub(super) fn heard_from(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
+    pub(super) fn heard_from(&mut self, source: IpAddr, advertisement: &Advertisement) {
         if self.link == Link::Up(source) {
             return; // our own
         }
@@ -43,7 +43,8 @@ impl Router {
             }
             Phase::Backup { .. } => {
                 let owner = self.config.priority == 255;
-                if priority >= self.config.priority || !(self.config.preempt || owner) {
+                let preempt = owner || (self.config.preempt && self.now >= self.preempt_at);
+                if priority >= self.priority || !preempt {
                     self.follow(source, advertisement);
                     let down_at = self.now + self.down_interval();
                     self.phase = Phase::Backup { down_at, released_by: None };
@@ -61,7 +62,7 @@ impl Router {
         }
     }
 
-    fn follow(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
+    fn follow(&mut self, source: IpAddr, advertisement: &Advertisement) {
         self.dead = None;
         self.master = Some((source, advertisement.priority));
         self.master_interval = advertisement.interval;
@@ -70,11 +71,11 @@ impl Router {
 
     /// Somebody gave up. That counts only from whom we follow: with three nodes the farewell of one
     /// that has a successor already must not wake the third.
-    fn released(&mut self, source: Ipv4Addr) {
+    fn released(&mut self, source: IpAddr) {
         match &mut self.phase {
             Phase::Backup { down_at, released_by, .. } => {
                 if self.master.is_none_or(|(master, _)| master == source) {
-                    let skew = skew_time(self.config.priority, self.master_interval);
+                    let skew = skew_time(self.priority, self.master_interval);
                     *down_at = (*down_at).min(self.now + skew);
                     *released_by = Some(source);
                 }
@@ -91,11 +92,11 @@ impl Router {
     }
 
     /// As good as a farewell (RFC 9568 §6.4.2), but nobody is left to serve the open connections.
-    pub(super) fn master_died(&mut self, master: Ipv4Addr) {
+    pub(super) fn master_died(&mut self, master: IpAddr) {
         if let Phase::Backup { down_at, .. } = &mut self.phase
             && self.master.is_some_and(|(followed, _)| followed == master)
         {
-            let skew = skew_time(self.config.priority, self.master_interval);
+            let skew = skew_time(self.priority, self.master_interval);
             *down_at = (*down_at).min(self.now + skew);
             self.dead = Some(master);
         }
@@ -103,14 +104,14 @@ impl Router {
 
     /// Another master: one of us yields. An owner against an owner is settled by address too, where the
     /// RFC would have both ignore each other for ever (§7.1).
-    fn contested(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
+    fn contested(&mut self, source: IpAddr, advertisement: &Advertisement) {
         let Link::Up(own) = self.link else { return };
-        if (advertisement.priority, source) < (self.config.priority, own) {
+        if (advertisement.priority, source) < (self.priority, own) {
             return self.assert_mastership();
         }
         self.outputs.push_back(Output::RemoveAddress);
         self.follow(source, advertisement);
-        let why = match advertisement.priority.cmp(&self.config.priority) {
+        let why = match advertisement.priority.cmp(&self.priority) {
             Ordering::Equal => "and the higher address",
             _ => "which is higher",
         };
@@ -118,7 +119,7 @@ impl Router {
         // The winner may not know of us. These words make it advertise and announce at once, now that we are
         // silent; otherwise the link would keep our hardware address for the virtual one. The first has our
         // priority, for that is what keepalived announces upon.
-        self.advertise(self.config.priority);
+        self.advertise(self.priority);
         self.last_words = Some(LastWords { left: LAST_WORDS - 1, next: self.now + self.config.interval });
     }
 
@@ -130,26 +131,27 @@ impl Router {
             announcements.restart(now);
             if may_advertise {
                 *advertise_at = now + interval;
-                self.advertise(self.config.priority);
+                self.advertise(self.priority);
             }
         }
         self.announce_if_due();
     }
 
-    fn note_oddities(&mut self, source: Ipv4Addr, advertisement: &Advertisement) {
-        let same_address = advertisement.addresses == [self.config.address];
+    fn note_oddities(&mut self, source: IpAddr, advertisement: &Advertisement) {
+        let same_address = advertisement.addresses == self.config.addresses;
         let oddity = (source, advertisement.interval, same_address);
         if self.odd == Some(oddity) || (same_address && advertisement.interval == self.config.interval) {
             return;
         }
         self.odd = Some(oddity);
         if !same_address {
-            let theirs: Vec<String> = advertisement.addresses.iter().map(ToString::to_string).collect();
+            let list =
+                |all: &[IpAddr]| all.iter().map(ToString::to_string).collect::<Vec<String>>().join(" and ");
             self.log(format!(
                 "{source} advertises {} under VRID {}, this node {}; give both nodes the same file",
-                theirs.join(" and "),
+                list(&advertisement.addresses),
                 self.config.vrid,
-                self.config.address
+                list(&self.config.addresses)
             ));
         }
         if advertisement.interval != self.config.interval {

@@ -1,21 +1,31 @@
 //! What a router decides, case by case. `sim` tries the combinations.
 
 use super::*;
-use alloc::vec::Vec;
+use crate::{Form, Password, Refused, Track, Version};
+use alloc::sync::Arc;
+use alloc::vec;
 
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
-const OWN: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
-const LOWER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
-const HIGHER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 3);
+const VIP: IpAddr = v4(10, 9, 0, 100);
+const OWN: IpAddr = v4(10, 9, 0, 2);
+const LOWER: IpAddr = v4(10, 9, 0, 1);
+const HIGHER: IpAddr = v4(10, 9, 0, 3);
 const INTERVAL: Duration = Duration::from_millis(100);
 
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(core::net::Ipv4Addr::new(a, b, c, d))
+}
+
 fn config(priority: u8) -> Config {
-    let track = vec![Arc::from("web")];
+    let track = vec![Track { what: Arc::from("frontend web"), weight: 0 }];
     let grace = Duration::from_millis(60);
     Config {
         vrid: 51,
         priority,
-        address: VIP,
+        addresses: vec![VIP],
+        form: Form::V3,
+        peers: vec![],
+        least_hop_limit: 255,
+        preempt_delay: Duration::ZERO,
         interval: INTERVAL,
         preempt: true,
         track,
@@ -40,7 +50,7 @@ impl Bench {
     fn new(config: Config) -> Bench {
         let mut bench = Bench { router: Router::new(config, Time::ZERO), ms: 0 };
         bench.tell(Input::Link(Link::Up(OWN)));
-        bench.tell(Input::Tracked("web", Health::Up));
+        bench.tell(Input::Tracked("frontend web", Health::Up));
         bench.tell(Input::Start { resume: None });
         bench
     }
@@ -63,7 +73,7 @@ impl Bench {
         self.outputs()
     }
 
-    fn hear(&mut self, source: Ipv4Addr, priority: u8) -> Vec<Output> {
+    fn hear(&mut self, source: IpAddr, priority: u8) -> Vec<Output> {
         self.tell(Input::Advertisement(source, &advertisement(priority)))
     }
 
@@ -293,12 +303,12 @@ fn a_hand_over_that_nobody_takes_ends() {
 #[test]
 fn a_frontend_may_heal_for_as_long_as_the_grace() {
     let mut bench = Bench::master(config(100));
-    bench.tell(Input::Tracked("web", Health::Healing));
+    bench.tell(Input::Tracked("frontend web", Health::Healing));
     assert!(states(&bench.run(59)).is_empty());
-    bench.tell(Input::Tracked("web", Health::Up));
+    bench.tell(Input::Tracked("frontend web", Health::Up));
     assert!(states(&bench.run(100)).is_empty());
 
-    bench.tell(Input::Tracked("web", Health::Healing));
+    bench.tell(Input::Tracked("frontend web", Health::Healing));
     let outputs = bench.run(61);
     assert_eq!(states(&outputs), [State::Fault]);
     assert_eq!(sent(&outputs).last(), Some(&0));
@@ -311,7 +321,7 @@ fn a_frontend_that_never_came_up_is_not_waited_for() {
     let mut bench = Bench { router: Router::new(config(100), Time::ZERO), ms: 0 };
     bench.tell(Input::Link(Link::Up(OWN)));
     bench.tell(Input::Start { resume: None });
-    bench.tell(Input::Tracked("web", Health::Healing));
+    bench.tell(Input::Tracked("frontend web", Health::Healing));
     bench.run(1000);
     assert_eq!(
         (bench.router.state(), bench.router.reason()),
@@ -337,7 +347,7 @@ fn a_successor_resumes_within_two_intervals_and_not_after() {
         let mut bench = Bench { router: Router::new(config(100), Time::ZERO), ms: 0 };
         bench.tell(Input::Link(Link::Up(OWN)));
         let mut outputs = bench.tell(Input::Start { resume: Some(Duration::from_millis(ago)) });
-        outputs.extend(bench.tell(Input::Tracked("web", Health::Up)));
+        outputs.extend(bench.tell(Input::Tracked("frontend web", Health::Up)));
         assert_eq!(bench.router.state() == State::Master, resumes, "{ago}");
         assert_eq!(outputs.contains(&Output::RemoveAddress), !resumes, "{ago}");
     }
@@ -350,7 +360,7 @@ fn a_resumption_whose_frontend_is_late_is_given_up() {
     bench.tell(Input::Start { resume: Some(Duration::ZERO) });
     assert!(!bench.run(199).contains(&Output::RemoveAddress));
     assert!(bench.run(2).contains(&Output::RemoveAddress));
-    bench.tell(Input::Tracked("web", Health::Up));
+    bench.tell(Input::Tracked("frontend web", Health::Up));
     assert_eq!(bench.router.state(), State::Backup);
 }
 
@@ -435,4 +445,103 @@ fn a_backup_that_would_wait_for_ever_is_seen() {
         *down_at = Time::MAX;
     }
     bench.router.check_invariants();
+}
+
+#[test]
+fn a_node_that_comes_back_waits_before_it_preempts() {
+    let mut bench = Bench::new(Config { preempt_delay: INTERVAL * 30, ..config(100) });
+    let beat = |bench: &mut Bench, times: u32| {
+        let each = |_| {
+            let mut outputs = bench.hear(LOWER, 50);
+            outputs.extend(bench.run(100));
+            states(&outputs)
+        };
+        (0..times).flat_map(each).collect::<Vec<_>>()
+    };
+    assert_eq!(beat(&mut bench, 29), [], "it is not long enough back");
+    assert_eq!(beat(&mut bench, 6), [State::Master]);
+    // A master that dies meanwhile is not waited for.
+    let mut bench = Bench::new(Config { preempt_delay: INTERVAL * 30, ..config(100) });
+    bench.hear(LOWER, 50);
+    assert_eq!(states(&bench.run(362)), [State::Master]);
+}
+
+fn weighed(what: &str, weight: i16) -> Config {
+    Config { track: vec![Track { what: what.into(), weight }], ..config(100) }
+}
+
+#[test]
+fn what_is_tracked_with_a_weight_moves_the_priority_and_leaves_the_address() {
+    for (weight, down, up) in [(20, 100, 120), (-20, 80, 100), (253, 100, 254), (-253, 1, 100)] {
+        let mut bench = Bench::master(weighed("link eth1", weight));
+        assert_eq!(bench.router.priority(), down, "what was not heard of is down");
+        let outputs = bench.tell(Input::Tracked("link eth1", Health::Up));
+        assert_eq!((bench.router.priority(), states(&outputs)), (up, vec![]));
+        assert_eq!(sent(&bench.run(0)), [up], "the others hear of it at once");
+        bench.tell(Input::Tracked("link eth1", Health::Down));
+        assert_eq!((bench.router.priority(), bench.router.state()), (down, State::Master));
+    }
+}
+
+#[test]
+fn what_is_measured_moves_the_priority_by_so_much() {
+    let mut bench = Bench::master(weighed("file /x", 1));
+    for (change, priority) in [(5, 105), (-30, 70), (i32::MAX, 254), (i32::MIN, 1), (0, 100)] {
+        bench.tell(Input::Measured("file /x", change));
+        assert_eq!(bench.router.priority(), priority);
+    }
+    // An owner's priority is no choice.
+    let mut bench = Bench::master(Config { priority: 255, ..weighed("file /x", -20) });
+    bench.tell(Input::Measured("file /x", -30));
+    assert_eq!(bench.router.priority(), 255);
+}
+
+#[test]
+fn a_priority_that_flaps_does_not_hide_a_dead_master() {
+    let mut bench = Bench::new(weighed("link eth1", -20));
+    bench.hear(HIGHER, 200);
+    let mut outputs = Vec::new();
+    for i in 0..40 {
+        let health = if i % 2 == 0 { Health::Up } else { Health::Down };
+        outputs.extend(bench.tell(Input::Tracked("link eth1", health)));
+        outputs.extend(bench.run(10));
+    }
+    assert_eq!(states(&outputs), [State::Master]);
+}
+
+#[test]
+fn each_check_of_admission_refuses() {
+    let group = config(100);
+    let packet = |source, destination| {
+        crate::parse(&crate::encode(source, destination, &Form::V3, &advertisement(100))).unwrap()
+    };
+    let ordinary = packet(LOWER, crate::GROUP.into());
+    assert_eq!(group.admits(&ordinary), Ok(()));
+    assert_eq!(group.admits(&packet(LOWER, OWN)), Err(Refused::Destination));
+    let far = crate::Packet { hop_limit: 254, ..ordinary.clone() };
+    assert_eq!(group.admits(&far), Err(Refused::HopLimit(254)));
+    let old = crate::Packet { version: Version::V2, ..ordinary.clone() };
+    assert_eq!(group.admits(&old), Err(Refused::OtherVersion(Version::V2)));
+
+    let unicast = Config { peers: vec![LOWER], least_hop_limit: 250, ..config(100) };
+    assert_eq!(unicast.admits(&ordinary), Err(Refused::Destination));
+    assert_eq!(unicast.admits(&packet(LOWER, OWN)), Ok(()));
+    assert_eq!(unicast.admits(&packet(HIGHER, OWN)), Err(Refused::Stranger));
+    let near = |hop_limit| crate::Packet { hop_limit, ..packet(LOWER, OWN) };
+    assert_eq!(
+        (unicast.admits(&near(250)), unicast.admits(&near(249))),
+        (Ok(()), Err(Refused::HopLimit(249)))
+    );
+
+    let form = Form { version: Version::V2, password: Some(Password::new("secret")), ..Form::V3 };
+    let secret = Config { form, ..config(100) };
+    for (password, result) in
+        [(Some("secret"), Ok(())), (Some("other"), Err(Refused::Password)), (None, Err(Refused::Password))]
+    {
+        let packet = crate::Packet { password: password.map(Password::new), ..old.clone() };
+        assert_eq!(secret.admits(&packet), result);
+    }
+    let open = Config { form: Form { password: None, ..form }, ..config(100) };
+    let packet = crate::Packet { password: form.password, ..old };
+    assert_eq!(open.admits(&packet), Err(Refused::Password));
 }
