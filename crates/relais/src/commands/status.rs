@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use relais_ipc::message::{Answer, Ask};
-use relais_ipc::status::{BackendStatus, NodeStatus, ProxyStatus, VipStatus, VipsStatus, fetch};
+use relais_ipc::status::{
+    BackendStatus, FrontendStatus, NodeStatus, ProxyStatus, VipStatus, VipsStatus, fetch,
+};
 
 use super::{ask, fail, print};
 
@@ -51,19 +53,7 @@ fn text(node: &NodeStatus, proxy: Option<&ProxyStatus>, vips: Option<&VipsStatus
         out.push_str("proxy does not answer\n");
         return out;
     };
-    for frontend in &proxy.frontends {
-        let _ = writeln!(
-            out,
-            "frontend {} ({}): {} of {} connections, {} requests, {} refused, {} answered 5xx",
-            frontend.name,
-            frontend.mode,
-            frontend.connections,
-            frontend.max_connections,
-            frontend.requests_total,
-            frontend.request_errors_total,
-            frontend.responses_total[4],
-        );
-    }
+    proxy.frontends.iter().for_each(|frontend| write_frontend(&mut out, frontend));
     proxy.backends.iter().for_each(|backend| write_backend(&mut out, backend));
     if !node.pending.is_empty() {
         let _ = writeln!(out, "not acted on by this build: {}", node.pending.join(", "));
@@ -79,6 +69,22 @@ fn write_vip(out: &mut String, vip: &VipStatus) {
         "vip {} {} on {}: {state} for {} s, priority {}{master}: {}",
         vip.name, vip.address, vip.interface, vip.since_s, vip.priority, vip.reason
     );
+}
+
+fn write_frontend(out: &mut String, frontend: &FrontendStatus) {
+    let FrontendStatus { name, mode, connections, max_connections, .. } = frontend;
+    let _ = match mode.as_str() {
+        "udp" => writeln!(
+            out,
+            "frontend {name} (udp): {connections} of {max_connections} sessions, {} datagrams in, {} out, {} dropped",
+            frontend.datagrams_in_total, frontend.datagrams_out_total, frontend.datagrams_dropped_total
+        ),
+        _ => writeln!(
+            out,
+            "frontend {name} ({mode}): {connections} of {max_connections} connections, {} requests, {} refused, {} answered 5xx",
+            frontend.requests_total, frontend.request_errors_total, frontend.responses_total[4]
+        ),
+    };
 }
 
 fn write_backend(out: &mut String, backend: &BackendStatus) {
