@@ -6,7 +6,7 @@
 mod node;
 
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -39,6 +39,33 @@ fn a_killed_proxy_costs_no_more_than_what_was_on_its_way() {
     });
     assert!(answered > 100);
     assert!(lost.iter().all(|lost| *lost <= 1), "{lost:?} of {answered}");
+}
+
+#[test]
+fn what_came_while_no_proxy_was_there_is_answered_by_the_next() {
+    let node = udp_node("");
+    let before = node.pid(Role::Proxy).unwrap();
+    node.signal(before, Signal::STOP);
+    await_some("all its threads to stand still", || {
+        let tasks = std::fs::read_dir(format!("/proc/{before}/task")).ok()?;
+        let stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        tasks.flatten().all(stopped).then_some(())
+    });
+    let clients = [0u8; 100].map(|_| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect(node.web).unwrap();
+        socket.send(b"anybody?").unwrap();
+        socket
+    });
+    node.signal(before, Signal::KILL);
+    for client in clients {
+        let mut buffer = [0; 16];
+        assert_eq!(client.recv(&mut buffer).expect("an answer"), 8);
+    }
 }
 
 #[test]
