@@ -15,6 +15,7 @@ pub mod peer;
 mod run;
 pub mod seeds;
 pub mod targets;
+mod vrrp;
 
 pub use run::{Finding, run};
 

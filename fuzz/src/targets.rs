@@ -5,7 +5,7 @@ use relais_http::request::Edit;
 use relais_http::response::{Asked, MINOR_AT};
 use relais_http::{Body, Chunked, Framing, Request, Response};
 
-use crate::{Reading, Target, lines, peer, seeds};
+use crate::{Reading, Target, lines, peer, seeds, vrrp};
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
@@ -45,6 +45,12 @@ pub const TARGETS: &[Target] = &[
             relais_rules::fuzz(input);
             Ok(())
         },
+    },
+    Target {
+        name: "vrrp",
+        seeds: || seeds::lines(include_str!("../corpus/vrrp.seeds")),
+        words: vrrp::WORDS,
+        check: vrrp::check,
     },
     Target {
         name: "plan",
@@ -460,6 +466,11 @@ mod tests {
     #[test]
     fn paths_are_normal_once_read_and_globs_agree_with_the_index() {
         for_a_second("rules");
+    }
+
+    #[test]
+    fn advertisements_that_are_read_are_written_and_read_the_same() {
+        for_a_second("vrrp");
     }
 
     #[test]
