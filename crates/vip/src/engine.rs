@@ -565,7 +565,10 @@ impl Engine {
     fn watch_masters(&mut self) {
         for p in 0..self.ports.len() {
             for (from, connection) in self.ports[p].watch.accept() {
-                if self.peers.contains(&from) {
+                // Over IPv6 routers speak from link-local addresses, which no plan names.
+                if self.peers.contains(&from)
+                    || matches!(from, IpAddr::V6(from) if from.is_unicast_link_local())
+                {
                     self.tell(Event::Watched(connection));
                 }
             }

@@ -27,6 +27,8 @@ pub(crate) const PORT: u16 = 8405;
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// How long after a peer could not be reached (keepalived never can) it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long a connection must have stood for its end to mean anything.
+const AT_LEAST: Duration = Duration::from_millis(500);
 /// Most connections accepted in one turn.
 const MAX_ACCEPTED: usize = 16;
 const BACKLOG: i32 = 64;
@@ -85,7 +87,10 @@ enum State {
         until: Time,
         after_end: bool,
     },
-    Open(Socket),
+    Open {
+        socket: Socket,
+        since: Time,
+    },
 }
 
 #[derive(Debug)]
@@ -167,7 +172,7 @@ impl Watch {
         let times = self.peers.iter().map(|peer| match &peer.state {
             State::Idle { again } => *again,
             State::Connecting { until, .. } => *until,
-            State::Open(_) => Time::MAX,
+            State::Open { .. } => Time::MAX,
         });
         times.min().unwrap_or(Time::MAX)
     }
@@ -176,18 +181,21 @@ impl Watch {
 impl Peer {
     /// Whether it has died.
     fn look(&mut self, place: &Place, inbox: &OwnedFd, now: Time) -> bool {
-        let waiting = State::Idle { again: now + RETRY_AFTER };
+        let waiting = || State::Idle { again: now + RETRY_AFTER };
         let mut died = false;
-        self.state = match std::mem::replace(&mut self.state, waiting) {
+        self.state = match std::mem::replace(&mut self.state, waiting()) {
             State::Idle { again } if again <= now => self.connect(place, inbox, now, false),
-            State::Open(socket) if has_ended(&socket) => self.connect(place, inbox, now, true),
+            State::Open { socket, since } if has_ended(&socket) => {
+                // One that lets nobody in must not be asked again and again.
+                if now.since(since) < AT_LEAST { waiting() } else { self.connect(place, inbox, now, true) }
+            }
             State::Connecting { socket, until, after_end } => match connected(&socket) {
-                Ok(true) if expect(inbox, &socket).is_ok() => State::Open(socket),
+                Ok(true) if expect(inbox, &socket).is_ok() => State::Open { socket, since: now },
                 Ok(false) if now < until => State::Connecting { socket, until, after_end },
                 answer => {
                     let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
                     died = after_end && answer.as_ref().is_err_and(refused);
-                    State::Idle { again: now + RETRY_AFTER }
+                    waiting()
                 }
             },
             same => same,

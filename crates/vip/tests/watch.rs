@@ -34,6 +34,7 @@ async fn the_death_of_all_is_known_at_once_but_not_that_of_one() {
     }
     let lan = Lan::new(&["a", "b"]);
     let (mut a, b) = pair(&lan).await;
+    stays_backup(&b, Duration::from_millis(700)).await;
     a.kill();
     stays_backup(&b, Duration::from_millis(1200)).await; // its supervisor lives, and starts another
     a.held.borrow_mut().clear(); // and now it does not
@@ -49,6 +50,7 @@ async fn a_connection_that_is_cut_proves_no_death() {
     }
     let lan = Lan::new(&["a", "b"]);
     let (a, b) = pair(&lan).await;
+    stays_backup(&b, Duration::from_millis(700)).await; // a younger connection's end means nothing at all
     run(&format!("ip netns exec {} ss --kill --tcp state established sport = :8405", lan.machine(0)));
     a.await_report("Watched", |report| *report == Report::Watched).await; // again
     stays_backup(&b, Duration::from_millis(1200)).await;
@@ -80,4 +82,22 @@ async fn strangers_cannot_watch() {
     let mut connection = lan.inside(2, || std::net::TcpStream::connect(address)).expect("a connection");
     connection.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
     assert_eq!(connection.read(&mut [0]).expect("an end"), 0);
+}
+
+#[tokio::test]
+async fn a_backup_that_is_not_let_in_does_not_knock_without_end() {
+    if !ready(&["ip", "ss"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b"]);
+    let text = slow_plan().replace("10.9.0.2", "10.9.0.77"); // not where b advertises from
+    let a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    b.await_state(VipState::Backup).await;
+    stays_backup(&b, Duration::from_millis(1500)).await;
+    // Each attempt is another port of the same client, which the kernel remembers for a minute.
+    let ends = run(&format!("ip netns exec {} ss --all --numeric --tcp sport = :8405", lan.machine(0)));
+    let attempts = ends.lines().filter(|line| line.contains("10.9.0.2")).count();
+    assert!((1..=3).contains(&attempts), "{ends}");
 }
