@@ -1,6 +1,7 @@
 //! Clients that ask for work without end, on one connection: it ends, and another one is served as ever.
 
 use crate::common::*;
+use crate::secure::{Both, Over};
 use crate::spec::origin;
 use crate::wire::*;
 
@@ -42,46 +43,118 @@ fn bomb(i: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 1, bytes)
 }
 
+/// Makes the bytes of a round.
+type Round = Box<dyn Fn(u32) -> Vec<u8>>;
+
+/// The floods: a name, how often, at most, and with what.
+fn floods() -> Vec<(&'static str, u32, Round)> {
+    let same = |bytes: Vec<u8>| -> Round { Box::new(move |_| bytes.clone()) };
+    vec![
+        ("rapid reset", 1000, Box::new(cancelled)),
+        ("reset by WINDOW_UPDATE of 0", 1000, Box::new(|i| made_to_reset(i, WINDOW_UPDATE, &[0; 4]))),
+        (
+            "reset by a window too large",
+            1000,
+            Box::new(|i| made_to_reset(i, WINDOW_UPDATE, &[0x7f, 255, 255, 255])),
+        ),
+        ("reset by PRIORITY of a wrong length", 1000, Box::new(|i| made_to_reset(i, PRIORITY, &[0; 4]))),
+        (
+            "malformed requests",
+            1000,
+            Box::new(|i| frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 1, block(&GET[1..]))),
+        ),
+        ("SETTINGS", 1000, same(frame(SETTINGS, 0, 0, b""))),
+        ("PING", 1000, same(frame(PING, 0, 0, b"12345678"))),
+        ("PRIORITY", 1000, same(frame(PRIORITY, 0, 1, b"\0\0\0\0\x10"))),
+        ("WINDOW_UPDATE", 1000, same(frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\x01"))),
+        ("unknown frames", 1000, same(frame(0xbe, 0, 0, b"x"))),
+        ("header bombs", 5, Box::new(bomb)),
+        (
+            "CONTINUATION",
+            64,
+            Box::new(|i| match i {
+                0 => frame(HEADERS, END_STREAM, 1, block(GET)),
+                _ => frame(CONTINUATION, 0, 1, block(&[("x", &"y".repeat(1000))])),
+            }),
+        ),
+        (
+            "empty DATA",
+            1000,
+            Box::new(|i| match i {
+                0 => frame(HEADERS, END_HEADERS, 1, with(POST, &[("x-slow", "yes")])),
+                _ => frame(DATA, 0, 1, b""),
+            }),
+        ),
+    ]
+}
+
 #[test]
 fn every_flood_is_ended_and_hurts_nobody_else() {
     let origin = origin();
-    let door = Door::new(1);
-    let proxy = Proxy::start(&plan(&door, "", "", &[origin.address]), &[&door]);
-    let mut neighbour = Raw::open(door.address);
-    type Round = Box<dyn Fn(u32) -> Vec<u8>>;
-    let same = |bytes: Vec<u8>| -> Round { Box::new(move |_| bytes.clone()) };
-    let floods: Vec<(&str, Round)> = vec![
-        ("rapid reset", Box::new(cancelled)),
-        ("reset by WINDOW_UPDATE of 0", Box::new(|i| made_to_reset(i, WINDOW_UPDATE, &[0; 4]))),
-        (
-            "reset by a window too large",
-            Box::new(|i| made_to_reset(i, WINDOW_UPDATE, &[0x7f, 255, 255, 255])),
-        ),
-        ("reset by PRIORITY of a wrong length", Box::new(|i| made_to_reset(i, PRIORITY, &[0; 4]))),
-        (
-            "malformed requests",
-            Box::new(|i| frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 1, block(&GET[1..]))),
-        ),
-        ("SETTINGS", same(frame(SETTINGS, 0, 0, b""))),
-        ("PING", same(frame(PING, 0, 0, b"12345678"))),
-        ("PRIORITY", same(frame(PRIORITY, 0, 1, b"\0\0\0\0\x10"))),
-        ("WINDOW_UPDATE", same(frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\x01"))),
-        ("unknown frames", same(frame(0xbe, 0, 0, b"x"))),
-        ("header bombs", Box::new(bomb)),
-    ];
-    for (name, round) in floods {
-        let mut raw = Raw::open(door.address);
-        let code = flood(&mut raw, 1000, round);
-        // A reset of the connection may overtake the GOAWAY; what is wrong as well may be called so.
-        assert!(matches!(code, Some(CALM | PROTOCOL) | None), "{name}: {code:?}");
-        let mut other = Raw::open(door.address);
-        other.get(1);
-        assert_eq!(other.answer(1), (0x88, b"ok".to_vec()), "after {name}");
-        neighbour.send(PING, 0, 0, b"neighbor");
-        neighbour.until(|f| f.kind == PING && f.flags & ACK != 0);
+    let both = Both::start(origin.address);
+    for over in [Over::Tcp, Over::Tls] {
+        let mut neighbour = both.open(over);
+        for (name, most, round) in floods() {
+            let mut raw = both.open(over);
+            let code = flood(&mut raw, most, round);
+            // A reset of the connection may overtake the GOAWAY; what is wrong as well may be called so.
+            assert!(matches!(code, Some(CALM | PROTOCOL) | None), "{name}: {code:?}");
+            let mut other = both.open(over);
+            other.get(1);
+            assert_eq!(other.answer(1), (0x88, b"ok".to_vec()), "after {name}");
+            neighbour.send(PING, 0, 0, b"neighbor");
+            neighbour.until(|f| f.kind == PING && f.flags & ACK != 0);
+        }
     }
-    let errors = proxy.status().frontends[0].request_errors_total;
-    assert!(errors >= 6, "{errors} errors counted");
+    let errors = both.proxy.status().frontends[0].request_errors_total;
+    assert!(errors >= 12, "{errors} errors counted");
+}
+
+/// A figure of this process, KiB: `VmRSS`, or `VmHWM`, the most that it was.
+fn memory(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The peak counts from here on (proc(5), `clear_refs`).
+fn forget_the_peak() {
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+}
+
+#[test]
+fn floods_of_a_hundred_connections_leave_no_memory_behind() {
+    const AT_ONCE: usize = 100;
+    const MOST_KIB: u64 = 4096;
+    let origin = origin();
+    let both = Both::start(origin.address);
+    for over in [Over::Tcp, Over::Tls] {
+        let mut settled = None;
+        for _ in 0..2 {
+            for (name, most, round) in floods() {
+                let bytes: Vec<u8> = (0..most).flat_map(&round).collect();
+                let mut raws: Vec<Raw> = (0..AT_ONCE).map(|_| both.open(over)).collect();
+                forget_the_peak();
+                let before = memory("VmHWM");
+                raws.iter_mut().for_each(|raw| raw.write(&bytes));
+                for raw in &mut raws {
+                    let code = raw.goodbye();
+                    assert!(matches!(code, Some(CALM | PROTOCOL) | None), "{name}: {code:?}");
+                }
+                let mut other = both.open(over);
+                other.get(1);
+                assert_eq!(other.answer(1), (0x88, b"ok".to_vec()), "after {name}");
+                let peak = memory("VmHWM");
+                assert!(peak < before + MOST_KIB, "{name} over {over:?}: from {before} to {peak} KiB");
+            }
+            wait("all connections to end", || {
+                both.proxy.status().frontends.iter().map(|front| front.connections).sum::<u64>() <= 1
+            });
+            let now = memory("VmRSS");
+            let settled = *settled.get_or_insert(now);
+            assert!(now < settled + MOST_KIB, "over {over:?}: {settled} KiB, then {now}");
+        }
+    }
 }
 
 #[test]

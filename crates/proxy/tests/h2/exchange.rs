@@ -134,7 +134,7 @@ fn a_client_sends_no_more_of_a_body_than_the_server_takes() {
     raw.send(HEADERS, END_HEADERS, 1, block(POST));
     // Windows are opened while the kernel's buffers on the way to the server take more, and then no more.
     let (mut window, mut sent) = (16 * 1024i64, 0u64);
-    raw.io.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    raw.io.wait_at_most(Duration::from_millis(300));
     loop {
         while window > 0 {
             let size = window.min(8192) as usize;

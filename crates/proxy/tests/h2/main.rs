@@ -7,6 +7,7 @@ mod common;
 
 mod abuse;
 mod exchange;
+mod secure;
 mod servers;
 mod spec;
 mod wire;

@@ -2,6 +2,7 @@
 //! conformance suites ask for, and some more.
 
 use crate::common::*;
+use crate::secure::{Both, Over};
 use crate::wire::*;
 
 /// What must follow.
@@ -397,17 +398,19 @@ pub fn origin() -> Origin {
 #[test]
 fn every_rule_of_the_protocol_is_kept() {
     let origin = origin();
-    let door = Door::new(1);
-    let _proxy = Proxy::start(&plan(&door, "", "", &[origin.address]), &[&door]);
+    let both = Both::start(origin.address);
     let mut wrong = Vec::new();
-    for case in CASES {
-        let mut raw = Raw::open(door.address);
-        (case.act)(&mut raw);
-        if let Err(why) = judge(&mut raw, case.then) {
-            wrong.push(format!("RFC {}: {}: {:?} expected: {why}", case.section, case.what, case.then));
+    for over in [Over::Tcp, Over::Tls] {
+        for case in CASES {
+            let mut raw = both.open(over);
+            (case.act)(&mut raw);
+            if let Err(why) = judge(&mut raw, case.then) {
+                let Case { section, what, then, .. } = case;
+                wrong.push(format!("RFC {section}, over {over:?}: {what}: {then:?} expected: {why}"));
+            }
         }
     }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), CASES.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), 2 * CASES.len(), wrong.join("\n"));
 }
 
 #[test]

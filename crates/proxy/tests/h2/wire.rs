@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use crate::common::PATIENCE;
 
@@ -107,9 +108,21 @@ pub fn with(base: &[(&str, &str)], more: &[(&str, &str)]) -> Vec<u8> {
     block(&[base, more].concat())
 }
 
+/// What carries the frames: TCP, or TLS above it.
+pub trait Carrier: Read + Write {
+    /// How long a read waits.
+    fn wait_at_most(&self, time: Duration);
+}
+
+impl Carrier for TcpStream {
+    fn wait_at_most(&self, time: Duration) {
+        self.set_read_timeout(Some(time)).unwrap();
+    }
+}
+
 /// One end of a connection, the client's unless said otherwise.
 pub struct Raw {
-    pub io: TcpStream,
+    pub io: Box<dyn Carrier>,
 }
 
 impl Raw {
@@ -122,7 +135,7 @@ impl Raw {
         io.set_read_timeout(Some(PATIENCE)).unwrap();
         io.set_write_timeout(Some(PATIENCE)).unwrap();
         io.set_nodelay(true).unwrap();
-        Raw { io }
+        Raw { io: Box::new(io) }
     }
 
     /// A connection with both sides' settings said and acknowledged.
@@ -132,12 +145,17 @@ impl Raw {
 
     pub fn open_with(address: SocketAddr, settings: &[(u16, u32)]) -> Raw {
         let mut raw = Raw::silent(address);
-        raw.write(PREFACE);
-        raw.settings(settings);
-        raw.until(|f| f.kind == SETTINGS && f.flags & ACK == 0);
-        raw.send(SETTINGS, ACK, 0, b"");
-        raw.until(|f| f.kind == SETTINGS && f.flags & ACK != 0);
+        raw.begin(settings);
         raw
+    }
+
+    /// Says settings, and takes and acknowledges the other end's.
+    pub fn begin(&mut self, settings: &[(u16, u32)]) {
+        self.write(PREFACE);
+        self.settings(settings);
+        self.until(|f| f.kind == SETTINGS && f.flags & ACK == 0);
+        self.send(SETTINGS, ACK, 0, b"");
+        self.until(|f| f.kind == SETTINGS && f.flags & ACK != 0);
     }
 
     /// A server's end: takes the client's preface and settings.
@@ -162,7 +180,7 @@ impl Raw {
 
     /// Writes bytes; what the other end does about it is read later, also that it has hung up.
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self.io.write_all(bytes.as_ref());
+        let _ = self.io.write_all(bytes.as_ref()).and_then(|()| self.io.flush());
     }
 
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) {
