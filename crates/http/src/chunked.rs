@@ -278,7 +278,7 @@ fn trailer_line(input: &[u8], seen: usize) -> Result<Option<usize>, Reject> {
         None if line.len() == room => return Err(Reject::new(Why::TrailerTooLong, room)),
         None => return Ok(None),
     }
-    if Field::of(&line[..name]) != Field::Other {
+    if !matches!(Field::of(&line[..name]), Field::Other | Field::Date) {
         return Err(Reject::new(Why::TrailerForbidden, 0));
     }
     let value_end = line[name + 1..].iter().position(|b| !field::is_value_byte(*b)).map(|n| name + 1 + n);

@@ -31,6 +31,7 @@ macro_rules! fields {
 
 fields! {
     Te b"te";
+    Date b"date";
     Host b"host";
     Expect b"expect";
     Upgrade b"upgrade";
@@ -70,7 +71,7 @@ fn compare(name: &[u8], known: &[u8]) -> Same {
 impl Field {
     /// Whether it means nothing to a message's framing and hops, so that `Connection` may name it.
     pub fn is_plain(self) -> bool {
-        matches!(self, Field::Other | Field::ForwardedHost | Field::ForwardedProto)
+        matches!(self, Field::Other | Field::Date | Field::ForwardedHost | Field::ForwardedProto)
     }
 
     /// Whether it frames or routes a message, so that `Connection` may not take it away.

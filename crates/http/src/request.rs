@@ -240,7 +240,7 @@ fn build(
         Field::Expect => !facts.expect_continue,
         Field::MaxForwards => limited,
         Field::ForwardedHost | Field::ForwardedProto => edit.strip_forwarded,
-        Field::Other | Field::ContentLength | Field::TransferEncoding => false,
+        Field::Other | Field::Date | Field::ContentLength | Field::TransferEncoding => false,
     })?;
     Ok(Request {
         method,

@@ -33,6 +33,8 @@ pub struct Response {
     pub unchunk: bool,
     /// The protocol switched to, of a 101.
     pub upgrade: Option<Span>,
+    /// It says when it was made; else whoever forwards it does (RFC 9110 §6.6.1).
+    pub dated: bool,
     /// Status line and field lines to send on, not those for this hop.
     pub kept: Kept,
     /// Length of the head, the empty line included.
@@ -75,6 +77,29 @@ impl Response {
     }
 }
 
+/// What is to be done about blanks between a field's name and its colon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blanks {
+    /// So many, from where the head was refused on, are to be taken out, and the head parsed again.
+    Remove(usize),
+    /// What follows them is not here yet.
+    Wait,
+}
+
+/// What a proxy has to do about a head that was refused, if blanks before a colon are all that is wrong with it there:
+/// they are no part of the name, and go no further (RFC 9112 §5.1). In a request they are a reason to refuse it.
+pub fn blanks_before_colon(buffer: &[u8], reject: Reject) -> Option<Blanks> {
+    if reject.why != Why::SpaceBeforeColon || buffer.len() >= limits::HEAD_BYTES {
+        return None;
+    }
+    let rest = buffer.get(reject.at..)?;
+    match rest.iter().position(|byte| !matches!(byte, b' ' | b'\t')) {
+        None => Some(Blanks::Wait),
+        Some(n @ 1..) if rest[n] == b':' => Some(Blanks::Remove(n)),
+        Some(_) => None,
+    }
+}
+
 fn build(buffer: &[u8], parsed: &httparse::Response<'_, '_>, asked: Asked) -> Result<Response, Reject> {
     let (Some(status), Some(minor)) = (parsed.code, parsed.version) else {
         return Err(Reject::new(Why::StartLine, 0));
@@ -92,12 +117,17 @@ fn build(buffer: &[u8], parsed: &httparse::Response<'_, '_>, asked: Asked) -> Re
     let mut frame = Frame::default();
     let mut connection = ConnectionNames::default();
     let mut upgrade = None;
+    let mut dated = false;
     let (lines, length) = Lines::walk(buffer, fields_at, parsed.headers, |kind, at, value| match kind {
         Field::ContentLength => frame.content_length(buffer, at, value),
         Field::TransferEncoding => frame.transfer_encoding(buffer, at, value, minor),
         Field::Connection => connection.add_of_server(buffer, value),
         Field::Upgrade => {
             upgrade = Some(value);
+            Ok(())
+        }
+        Field::Date => {
+            dated = true;
             Ok(())
         }
         _ => Ok(()),
@@ -136,6 +166,7 @@ fn build(buffer: &[u8], parsed: &httparse::Response<'_, '_>, asked: Asked) -> Re
         keep_alive: !connection.close && (minor == 1 || connection.keep_alive) && body != Body::UntilClose,
         unchunk,
         upgrade: upgrade.filter(|_| status == 101),
+        dated,
         kept,
         length,
     })
@@ -235,6 +266,26 @@ mod tests {
     fn a_status_line_may_do_without_a_reason() {
         assert_eq!(good("HTTP/1.1 200\r\n\r\n", GET).status, 200);
         assert_eq!(good("HTTP/1.1 200 \r\n\r\n", GET).status, 200);
+    }
+
+    #[test]
+    fn a_server_may_say_when_it_answered() {
+        assert!(good("HTTP/1.1 200 OK\r\nDATE: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n", GET).dated);
+        assert!(!good("HTTP/1.1 200 OK\r\nX-Date: today\r\n\r\n", GET).dated);
+    }
+
+    #[test]
+    fn blanks_before_a_colon_are_told_from_blanks_within_a_name() {
+        let blanks = |text: &str| {
+            let reject = Response::parse(text.as_bytes(), GET).expect_err(text);
+            blanks_before_colon(text.as_bytes(), reject)
+        };
+        assert_eq!(blanks("HTTP/1.1 200 OK\r\nX \t: y\r\n\r\n"), Some(Blanks::Remove(2)));
+        assert_eq!(blanks("HTTP/1.1 200 OK\r\nX  "), Some(Blanks::Wait));
+        assert_eq!(blanks("HTTP/1.1 200 OK\r\nX y: z\r\n\r\n"), None);
+        assert_eq!(blanks("HTTP/1.1 200 OK\r\nX \r\n\r\n"), None);
+        assert_eq!(blanks("HTTP/1.1 200 OK\r\n X: y\r\n\r\n"), None);
+        assert_eq!(blanks(&format!("HTTP/1.1 200 OK\r\nX{}", " ".repeat(limits::HEAD_BYTES))), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use relais_base::Time;
 use relais_config::plan;
+use relais_http::response::Blanks;
 use relais_http::{Body, Framing, Method, Reject, Response, Why, field, response};
 
 use crate::access;
@@ -234,7 +235,14 @@ impl Exchange<'_> {
                 match Response::parse(received.bytes(), question) {
                     Ok(Some(response)) => return Poll::Ready(Ok(response)),
                     Ok(None) => {}
-                    Err(reject) => return Poll::Ready(Err(Failure::Response(reject))),
+                    Err(reject) => match response::blanks_before_colon(received.bytes(), reject) {
+                        Some(Blanks::Remove(n)) => {
+                            received.remove(reject.at, n);
+                            continue;
+                        }
+                        Some(Blanks::Wait) => {}
+                        None => return Poll::Ready(Err(Failure::Response(reject))),
+                    },
                 }
             }
             match received.fill(&self.io) {
@@ -357,6 +365,7 @@ impl Exchange<'_> {
             }
             _ => {
                 compress::response_fields(&mut head, response, received.bytes(), verdict);
+                add_date(&mut head, client, response);
                 add_hsts(&mut head, client);
                 if let Some(edits) = asked.edits.as_deref() {
                     edits.response.apply(&mut head, 0);
@@ -631,6 +640,13 @@ fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, backend: &plan::Backend, s
     out.extend_from_slice(b"\r\n");
 }
 
+/// Adds `Date` to a final response that a server without a clock sent without (RFC 9110 §6.6.1).
+fn add_date(out: &mut Vec<u8>, client: &Client, response: &Response) {
+    if !response.dated && response.status >= 200 {
+        client.worker.add_date(out);
+    }
+}
+
 /// Adds `Strict-Transport-Security`, unless the server has said something of it.
 fn add_hsts(out: &mut Vec<u8>, client: &Client) {
     const NAME: &[u8] = b"\nstrict-transport-security:";
@@ -666,6 +682,7 @@ fn response_head(
     for span in response.kept.spans() {
         out.extend_from_slice(span.of(bytes));
     }
+    add_date(out, client, response);
     if let Some(edits) = edits {
         edits.response.apply(out, 0);
     }

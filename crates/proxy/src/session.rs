@@ -495,16 +495,17 @@ pub(crate) async fn send(
     account: &mut Account,
 ) -> io::Result<()> {
     client.front.counters().responses.count(account.status);
-    let mut marked = None;
     let hsts = client.tls().map_or(&[][..], |tls| tls.hsts());
-    if let Some(line) = answer.iter().position(|&byte| byte == b'\n').filter(|_| !hsts.is_empty()) {
-        let (first, rest) = answer.split_at(line + 1);
-        marked = Some([first, hsts, rest].concat());
-    }
+    let line = answer.iter().position(|&byte| byte == b'\n').map_or(answer.len(), |at| at + 1);
+    let mut whole = Vec::with_capacity(answer.len() + 64 + hsts.len());
+    whole.extend_from_slice(&answer[..line]);
+    client.worker.add_date(&mut whole);
+    whole.extend_from_slice(hsts);
+    whole.extend_from_slice(&answer[line..]);
     if let Some(marks) = account.marks.as_ref().filter(|marks| marks.answers()) {
-        marks.own_answer(marked.get_or_insert_with(|| answer.to_vec()));
+        marks.own_answer(&mut whole);
     }
-    account.written += write_all(client, plan, marked.as_deref().unwrap_or(answer)).await?;
+    account.written += write_all(client, plan, &whole).await?;
     Ok(())
 }
 

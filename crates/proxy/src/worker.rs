@@ -249,6 +249,11 @@ impl Worker {
         self.wall_ms.get() + moment.as_millis()
     }
 
+    /// Adds a `Date` field: now.
+    pub(crate) fn add_date(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.dates.borrow_mut().at(self.date_ms(self.now())).http);
+    }
+
     fn set_wall_clock(&self) {
         self.tick();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;

@@ -503,3 +503,46 @@ fn a_redirect_frontend_answers_by_itself() {
     client.send("OPTIONS * HTTP/1.1\r\nHost: h.test\r\nMax-Forwards: 0\r\n\r\n");
     assert!(client.message().0.starts_with("HTTP/1.1 200"));
 }
+
+#[test]
+fn every_final_answer_has_a_date() {
+    let fixed = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let origin = Origin::new(move |mut peer| {
+        while let Some(head) = peer.try_head() {
+            let date = if head.contains("/dated") { format!("date: {fixed}\r\n") } else { String::new() };
+            let kind = "Content-Type: text/plain\r\nContent-Length: 2000\r\n";
+            peer.send(format!(
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n{date}{kind}\r\n{}",
+                "x".repeat(2000)
+            ));
+        }
+    });
+    let door = Door::new(1);
+    let front = "compression { algorithms gzip; types \"text/*\"; min-size \"100B\"; }\n rule \"no\" {\n match path \"/denied\"\n deny 403\n }";
+    let _proxy = Proxy::start(&plan(&door, front, "", &[origin.address]), &[&door]);
+    for (request, status) in [
+        (get("/"), 200),
+        ("GET / HTTP/1.1\r\nHost: h.test\r\nAccept-Encoding: gzip\r\n\r\n".to_owned(), 200),
+        (get("/denied"), 403),
+        ("GET /\r\n\r\n".to_owned(), 400),
+    ] {
+        let mut client = Peer::connect(door.address);
+        client.send(&request);
+        let mut head = client.head();
+        if status == 200 {
+            assert!(head.starts_with("HTTP/1.1 100") && field(&head, "date").is_none(), "{head}");
+            head = client.head();
+        }
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{request:?}: {head}");
+        let date = field(&head, "date").unwrap_or_else(|| panic!("{request:?}: {head}"));
+        let stamp = jiff::fmt::rfc2822::parse(date).unwrap().timestamp();
+        let age = jiff::Timestamp::now().duration_since(stamp).as_secs();
+        assert!((-1..=60).contains(&age), "{request:?}: {date}");
+    }
+    let mut client = Peer::connect(door.address);
+    client.send(get("/dated"));
+    client.head();
+    let head = client.head();
+    assert_eq!(field(&head, "date"), Some(fixed));
+    assert_eq!(head.to_lowercase().matches("\r\ndate:").count(), 1, "{head}");
+}

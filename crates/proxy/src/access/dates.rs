@@ -1,4 +1,4 @@
-//! The time of day in the machine's time zone, in the shapes that logs have.
+//! The time of day in the machine's time zone, in the shapes that logs have, and as HTTP has it.
 
 use std::io::Write;
 
@@ -7,6 +7,8 @@ use jiff::tz::TimeZone;
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
 /// Dates are made once a second and kept: two seconds, as a line has the date of its beginning and that of now.
 pub(crate) struct Dates {
@@ -33,6 +35,8 @@ pub(crate) struct Second {
     pub(crate) iso_offset: Vec<u8>,
     /// `Nov 22 19:57:00`, local.
     pub(crate) bsd: Vec<u8>,
+    /// `Date: Sun, 22 Nov 2026 18:57:00 GMT` and the line's end (RFC 9110 §5.6.7).
+    pub(crate) http: Vec<u8>,
 }
 
 impl Dates {
@@ -73,6 +77,7 @@ impl Second {
             &mut self.iso,
             &mut self.iso_offset,
             &mut self.bsd,
+            &mut self.http,
         ] {
             text.clear();
         }
@@ -103,6 +108,18 @@ impl Second {
             0 => write!(self.iso_offset, "Z"),
             _ => write!(self.iso_offset, "{sign}{:02}:{:02}", shift / 60, shift % 60),
         };
+        let weekday = usize::from(gmt.weekday().to_monday_zero_offset().unsigned_abs());
+        let _ = write!(
+            self.http,
+            "Date: {}, {:02} {} {:04} {:02}:{:02}:{:02} GMT\r\n",
+            DAYS.get(weekday).copied().unwrap_or("???"),
+            gmt.day(),
+            month(gmt.month()),
+            gmt.year(),
+            gmt.hour(),
+            gmt.minute(),
+            gmt.second()
+        );
         let _ = write!(self.bsd, "{} {day:2} {h:02}:{m:02}:{s:02}", month(local.month()));
     }
 }
@@ -126,6 +143,7 @@ mod tests {
         assert_eq!((text(&winter.offset), text(&winter.iso_offset)), ("+0100", "+01:00"));
         assert_eq!(text(&winter.iso), "2009-02-06T13:14:14");
         assert_eq!(text(&winter.bsd), "Feb  6 13:14:14");
+        assert_eq!(text(&winter.http), "Date: Fri, 06 Feb 2009 12:14:14 GMT\r\n");
         // 2026-03-29 02:00 CET is 03:00 CEST.
         assert_eq!(text(&dates.at(1_774_745_999_000).local), "29/Mar/2026:01:59:59");
         let summer = dates.at(1_774_746_000_000);
