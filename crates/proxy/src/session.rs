@@ -124,39 +124,44 @@ pub(crate) async fn handshake(client: &Client) -> bool {
     let Some(tls) = client.io.tls() else { return true };
     let plan = client.front.plan();
     let deadline = client.worker.now() + plan.plan.timeout.request;
-    let why = match client.until(deadline, |cx| tls.poll_handshake(cx)).await {
+    let (why, is_told) = match client.until(deadline, |cx| tls.poll_handshake(cx)).await {
         Ok(Ok(())) => return true,
-        Err(Late) => "it took too long".to_owned(),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => "the client closed".to_owned(),
-        Ok(Err(error)) => error.to_string(),
+        Err(Late) => ("it took too long".to_owned(), false),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            ("the client closed".to_owned(), false)
+        }
+        Ok(Err(error)) => (error.to_string(), error.kind() == io::ErrorKind::InvalidData),
     };
     client.front.counters().errors.add(1);
     let name = &plan.plan.name;
+    let may_complain = client.worker.may_complain();
     if tls.looks_like_http() {
-        if client.worker.may_complain() {
+        if may_complain {
             tracing::info!("frontend {name}: {} spoke HTTP on a port for HTTPS", client.peer);
         }
-        if tls.socket().try_write(&answer::plain_on_tls()).is_ok()
-            && rustix::net::shutdown(tls.socket(), rustix::net::Shutdown::Write).is_ok()
-        {
-            // What is unread when a socket is closed turns its end into a reset.
-            let deadline = client.worker.now() + limits::LINGER;
-            let mut rest = [0; 1024];
-            let drained = |cx: &mut std::task::Context<'_>| loop {
-                match crate::io::receive(tls.socket(), &mut rest) {
-                    Ok(1..) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        if tls.socket().poll_read_ready(cx).is_pending() {
-                            return Poll::Pending;
-                        }
-                    }
-                    _ => return Poll::Ready(()),
-                }
-            };
-            let _ = client.until(deadline, drained).await;
+        if tls.socket().try_write(&answer::plain_on_tls()).is_err() {
+            return false;
         }
-    } else if client.worker.may_complain() {
+    } else if may_complain {
         tracing::info!("frontend {name}: TLS handshake with {} failed: {why}", client.peer);
+    }
+    if is_told && rustix::net::shutdown(tls.socket(), rustix::net::Shutdown::Write).is_ok() {
+        // What is unread when a socket is closed turns its end into a reset, which overtakes what the client was told.
+        let deadline = client.worker.now() + limits::LINGER;
+        let mut left = limits::LINGER_BYTES;
+        let mut rest = [0; 1024];
+        let drained = |cx: &mut std::task::Context<'_>| loop {
+            match crate::io::receive(tls.socket(), &mut rest) {
+                Ok(n @ 1..) if n < left => left -= n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if tls.socket().poll_read_ready(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+                _ => return Poll::Ready(()),
+            }
+        };
+        let _ = client.until(deadline, drained).await;
     }
     false
 }

@@ -85,13 +85,7 @@ impl Stream {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.socket.poll_read_ready(cx))?;
                 }
-                Err(error) => {
-                    // The alert that says why is worth one try, but not to those who speak no TLS.
-                    if !state.looks_like_http() {
-                        let _ = state.tls.write_tls(&mut Socket(&self.socket));
-                    }
-                    return Poll::Ready(Err(error));
-                }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -267,6 +261,10 @@ impl State {
             Err(error) => {
                 let why = in_words(&error);
                 self.failed = Some(why.clone());
+                // The alert that says why is worth one try, but not to those who speak no TLS.
+                if !(self.tls.is_handshaking() && self.looks_like_http()) {
+                    let _ = self.send(socket);
+                }
                 Err(io::Error::new(io::ErrorKind::InvalidData, why))
             }
         }
