@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -426,14 +427,9 @@ impl Worker {
             fronts.get(&setup.fronts[index].0.name).cloned()
         };
         let mut listeners = self.listeners.borrow_mut();
-        for (endpoint, socket) in new {
-            let Endpoint { address, protocol } = endpoint;
-            if protocol == Protocol::Udp {
-                if let Some(front) = front_of(endpoint) {
-                    self.open_door(address, socket, front);
-                }
-                continue;
-            }
+        let (udp, tcp): (Vec<_>, Vec<_>) = new.into_iter().partition(|(e, _)| e.protocol == Protocol::Udp);
+        for (endpoint, socket) in tcp {
+            let address = endpoint.address;
             match (self.listen(socket), front_of(endpoint)) {
                 (Ok(socket), Some(front)) => {
                     let (removed, changed) = (Cell::new(false), tokio::sync::Notify::new());
@@ -463,7 +459,28 @@ impl Worker {
                 false
             }
         });
-        self.udp.borrow_mut().retain(|address, door| match front_of(Endpoint::udp(*address)) {
+        self.set_up_udp(udp, front_of);
+    }
+
+    /// Takes datagrams on new sockets, and no longer on those that are out of the plan. Where one is open already, what
+    /// comes with a later plan is the same socket: it stays, and so do its sessions.
+    fn set_up_udp(
+        self: &Rc<Self>,
+        new: Vec<(Endpoint, OwnedFd)>,
+        front_of: impl Fn(Endpoint) -> Option<Rc<Front>>,
+    ) {
+        let mut doors = self.udp.borrow_mut();
+        for (endpoint, socket) in new {
+            if let (Entry::Vacant(place), Some(front)) = (doors.entry(endpoint.address), front_of(endpoint)) {
+                match udp::Door::open(self, socket, endpoint.address, front) {
+                    Ok(door) => {
+                        place.insert(door);
+                    }
+                    Err(error) => tracing::error!("cannot watch the socket of {endpoint}: {error}"),
+                }
+            }
+        }
+        doors.retain(|address, door| match front_of(Endpoint::udp(*address)) {
             Some(front) => {
                 door.belongs_to(front);
                 true
@@ -473,18 +490,6 @@ impl Worker {
                 false
             }
         });
-    }
-
-    /// Takes datagrams on `socket`, unless that is done already: what comes with a later plan is the same socket, and
-    /// sessions belong to the one that they came in on.
-    fn open_door(self: &Rc<Self>, address: SocketAddr, socket: OwnedFd, front: Rc<Front>) {
-        if self.udp.borrow().contains_key(&address) {
-            return;
-        }
-        match udp::Door::open(self, socket, address, front) {
-            Ok(door) => drop(self.udp.borrow_mut().insert(address, door)),
-            Err(error) => tracing::error!("cannot watch the UDP socket of {address}: {error}"),
-        }
     }
 
     /// The backends of a plan; a server that is as it was keeps its connections.
