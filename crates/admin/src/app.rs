@@ -173,6 +173,7 @@ pub(crate) mod tests {
                         servers: vec![server("t1", "10.0.0.1:8081"), server("t2", "10.0.0.2:8081")],
                         unserved_total: 1,
                         queued: 0,
+                        rules: Vec::new(),
                     },
                     BackendStatus {
                         name: "odd \"name\"\\".into(),

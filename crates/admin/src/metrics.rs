@@ -238,6 +238,9 @@ const BACKEND: &[Metric<BackendStatus>] = &[
         "Requests answered with 503 because no server was there.",
         |b| one(b.unserved_total),
     ),
+    counter("relais_backend_rule_hits_total", "Requests or connections that a rule of it matched.", |b| {
+        Value::By("rule", b.rules.iter().map(|rule| (rule.name.clone(), rule.hits_total as f64)).collect())
+    }),
 ];
 
 const SERVER: &[Metric<ServerStatus>] = &[

@@ -414,6 +414,8 @@ pub struct Backend {
     pub servers: Vec<Server>,
     /// Bodies of errors; they go before the frontend's.
     pub error_pages: Vec<ErrorPage>,
+    /// Asked in this order once it is known that this backend answers.
+    pub rules: Vec<Rule>,
 }
 
 /// Who gets the next request.

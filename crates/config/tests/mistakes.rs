@@ -65,6 +65,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "match rate key=src over=200 per=\"10s\" remember=9000000; match rate key=host over=9 per=\"1s\" remember=9000000",
     ),
     ("rate_of_nobody", "match rate key=src over", "match rate over"),
+    (
+        "backend_rule_chooses_a_backend",
+        "    retries 3\n",
+        "    retries 3\n    rule a { match host \"a.example\"; backend doctorat; }\n",
+    ),
     ("limit_of_nothing", "        deny 429\n", "        limit\n"),
     ("limit_of_nobody", "        deny 429\n", "        limit max-connections=20\n"),
     ("limit_key_without_number", "        deny 429\n", "        limit key=src max-body=\"1MiB\"\n"),

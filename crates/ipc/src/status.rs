@@ -130,7 +130,7 @@ pub struct FrontendStatus {
     pub rules: Vec<RuleStatus>,
 }
 
-/// A rule of a frontend.
+/// A rule of a frontend or backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RuleStatus {
     /// What it is for, in the operator's words.
@@ -152,6 +152,9 @@ pub struct BackendStatus {
     pub unserved_total: u64,
     /// Requests waiting for a free place now.
     pub queued: u64,
+    /// Its rules, in the order that they are asked in.
+    #[serde(default)]
+    pub rules: Vec<RuleStatus>,
 }
 
 /// A server's state and counters.

@@ -26,7 +26,7 @@ use crate::access::Sinks;
 use crate::checks::{Change, Checks};
 use crate::counters::Registry;
 use crate::limits;
-use crate::rules::{self, Rules};
+use crate::rules::{self, Owner, Rules};
 use crate::status::document;
 use crate::tls::{self, Secret};
 use crate::worker::{self, Command, Setup, Signs};
@@ -52,10 +52,10 @@ impl Drop for LastWords {
     }
 }
 
-/// The files of a frontend's rules.
+/// The files of somebody's rules.
 struct Watched {
-    /// The frontend's place in the setup.
-    index: usize,
+    owner: Owner,
+    plan: Vec<plan::Rule>,
     stamps: Vec<(rules::Stamp, PathBuf)>,
     rules: Option<Arc<Rules>>,
 }
@@ -434,20 +434,30 @@ impl Process {
         }
         let names: Vec<Arc<str>> = plan.backends.iter().map(|backend| backend.name.clone()).collect();
         for (front, _) in &setup.fronts {
-            setup.rules.push(Rules::new(front, &names, &mut self.registry)?.map(Arc::new));
+            let owner = Owner::Frontend(front.name.clone());
+            setup.rules.push(Rules::new(&owner, &front.rules, &names, &mut self.registry)?);
+        }
+        for (back, ..) in &setup.backs {
+            let owner = Owner::Backend(back.name.clone());
+            setup.back_rules.push(Rules::new(&owner, &back.rules, &names, &mut self.registry)?);
         }
         Ok(setup)
     }
 
     /// Notes the state of the files that rules read.
     fn watch_files(&mut self, setup: &Setup) {
-        let watch = |(index, (front, _)): (usize, &(plan::Frontend, _))| {
-            let files = rules::files(front);
-            let stamps = files.into_iter().map(|file| (rules::stamp(&file), file)).collect();
-            Watched { index, stamps, rules: setup.rules.get(index).cloned().flatten() }
+        let watch = |owner: Owner, plan: &[plan::Rule], rules: &Option<Arc<Rules>>| {
+            let files = rules::files(plan).into_iter();
+            let stamps = files.map(|file| (rules::stamp(&file), file)).collect();
+            Watched { owner, plan: plan.to_vec(), stamps, rules: rules.clone() }
         };
-        let all = setup.fronts.iter().enumerate().map(watch);
-        self.watched = all.filter(|watched| !watched.stamps.is_empty()).collect();
+        let fronts = setup.fronts.iter().zip(&setup.rules);
+        let fronts =
+            fronts.map(|((front, _), rules)| watch(Owner::Frontend(front.name.clone()), &front.rules, rules));
+        let backs = setup.backs.iter().zip(&setup.back_rules);
+        let backs =
+            backs.map(|((back, ..), rules)| watch(Owner::Backend(back.name.clone()), &back.rules, rules));
+        self.watched = fronts.chain(backs).filter(|watched| !watched.stamps.is_empty()).collect();
     }
 
     /// Reads again what has changed of the files that rules read. What is wrong in them changes nothing.
@@ -461,23 +471,19 @@ impl Process {
                 changed |= now != *before;
                 *before = now;
             }
-            let Some((front, _)) = setup.fronts.get(watched.index).filter(|_| changed) else { continue };
-            match Rules::new(front, &names, &mut self.registry) {
+            if !changed {
+                continue;
+            }
+            let owner = &watched.owner;
+            match Rules::new(owner, &watched.plan, &names, &mut self.registry) {
                 Ok(rules) => {
-                    let rules = rules.map(Arc::new);
                     watched.rules.clone_from(&rules);
                     for (commands, _) in &self.workers {
-                        let _ =
-                            commands.send(Command::Rules { front: front.name.clone(), rules: rules.clone() });
+                        let _ = commands.send(Command::Rules { owner: owner.clone(), rules: rules.clone() });
                     }
-                    tracing::info!(
-                        "frontend {}: the files of its rules have changed and are in force",
-                        front.name
-                    );
+                    tracing::info!("{owner}: the files of its rules have changed and are in force");
                 }
-                Err(why) => {
-                    tracing::warn!("frontend {}: its rules stay as they were: {why}", front.name);
-                }
+                Err(why) => tracing::warn!("{owner}: its rules stay as they were: {why}"),
             }
         }
     }

@@ -5,6 +5,7 @@
 //! acts on: an answer, a backend, changes of the heads. A frontend without rules costs one branch; a request that no
 //! rule matches allocates nothing.
 
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -29,7 +30,7 @@ use crate::tls;
 use crate::upstream::Backend;
 use crate::worker::FrontPlan;
 
-/// A frontend's rules, compiled; shared by the workers.
+/// A frontend's or backend's rules, compiled; shared by the workers.
 #[derive(Debug)]
 pub(crate) struct Rules {
     program: Program,
@@ -66,6 +67,22 @@ struct Map {
     to: Vec<BackendId>,
 }
 
+/// Whose rules they are.
+#[derive(Clone, Debug)]
+pub(crate) enum Owner {
+    Frontend(Arc<str>),
+    Backend(Arc<str>),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Owner::Frontend(name) => write!(f, "frontend {name}"),
+            Owner::Backend(name) => write!(f, "backend {name}"),
+        }
+    }
+}
+
 /// What tells one state of a file from the next.
 pub(crate) type Stamp = Option<(u64, u64, i64, i64)>;
 
@@ -75,10 +92,10 @@ pub(crate) fn stamp(path: &Path) -> Stamp {
     Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
 }
 
-/// The files that a frontend's rules read.
-pub(crate) fn files(front: &plan::Frontend) -> Vec<PathBuf> {
+/// The files that rules read.
+pub(crate) fn files(rules: &[plan::Rule]) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
-    for rule in &front.rules {
+    for rule in rules {
         files.extend(rule.conditions.iter().filter_map(|c| c.list.as_deref()).map(PathBuf::from));
         files.extend(rule.actions.iter().filter_map(|action| match action {
             plan::Action::Backend { map: Some((file, _)), .. } => Some(PathBuf::from(&**file)),
@@ -92,23 +109,25 @@ pub(crate) fn files(front: &plan::Frontend) -> Vec<PathBuf> {
 }
 
 impl Rules {
-    /// Reads what a frontend's rules name, and compiles them; `None` if it has no rules.
+    /// Reads what rules name, and compiles them; `None` if there are none.
     ///
     /// # Errors
     /// A sentence with `FILE:LINE` where a file is at fault.
     pub(crate) fn new(
-        front: &plan::Frontend,
+        owner: &Owner,
+        plan: &[plan::Rule],
         backends: &[Arc<str>],
         registry: &mut Registry,
-    ) -> Result<Option<Rules>, String> {
-        if front.rules.is_empty() {
+    ) -> Result<Option<Arc<Rules>>, String> {
+        if plan.is_empty() {
             return Ok(None);
         }
-        let mut rules = Vec::with_capacity(front.rules.len());
-        let mut specs = Vec::with_capacity(front.rules.len());
+        let place: Arc<str> = owner.to_string().into();
+        let mut rules = Vec::with_capacity(plan.len());
+        let mut specs = Vec::with_capacity(plan.len());
         let mut reads_port = false;
         let mut reads_sni = false;
-        for rule in &front.rules {
+        for rule in plan {
             let conditions: Vec<Condition> =
                 rule.conditions.iter().map(condition).collect::<Result<_, _>>()?;
             let port = |a: &plan::Action| match a {
@@ -125,22 +144,21 @@ impl Rules {
             specs.push(Rule { conditions, asked, last: rule.ends() });
             let rates = rule.rates.iter().enumerate();
             let rates = rates
-                .map(|(at, rate)| registry.rates((front.name.clone(), rule.name.clone(), at, rate.clone())))
+                .map(|(at, rate)| registry.rates((place.clone(), rule.name.clone(), at, rate.clone())))
                 .collect();
             let mut acts = Vec::with_capacity(rule.actions.len());
             for (at, action) in rule.actions.iter().enumerate() {
-                let places =
-                    |key: &Key| registry.places((front.name.clone(), rule.name.clone(), at, key.clone()));
+                let places = |key: &Key| registry.places((place.clone(), rule.name.clone(), at, key.clone()));
                 acts.push(act(action, backends, places)?);
             }
-            let hits = registry.rule(&front.name, &rule.name);
+            let hits = registry.rule(&place, &rule.name);
             rules.push(Acts { name: rule.name.clone(), hits, rates, acts });
         }
         let program = Program::new(&specs).map_err(|error| {
             let name = rules.get(error.rule).map(|rule| rule.name.clone()).unwrap_or_default();
-            format!("rule `{name}` of frontend {} cannot be used: {error}", front.name)
+            format!("rule `{name}` of {owner} cannot be used: {error}")
         })?;
-        Ok(Some(Rules { program, rules, reads_port, reads_sni }))
+        Ok(Some(Arc::new(Rules { program, rules, reads_port, reads_sni })))
     }
 
     /// The rules and how often each matched.
@@ -372,12 +390,12 @@ fn connection<'a>(client: &'a Client, rules: &Rules, sni: Option<&'a str>) -> Fa
     Facts { src: client.peer.ip(), port, tls: tls.is_some(), sni, ..Facts::default() }
 }
 
-/// Asks the rules about a request.
+/// Asks the rules about a request of which others have decided something already.
 ///
 /// # Errors
 /// If its path cannot be read and a rule looks at it.
-pub(crate) fn decide(asked: &Asked<'_>, rules: &Rules) -> Result<Decision, BadPath> {
-    decide_by(asked.client, asked.plan, rules, &facts(asked, rules))
+pub(crate) fn decide(asked: &Asked<'_>, rules: &Rules, so_far: Decision) -> Result<Decision, BadPath> {
+    decide_by(asked.client, asked.plan, rules, &facts(asked, rules), so_far)
 }
 
 /// Asks the rules about a connection in TCP mode; `sni`: the name in a handshake that is passed through.
@@ -386,8 +404,9 @@ pub(crate) fn decide_connection(
     plan: &FrontPlan,
     rules: &Rules,
     sni: Option<&str>,
+    so_far: Decision,
 ) -> Decision {
-    decide_by(client, plan, rules, &connection(client, rules, sni)).unwrap_or_default()
+    decide_by(client, plan, rules, &connection(client, rules, sni), so_far).unwrap_or_default()
 }
 
 fn decide_by(
@@ -395,13 +414,13 @@ fn decide_by(
     plan: &FrontPlan,
     rules: &Rules,
     facts: &Facts<'_>,
+    mut decision: Decision,
 ) -> Result<Decision, BadPath> {
     let memory = &mut *client.worker.rules.borrow_mut();
     let worker = &client.worker;
     rules.program.evaluate_asking(facts, &mut memory.rules, &mut |rule, at, key| {
         rules.rules[rule as usize].rates[at].over(key, worker.instant(worker.now()))
     })?;
-    let mut decision = Decision::default();
     for at in 0..memory.rules.hits().len() {
         let rule = &rules.rules[memory.rules.hits()[at] as usize];
         rule.hits[worker.index].add(1);

@@ -16,7 +16,7 @@ use crate::client::{Client, Late, Then};
 use crate::h2;
 use crate::limits;
 use crate::marks::{Marks, Seen};
-use crate::rules::{self, Edits, Limits, Rules, Verdict};
+use crate::rules::{self, Decision, Edits, Limits, Rules, Verdict};
 use crate::transaction;
 use crate::upstream::{Backend, Server};
 use crate::worker::FrontPlan;
@@ -217,7 +217,8 @@ async fn one(client: &Client, buffer: &mut Buffer, first: bool) -> Leaves {
         Some(rules) => ask_rules(&mut asked, rules),
         None => None,
     };
-    let leaves = match ruled.or_else(|| local_answer(&asked)) {
+    let answer = ruled.or_else(|| local_answer(&asked)).or_else(|| ask_backend(&mut asked, &mut account));
+    let leaves = match answer {
         Some((status, state, answer)) => {
             let keep = matches!(asked.rest, Rest::Nothing) && may_keep(&asked);
             account.status = status;
@@ -454,12 +455,26 @@ fn local_answer(asked: &Asked<'_>) -> Option<(u16, [u8; 2], Vec<u8>)> {
     Some((redirect.code, *b"LR", answer))
 }
 
-/// Asks the frontend's rules: an answer, or what of the request is different now.
+/// Asks the rules of the backend that answers, if it has any.
+fn ask_backend(asked: &mut Asked<'_>, account: &mut Account) -> Option<(u16, [u8; 2], Vec<u8>)> {
+    let backend = asked.backend.as_ref().or(asked.plan.backend.as_ref())?;
+    let rules = backend.rules.borrow().clone()?;
+    account.backend = Some(backend.clone());
+    ask_rules(asked, &rules)
+}
+
+/// Asks rules: an answer, or what of the request is different now.
 #[inline(never)]
 fn ask_rules(asked: &mut Asked<'_>, rules: &Rules) -> Option<(u16, [u8; 2], Vec<u8>)> {
     let Asked { client, plan, request, .. } = *asked;
     let head = request.method == Method::Head;
-    let decision = match rules::decide(asked, rules) {
+    let so_far = Decision {
+        backend: asked.backend.take(),
+        edits: asked.edits.take(),
+        limits: asked.limits.take(),
+        verdict: None,
+    };
+    let decision = match rules::decide(asked, rules, so_far) {
         Ok(decision) => decision,
         Err(bad) => {
             client.front.counters().errors.add(1);

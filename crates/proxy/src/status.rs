@@ -42,7 +42,11 @@ pub(crate) fn document(setup: Option<&Setup>, generation: u64, draining: bool, w
             AccessLogStatus { target, written_total, dropped_total }
         };
         status.access_logs = setup.logs.iter().map(log).collect();
-        status.backends = backs.map(|(_, (plan, shared, servers))| backend(plan, shared, servers)).collect();
+        let one = |(i, (plan, shared, servers)): (usize, &(plan::Backend, Arc<BackShared>, Vec<_>))| {
+            let rules = setup.back_rules.get(i).and_then(Option::as_deref);
+            BackendStatus { rules: rules.map(hits).unwrap_or_default(), ..backend(plan, shared, servers) }
+        };
+        status.backends = backs.map(one).collect();
     }
     status
 }
@@ -82,6 +86,7 @@ fn backend(plan: &plan::Backend, shared: &BackShared, servers: &[Arc<ServerShare
         servers: plan.servers.iter().zip(servers).map(|(plan, shared)| server(plan, shared)).collect(),
         unserved_total: shared.unserved.iter().map(Counter::get).sum(),
         queued: u64::from(shared.queued.load(Relaxed)),
+        rules: Vec::new(),
     }
 }
 

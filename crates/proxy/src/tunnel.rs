@@ -16,7 +16,7 @@ use crate::access::{Entry, Kind, Noted, Sessions, Times};
 use crate::client::Client;
 use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
-use crate::rules::{self, Limits, Verdict};
+use crate::rules::{self, Decision, Limits, Rules, Verdict};
 use crate::session;
 use crate::tls;
 use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
@@ -130,14 +130,27 @@ struct Account {
 
 /// Who answers a connection, and what it is held to; `None`: nobody, by a rule or because there is nobody.
 async fn choose(client: &Client, plan: &FrontPlan) -> Option<(Rc<Backend>, Option<Box<Limits>>)> {
-    let Some(rules) = &plan.rules else { return Some((plan.backend.clone()?, None)) };
+    let mut decision = Decision::default();
+    if let Some(rules) = &plan.rules {
+        decision = ask(client, plan, rules, decision).await?;
+    }
+    let backend = decision.backend.take().or_else(|| plan.backend.clone())?;
+    let rules = backend.rules.borrow().clone();
+    if let Some(rules) = rules {
+        decision = ask(client, plan, &rules, decision).await?;
+    }
+    Some((backend, decision.limits))
+}
+
+/// What rules make of a connection; `None`: they close it.
+async fn ask(client: &Client, plan: &FrontPlan, rules: &Rules, so_far: Decision) -> Option<Decision> {
     let passed = if rules.reads_sni && client.tls().is_none() { tls::hello::sni(client).await } else { None };
-    let decision = rules::decide_connection(client, plan, rules, passed.as_deref());
-    if let Some(Verdict::Deny(_, rule)) = decision.verdict {
-        deny(client, &rule);
+    let decision = rules::decide_connection(client, plan, rules, passed.as_deref(), so_far);
+    if let Some(Verdict::Deny(_, rule)) = &decision.verdict {
+        deny(client, rule);
         return None;
     }
-    Some((decision.backend.or_else(|| plan.backend.clone())?, decision.limits))
+    Some(decision)
 }
 
 /// The life of a connection in TCP mode.

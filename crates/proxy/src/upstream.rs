@@ -21,6 +21,7 @@ use crate::h2::upstream::Links;
 use crate::io::Io;
 use crate::limits;
 use crate::pages::Pages;
+use crate::rules::Rules;
 use crate::source;
 use crate::tls;
 
@@ -118,6 +119,8 @@ pub(crate) struct Backend {
     pub(crate) shared: Arc<BackShared>,
     pub(crate) servers: Vec<Rc<Server>>,
     pub(crate) pages: Pages,
+    /// Replaced when their files change.
+    pub(crate) rules: RefCell<Option<Arc<Rules>>>,
     turn: RefCell<RoundRobin>,
 }
 
@@ -127,10 +130,11 @@ impl Backend {
         shared: Arc<BackShared>,
         servers: Vec<Rc<Server>>,
         pages: Pages,
+        rules: Option<Arc<Rules>>,
     ) -> Backend {
         let weights = plan.servers.iter().map(|s| s.weight);
         let turn = RefCell::new(RoundRobin::new(weights));
-        Backend { plan, shared, servers, pages, turn }
+        Backend { plan, shared, servers, pages, rules: RefCell::new(rules), turn }
     }
 
     /// Requests or connections that its servers have now.

@@ -33,7 +33,7 @@ use crate::io::Io;
 use crate::limits;
 use crate::pages::Pages;
 use crate::proxied;
-use crate::rules::{Memory, Rules};
+use crate::rules::{Memory, Owner, Rules};
 use crate::splice::Pipe;
 use crate::timer::Timers;
 use crate::tls;
@@ -63,14 +63,16 @@ pub(crate) struct Setup {
     pub(crate) pages: HashMap<String, Arc<str>>,
     /// Rules of the frontends, in their order.
     pub(crate) rules: Vec<Option<Arc<Rules>>>,
+    /// Rules of the backends, by `BackendId`.
+    pub(crate) back_rules: Vec<Option<Arc<Rules>>>,
 }
 
 /// From the process to a worker.
 pub(crate) enum Command {
     /// Put this in force, with these new listeners; the answer says that it is.
     Setup { setup: Arc<Setup>, listeners: Vec<(Endpoint, OwnedFd)>, done: oneshot::Sender<()> },
-    /// The files of a frontend's rules have changed: these are in force now.
-    Rules { front: Arc<str>, rules: Option<Arc<Rules>> },
+    /// The files of rules have changed: these are in force now.
+    Rules { owner: Owner, rules: Option<Arc<Rules>> },
     /// The checks took the server of this id out.
     Down(u32),
     /// Answer `Connection: close` from now on.
@@ -343,12 +345,7 @@ impl Worker {
                     self.timers.borrow().wake_waiting(limits::WAITS_FOR_DRAIN);
                     let _ = done.send(());
                 }
-                Command::Rules { front, rules } => {
-                    if let Some(front) = self.fronts.borrow().get(&front) {
-                        let plan = FrontPlan { rules, ..FrontPlan::clone(&front.plan()) };
-                        *front.plan.borrow_mut() = Rc::new(plan);
-                    }
-                }
+                Command::Rules { owner, rules } => self.set_rules(&owner, rules),
                 Command::Down(server) => {
                     let gone = self.servers.borrow().get(&server).cloned();
                     if let Some(server) = gone {
@@ -372,6 +369,24 @@ impl Worker {
                     self.flush_logs();
                     let _ = done.send(self.connections.get());
                     return;
+                }
+            }
+        }
+    }
+
+    fn set_rules(&self, owner: &Owner, rules: Option<Arc<Rules>>) {
+        let fronts = self.fronts.borrow();
+        match owner {
+            Owner::Frontend(name) => {
+                let Some(front) = fronts.get(name) else { return };
+                let plan = FrontPlan { rules, ..FrontPlan::clone(&front.plan()) };
+                *front.plan.borrow_mut() = Rc::new(plan);
+            }
+            Owner::Backend(name) => {
+                // All frontends have the same ones, but for those that are gone from the plan.
+                let backends = fronts.values().flat_map(|front| front.plan().backends.to_vec());
+                for backend in backends.filter(|backend| backend.plan.name == *name) {
+                    *backend.rules.borrow_mut() = rules.clone();
                 }
             }
         }
@@ -498,7 +513,8 @@ impl Worker {
         let mut now = HashMap::new();
         let mut backends = Vec::new();
         let connects = setup.connects.iter().cloned().chain(std::iter::repeat(None));
-        for ((plan, shared, servers), tls) in setup.backs.iter().zip(connects) {
+        let rules = setup.back_rules.iter().cloned().chain(std::iter::repeat(None));
+        for (((plan, shared, servers), tls), rules) in setup.backs.iter().zip(connects).zip(rules) {
             let mut ours = Vec::new();
             for (plan, shared) in plan.servers.iter().zip(servers) {
                 let server = match known.get(&shared.id) {
@@ -513,6 +529,7 @@ impl Worker {
                 shared.clone(),
                 ours,
                 Pages::new(&plan.error_pages, &setup.pages),
+                rules,
             )));
         }
         *known = now;

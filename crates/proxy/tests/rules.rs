@@ -307,3 +307,51 @@ fn a_tcp_rule_denies_or_chooses_a_backend() {
     let line = &proxy.lines(3)[2];
     assert!(line.contains("/<NOSRV> ") && line.contains(" PR "), "{line}");
 }
+
+#[test]
+fn rules_of_a_backend_are_for_what_it_answers() {
+    let (door, app, other) = (Door::new(1), named("app"), named("other"));
+    let list = scratch("backend-list");
+    std::fs::write(&list, "/secret\n").unwrap();
+    let front = "rule \"to other\" { match host \"other.example\"; set-header X-Front 1; backend other; }\n\
+                 rule old { match path \"/a/**\"; rewrite path prefix=\"/a\" to=\"/b\"; }";
+    let back = format!(
+        "rule \"to other\" {{ set-header X-Back \"%{{path}}\"; set-response-header X-By other; }}\n\
+         rule secret {{ match path list=\"{}\"; deny 403; }}\n\
+         rule one {{ match path \"/one\"; limit max-body=\"1B\"; }}\n",
+        list.display()
+    );
+    let text = two(&door, front, app.address, other.address)
+        .replace("backend other {", &format!("backend other {{ {back}"))
+        .replace("backend app {", "backend app { rule new { rewrite path prefix=\"/b\" to=\"/c\"; }\n");
+    let mut proxy = Proxy::start(&text, &[&door]);
+    let to = |host: &str, path: &str| ask(&door, &format!("GET {path} HTTP/1.1\r\nHost: {host}"));
+    let (head, seen) = to("other.example", "/x");
+    assert!(seen.starts_with("other GET /x ") && seen.contains("X-Front: 1") && seen.contains("X-Back: /x"));
+    assert_eq!(field(&head, "x-by"), Some("other"));
+    let (head, seen) = to("app.example", "/a/x");
+    assert!(seen.starts_with("app GET /c/x ") && !seen.contains("X-Back"), "both rewrite: {seen}");
+    assert_eq!(field(&head, "x-by"), None);
+    assert_eq!(status(&to("app.example", "/secret").0), "200");
+    let (head, _) = to("other.example", "/./secret");
+    assert_eq!((status(&head), field(&head, "x-by")), ("403", Some("other")));
+    let line = &proxy.lines(4)[3];
+    assert!(line.contains(" other/<NOSRV> ") && line.contains(" PR-- "), "{line}");
+    let long = "POST /one HTTP/1.1\r\nHost: other.example\r\nContent-Length: 2";
+    assert_eq!(status(&ask(&door, long).0), "413");
+    let hits =
+        |proxy: &Proxy, backend: usize, rule: usize| proxy.status().backends[backend].rules[rule].hits_total;
+    assert_eq!((hits(&proxy, 1, 0), hits(&proxy, 1, 1), hits(&proxy, 0, 0)), (3, 1, 2));
+    assert_eq!(proxy.status().frontends[0].rules[0].hits_total, 3, "of the same name, and another");
+    std::fs::write(&list, "/other-secret\n").unwrap();
+    wait("the list", || status(&to("other.example", "/other-secret").0) == "403");
+    assert_eq!(status(&to("other.example", "/secret").0), "200");
+
+    let tcp = "mode tcp\nrule \"not for us\" { match src \"127.0.0.0/8\"; deny 403; }";
+    assert!(matches!(
+        proxy.plan(&plan(&door, "mode tcp", tcp, &[app.address]), &[]),
+        relais_ipc::Report::Ready { .. }
+    ));
+    assert!(Peer::connect(door.address).is_closed());
+    std::fs::remove_file(&list).unwrap();
+}

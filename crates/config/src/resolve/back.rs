@@ -89,6 +89,7 @@ fn backend(
             .map(|server| Server { source_client: item.find("source").is_some(), ..server })
             .collect(),
         error_pages: pages::error_pages(cx, item),
+        rules: super::rules::rules(cx, item, mode?, &[])?,
     })
 }
 

@@ -38,7 +38,7 @@ const PROTECTED: &[(&str, &str)] = &[
     ("content-encoding", "it says how the body is to be read, which no rule changes"),
 ];
 
-/// The rules of a frontend, in order.
+/// The rules of a frontend or backend, in order.
 pub(super) fn rules(
     cx: &mut Context,
     frontend: &Item,
@@ -114,6 +114,9 @@ fn rule(
     if mode == Mode::Tcp {
         check_tcp(cx, item);
     }
+    if frontend.row.name == "backend" {
+        check_backend(cx, item);
+    }
     let (mut conditions, mut rates, mut actions) = (Vec::new(), Vec::new(), Vec::new());
     let mut whole = true;
     let mut end: Option<&Item> = None;
@@ -154,6 +157,16 @@ fn rule(
         );
     }
     whole.then(|| Rule { name: item.name(), conditions, rates, actions })
+}
+
+/// Who answers is settled where a backend's rules are asked.
+fn check_backend(cx: &mut Context, rule: &Item) {
+    for child in rule.children.iter().filter(|child| child.row.name == "backend") {
+        cx.error(
+            Diagnostic::error(child.span.clone(), "a rule of a backend chooses no other")
+                .help("put this rule into the frontend: there it is asked before a backend is chosen"),
+        );
+    }
 }
 
 /// In TCP mode there is no request to look at, or to answer.
