@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("relais-vip", &["relais-base", "relais-vrrp", "relais-config", "relais-ipc"]),
     ("relais-admin", &["relais-base", "relais-config", "relais-ipc"]),
     ("relais-sim", &["relais-base", "relais-vrrp"]),
-    ("relais-fuzz", &["relais-base", "relais-config", "relais-http", "relais-rules"]),
+    ("relais-fuzz", &["relais-base", "relais-config", "relais-http", "relais-rules", "relais-vrrp"]),
     ("relais-lab", &["relais-base", "relais-config", "relais-ipc"]),
     (
         "relais",
