@@ -55,6 +55,7 @@ from_value! {
     u32: Value::Integer(number) => u32::try_from(*number).ok();
     u16: Value::Integer(number) => u16::try_from(*number).ok();
     u8: Value::Integer(number) => u8::try_from(*number).ok();
+    i16: Value::Signed(number) => Some(*number);
     SocketAddr: Value::Socket(address) => Some(*address);
     IpAddr: Value::Ip(address) => Some(*address);
     Duration: Value::Duration(time) => Some(*time);

@@ -126,7 +126,28 @@ pub struct Vip {
     /// How long a node that comes (back) waits before it does.
     pub preempt_delay: Duration,
     /// What must be up on a node for it to hold the address.
-    pub track: Vec<FrontendId>,
+    pub track: Vec<Track>,
+}
+
+/// Something that decides whether, or how gladly, a node holds an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Track {
+    /// What it is.
+    pub what: Tracked,
+    /// 0: where it is down the address goes; else what the priority gains while it is up (above 0) or loses while it
+    /// is down (below 0). For a file: what its number is multiplied by.
+    pub weight: i16,
+}
+
+/// What may be tracked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tracked {
+    /// A frontend of this node.
+    Frontend(FrontendId),
+    /// An interface: up and with a carrier, a bond with one working slave at least.
+    Link(Arc<str>),
+    /// A file with a whole number.
+    File(Arc<str>),
 }
 
 /// Whether a returning node of higher priority takes its address back.

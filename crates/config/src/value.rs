@@ -30,6 +30,8 @@ pub(crate) enum Value {
     Text(Arc<str>),
     /// A number, or a size in bytes.
     Integer(u64),
+    /// A number that may be below zero.
+    Signed(i16),
     /// Where to listen or connect to.
     Socket(SocketAddr),
     /// An address.
@@ -94,6 +96,7 @@ impl Type {
             Self::Mail => "a mail address".into(),
             Self::Integer(min, max) => format!("a whole number from {min} to {max}"),
             Self::Decimal(min, max) => format!("a number from {min} to {max}"),
+            Self::Signed(most) => format!("a whole number from -{most} to {most}"),
             Self::Duration(min, max) => format!("a time span from {} to {}", show_ms(min), show_ms(max)),
             Self::Size(min, max) => format!("a size from {} to {}", show_size(min), show_size(max)),
             Self::Ip => "an IP address".into(),
@@ -128,7 +131,7 @@ impl Type {
             Self::Location => "\"https://www.example%{uri}\"",
             Self::Interface => "eth0",
             Self::Mail => "\"name@www.example\"",
-            Self::Integer(..) | Self::Decimal(..) => "10",
+            Self::Integer(..) | Self::Decimal(..) | Self::Signed(_) => "10",
             Self::Duration(..) => "\"10s\"",
             Self::Size(..) => "\"256MiB\"",
             Self::Ip => "\"192.168.112.176\"",
@@ -149,6 +152,10 @@ impl Type {
         match (self, raw) {
             (Self::Integer(min, max), _) => self.parse_integer(raw, min, max),
             (Self::Decimal(min, max), _) => self.parse_decimal(raw, min, max),
+            (Self::Signed(most), Raw::Integer(number)) => match i16::try_from(*number) {
+                Ok(number) if (-most..=most).contains(&number) => Ok(Value::Signed(number)),
+                _ => Err(self.misfit(format!("write a number from -{most} to {most}"))),
+            },
             (
                 Self::Statuses | Self::Word(_) | Self::Listen | Self::Socket | Self::HeaderValue,
                 Raw::Integer(_),
@@ -304,7 +311,7 @@ impl Type {
             Self::Address => self.parse_address(text),
             Self::Networks => self.parse_networks(text),
             Self::Statuses => self.parse_statuses(text),
-            Self::Integer(..) | Self::Decimal(..) => Err(self.misfit("write a number")),
+            Self::Integer(..) | Self::Decimal(..) | Self::Signed(_) => Err(self.misfit("write a number")),
         }
     }
 

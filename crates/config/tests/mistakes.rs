@@ -327,6 +327,10 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "    address \"fd00::1/64\" interface=eth0\n    address \"fe80::1/64\" interface=eth0\n",
     ),
     ("vip_of_mapped_ipv6", "\"192.168.112.181/24\"", "\"::ffff:192.168.112.181/96\""),
+    ("track_two_things", "    track frontend=web\n", "    track frontend=web link=eth1\n"),
+    ("track_nothing", "    track frontend=web\n", "    track weight=-20\n"),
+    ("track_too_heavy", "    track frontend=web\n", "    track frontend=web weight=-254\n"),
+    ("track_file_of_no_weight", "    track frontend=web\n", "    track file=\"/run/weight\" weight=0\n"),
     ("vip_is_a_node", "address \"192.168.112.180/24\"", "address \"192.168.112.176/24\""),
     ("bind_elsewhere", "    bind \"127.0.0.1:3306\"", "    bind \"192.168.112.176:3306\""),
     (

@@ -200,6 +200,8 @@ fn a_virtual_address_has_what_its_election_needs() {
             advertise "50ms"
             preempt never
             track frontend=web
+            track link=eth1 weight=-20
+            track file="/run/weight"
         }
         vip plain { address "10.0.0.181/31" interface=eth0; router-id 52; node c priority=255; }
         vip old {
@@ -231,14 +233,16 @@ fn a_virtual_address_has_what_its_election_needs() {
     assert_eq!((&*vip.interface, vip.router_id), ("eth0", 51));
     assert_eq!(vip.nodes, [(NodeId(1), 101), (NodeId(0), 100)]);
     assert_eq!((vip.advertise, vip.preempt), (Duration::from_millis(50), Preempt::Never));
+    let web = plan.frontends.iter().position(|f| &*f.name == "web").expect("web");
+    let track = |what, weight| relais_config::plan::Track { what, weight };
+    use relais_config::plan::Tracked::{File, Frontend, Link};
     assert_eq!(
         vip.track,
-        [plan
-            .frontends
-            .iter()
-            .position(|f| &*f.name == "web")
-            .map(|i| relais_config::plan::FrontendId(i as u16))
-            .expect("web")]
+        [
+            track(Frontend(relais_config::plan::FrontendId(web as u16)), 0),
+            track(Link("eth1".into()), -20),
+            track(File("/run/weight".into()), 1),
+        ]
     );
     let plain = &plan.vips[1];
     assert_eq!(

@@ -133,7 +133,11 @@ fn check_plan(plan: &relais_config::Plan) {
             .all(|vip| !vip.nodes.is_empty()
                 && vip.nodes.iter().all(|(id, priority)| node(id) && *priority > 0))
     );
-    assert!(plan.vips.iter().flat_map(|vip| &vip.track).all(|id| usize::from(id.0) < plan.frontends.len()));
+    let is_there = |track: &relais_config::plan::Track| match track.what {
+        relais_config::plan::Tracked::Frontend(id) => usize::from(id.0) < plan.frontends.len(),
+        _ => true,
+    };
+    assert!(plan.vips.iter().flat_map(|vip| &vip.track).all(is_there));
     for frontend in &plan.frontends {
         assert!(!frontend.binds.is_empty() && frontend.nodes.iter().all(node));
         assert!(frontend.redirect.is_some() || frontend.default_backend.is_some());

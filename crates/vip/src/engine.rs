@@ -5,6 +5,7 @@
 //! queue to the main thread, which alone writes logs and answers the supervisor. Called by `prompt`.
 
 mod ports;
+mod tracked;
 
 use std::io;
 use std::mem::Discriminant;
@@ -45,6 +46,8 @@ const STATUS_EVERY_NS: u64 = 100_000_000;
 pub(crate) struct Spec {
     pub(crate) name: Arc<str>,
     pub(crate) interface: Arc<str>,
+    /// Tracked files, and what their numbers are multiplied by.
+    pub(crate) files: Vec<(Arc<str>, i16)>,
     /// Lengths of the addresses' network prefixes, in their order.
     pub(crate) prefixes: Vec<u8>,
     pub(crate) config: Config,
@@ -65,6 +68,8 @@ pub(crate) enum Command {
         resumes: Vec<(String, Time)>,
     },
     Frontend(String, FrontendState),
+    /// The number in a tracked file.
+    File(Arc<str>, i32),
     HandOver,
     /// Let go of everything and end.
     Stop,
@@ -274,8 +279,12 @@ impl Engine {
     fn read_news(&mut self) {
         for news in self.netlink.drain_news() {
             match news {
-                News::Lost => (0..self.ports.len()).for_each(|p| self.look_at(p)),
+                News::Lost => {
+                    (0..self.ports.len()).for_each(|p| self.look_at(p));
+                    self.tell_of_links();
+                }
                 News::Link(name) => {
+                    self.tell_of_link(&name);
                     if let Some(p) = self.ports.iter().position(|port| *port.name == *name) {
                         self.look_at(p);
                     }
@@ -336,6 +345,7 @@ impl Engine {
                     self.tell(Event::Applied(generation));
                 }
                 Ok(Command::Frontend(name, state)) => self.frontend_is(name, state),
+                Ok(Command::File(path, number)) => self.file_says(&path, number),
                 Ok(Command::HandOver) => self.hand_over(),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     (0..self.vips.len()).for_each(|v| self.handle(v, Input::Stop));
@@ -416,6 +426,7 @@ impl Engine {
             }
         }
         self.handing_over = false;
+        self.tell_of_links();
         (0..self.ports.len()).for_each(|p| self.look_at(p)); // what is virtual may have changed
     }
 
@@ -758,3 +769,15 @@ pub(crate) fn frontend(name: &str) -> String {
 }
 
 const FRONTEND: &str = "frontend ";
+
+/// What the core calls an interface that is tracked.
+pub(crate) fn link(name: &str) -> String {
+    format!("{LINK}{name}")
+}
+
+const LINK: &str = "link ";
+
+/// What the core calls a file.
+pub(crate) fn file(path: &str) -> String {
+    format!("file {path}")
+}

@@ -6,6 +6,7 @@
 //! [`engine`]) do everything that has a deadline. Started by the supervisor as `relais child vip`.
 //! States and timers: `LIFECYCLE.md`.
 
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::process::ExitCode;
@@ -42,6 +43,10 @@ mod watch;
 mod wire;
 mod wire6;
 
+/// How often tracked files are read, and how long that may take.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Most of a tracked file that is read, bytes.
+const LONGEST_NUMBER: u64 = 64;
 /// Longest plan text, bytes.
 const MAX_PLAN: u64 = 16 * 1024 * 1024;
 /// Longest wait for addresses to be handed over once nobody is there to ask for it any more.
@@ -71,6 +76,8 @@ struct Vips {
     /// Addresses that a predecessor held, and when it died.
     resumes: Vec<(String, Time)>,
     watchers: Watchers,
+    /// Tracked files, and what they last said.
+    files: Vec<(Arc<str>, Option<i32>)>,
     /// Why no address can be held here; `None` if one can.
     unprivileged: Option<String>,
 }
@@ -94,10 +101,14 @@ async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
         node: String::new(),
         resumes: Vec::new(),
         watchers: Watchers::default(),
+        files: Vec::new(),
         unprivileged: privileged.err(),
     };
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = look.tick(), if !vips.files.is_empty() => vips.read_files().await,
             order = vips.channel.recv::<Order>() => match order? {
                 Some((Order::Stop, _)) => break,
                 Some((order, fd)) => vips.obey(order, fd).await?,
@@ -133,6 +144,30 @@ impl Vips {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
+    /// Tells the engine what has changed in the tracked files. One whose file system hangs is read no more, so that it
+    /// holds up the supervisor's orders once.
+    async fn read_files(&mut self) {
+        let mut hung = Vec::new();
+        for (path, known) in &mut self.files {
+            let file = path.clone();
+            let reading = tokio::task::spawn_blocking(move || read_number(&file));
+            let Ok(number) = tokio::time::timeout(LOOK_EVERY, reading).await else {
+                warn!(
+                    "{path} could not be read within {} ms; it is not tracked until the next plan",
+                    LOOK_EVERY.as_millis()
+                );
+                hung.push(path.clone());
+                continue;
+            };
+            let number = number.unwrap_or(0);
+            if known.replace(number) != Some(number) {
+                let _ = self.commands.send(Command::File(path.clone(), number));
+                let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+            }
+        }
+        self.files.retain(|(path, _)| !hung.contains(path));
+    }
+
     async fn obey(&mut self, order: Order, fd: Option<OwnedFd>) -> std::io::Result<()> {
         match order {
             Order::Hello { node, .. } => self.node = node,
@@ -145,6 +180,8 @@ impl Vips {
             Order::Plan { generation, file } => match self.read_plan(&file, fd) {
                 Ok(Wanted { links, peers, specs }) => {
                     let resumes = std::mem::take(&mut self.resumes);
+                    let files = specs.iter().flat_map(|spec| &spec.files);
+                    self.files = files.map(|(path, _)| (path.clone(), None)).collect();
                     self.command(Command::Apply { generation, links, peers, specs, resumes });
                 }
                 Err(why) => self.channel.send(&Report::Refused { generation, why }, None).await?,
@@ -217,4 +254,11 @@ impl Vips {
         };
         let _ = tokio::time::timeout(LAST_HAND_OVER, handed_over).await;
     }
+}
+
+/// The whole number that is all there is in the file; 0 without one.
+fn read_number(path: &str) -> i32 {
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(LONGEST_NUMBER).read_to_string(&mut text));
+    read.ok().and_then(|_| text.trim().parse().ok()).unwrap_or(0)
 }

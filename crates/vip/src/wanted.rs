@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use relais_config::Plan;
-use relais_config::plan::{Cidr, NodeId, Preempt, Vip};
+use relais_config::plan::{self, Cidr, NodeId, Preempt, Tracked, Vip};
 use relais_vrrp::{Checksum, Config, Form, Password, Track, Version};
 
-use crate::engine::{Spec, frontend};
+use crate::engine::{Spec, file, frontend, link};
 
 /// How long a frontend whose process died may take to come back before the address goes elsewhere.
 /// A worker starts in some 10 ms; a connection made meanwhile waits in the kernel's queue.
@@ -36,8 +36,21 @@ pub(crate) fn wanted(plan: &Plan, node: &str) -> Result<Wanted, String> {
 
 fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, String> {
     let is_v4 = vip.addresses[0].address.is_ipv4();
-    let track = |what| Track { what, weight: 0 };
-    let tracked = vip.track.iter().map(|id| track(frontend(&plan.frontends[usize::from(id.0)].name).into()));
+    let tracked = vip.track.iter().map(|track| {
+        let what = match &track.what {
+            Tracked::Frontend(id) => frontend(&plan.frontends[usize::from(id.0)].name),
+            Tracked::Link(name) => link(name),
+            Tracked::File(path) => file(path),
+        };
+        // Until it is read a file changes nothing: neither a gain while down nor an obstacle.
+        let weight = if matches!(track.what, Tracked::File(_)) { 1 } else { track.weight };
+        Track { what: what.into(), weight }
+    });
+    let file = |track: &plan::Track| match &track.what {
+        Tracked::File(path) => Some((path.clone(), track.weight)),
+        _ => None,
+    };
+    let files = vip.track.iter().filter_map(file).collect();
     let form = Form {
         version: if vip.version == 2 { Version::V2 } else { Version::V3 },
         password: vip.password.as_deref().map(|file| password(&vip.name, file)).transpose()?,
@@ -47,6 +60,7 @@ fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, Stri
     Ok(Spec {
         name: vip.name.clone(),
         interface: vip.interface.clone(),
+        files,
         prefixes: vip.addresses.iter().map(|a| a.prefix).collect(),
         config: Config {
             vrid: vip.router_id,

@@ -243,3 +243,32 @@ async fn only_the_needed_privileges_are_kept_and_the_thread_is_real_time() {
     });
     assert!(policies.into_iter().any(|policy| policy == "1"), "no thread is SCHED_FIFO");
 }
+
+#[tokio::test]
+async fn links_and_files_move_the_priority_and_a_link_without_weight_the_address() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let lan = Lan::new(&["a"]);
+    let machine = lan.machine(0);
+    run(&format!("ip -n {machine} link add uplink type veth peer name far"));
+    run(&format!("ip -n {machine} link set far up"));
+    run(&format!("ip -n {machine} link set uplink up"));
+    let file = std::env::temp_dir().join(format!("{machine}.weight"));
+    let more =
+        format!("track link=uplink\n track link=far weight=-20\n track file=\"{}\" weight=2", file.display());
+    let a = Vip::with_plan(machine, "a", &plan(101, 100, &more)).await;
+    a.await_state(VipState::Master).await;
+    let status = a.status_socket().await;
+    status.until(|vip| vip.priority == 101).await;
+
+    std::fs::write(&file, "-5\n").unwrap();
+    status.until(|vip| vip.priority == 91).await;
+    run(&format!("ip -n {machine} link set far down")); // and with it the carrier of the other end
+    status.until(|vip| vip.priority == 71 && vip.state == VipState::Fault).await;
+    assert!(!lan.holds(0));
+    std::fs::remove_file(&file).unwrap();
+    run(&format!("ip -n {machine} link set far up"));
+    status.until(|vip| vip.priority == 101 && vip.state == VipState::Master).await;
+    assert!(lan.holds(0));
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Context, each};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
-use crate::plan::{Cidr, Frontend, Node, NodeId, Preempt, Vip};
+use crate::plan::{Cidr, Frontend, Node, NodeId, Preempt, Track, Tracked, Vip};
 
 /// As many as one advertisement carries.
 const MOST_ADDRESSES: usize = 64;
@@ -19,10 +19,7 @@ pub(super) fn vips(cx: &mut Context, items: &[Item], nodes: &[Option<Node>]) -> 
 
 fn vip(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Vip> {
     let holders = holders(cx, item);
-    let track = item
-        .each("track")
-        .filter_map(|track| cx.names.frontend(&track.get::<Arc<str>>("frontend")?))
-        .collect();
+    let track = item.each("track").filter_map(|track| tracked(cx, track)).collect();
     let addresses = addresses(cx, item, nodes)?;
     let version = version(cx, item, &addresses)?;
     let advertise = advertise(cx, item, version)?;
@@ -46,6 +43,32 @@ fn vip(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Vip> {
         preempt_delay: preempt_item.get("delay")?,
         track,
     })
+}
+
+/// One thing a line.
+fn tracked(cx: &mut Context, item: &Item) -> Option<Track> {
+    let given = item.values().iter().filter(|given| given.field.name != "weight").count();
+    if given != 1 {
+        cx.error(
+            Diagnostic::error(item.span.clone(), format!("`track` names one thing a line, not {given}"))
+                .help("write one of frontend=NAME, link=INTERFACE, file=\"PATH\"; another line for another"),
+        );
+        return None;
+    }
+    let what = match (item.get::<Arc<str>>("frontend"), item.get("link"), item.get("file")) {
+        (Some(name), ..) => Tracked::Frontend(cx.names.frontend(&name)?),
+        (_, Some(link), _) => Tracked::Link(link),
+        (.., file) => Tracked::File(file?),
+    };
+    let is_file = matches!(what, Tracked::File(_));
+    let weight: i16 = item.get("weight").unwrap_or(is_file.into());
+    if is_file && weight == 0 {
+        cx.error(
+            Diagnostic::error(item.span_of("weight"), "a file of weight 0 changes nothing")
+                .help("its number is multiplied by the weight: leave it out for 1"),
+        );
+    }
+    Some(Track { what, weight })
 }
 
 /// Its addresses: all of one family and on one interface, a link-local one first.

@@ -251,6 +251,8 @@ pub enum Type {
     Integer(u64, u64),
     /// A number with decimals.
     Decimal(f64, f64),
+    /// A whole number from minus this to this.
+    Signed(i16),
     /// A time span, limits in milliseconds.
     Duration(u64, u64),
     /// A number of bytes.

@@ -1,7 +1,7 @@
 //! `vip`: addresses that move from machine to machine.
 
-use super::Type::{Address, Duration, File, Integer, Interface, Name, Reference, Word};
-use super::{Directive, Effect, Kind, Section, Times, default, required};
+use super::Type::{Address, Duration, File, Integer, Interface, Name, Reference, Signed, Word};
+use super::{Directive, Effect, Kind, Section, Times, default, optional, required};
 
 pub(super) const ROWS: &[Directive] = &[
     Directive {
@@ -169,11 +169,42 @@ pub(super) const ROWS: &[Directive] = &[
     Directive {
         name: "track",
         inside: &[Section::Vip],
-        properties: &[required("frontend", Reference(Kind::Frontend), "frontend that must be up there")],
+        properties: &[
+            optional(
+                "frontend",
+                Reference(Kind::Frontend),
+                "the line is for something else",
+                "frontend that must be up there",
+            ),
+            optional(
+                "link",
+                Interface,
+                "the line is for something else",
+                "interface that must be up with a carrier; a bond has one while one of its members works",
+            ),
+            optional(
+                "file",
+                File,
+                "the line is for something else",
+                "its whole number, times `weight`, is added to the priority; read twice a second, 0 if it cannot be",
+            ),
+            optional(
+                "weight",
+                Signed(253),
+                "0; for a file 1",
+                "0: where it is down the address goes; above 0: the priority gains this while it is up; below 0: it loses \
+                 this while it is down",
+            ),
+        ],
         times: Times::Many,
-        doc: "What must be up on a node for it to hold the address: where the frontend is down, the address goes.",
-        example: "track frontend=web",
-        effect: Effect::Tests(&["the_address_follows_the_frontend"]),
+        doc: "What the address depends on: one `frontend`, `link` or `file` a line. Without a weight the address goes where it is \
+              down; with one only the priority moves, within 1 to 254, and a backup of then higher priority takes the \
+              address after three intervals (RFC 9568 §6.4.2). An owner's priority (255) does not move.",
+        example: "track link=eth1 weight=-20",
+        effect: Effect::Tests(&[
+            "the_address_follows_the_frontend",
+            "links_and_files_move_the_priority_and_a_link_without_weight_the_address",
+        ]),
         ..Directive::EMPTY
     },
 ];
