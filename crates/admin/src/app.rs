@@ -148,6 +148,11 @@ pub(crate) mod tests {
                 ..NodeStatus::default()
             },
             proxy: Some(ProxyStatus {
+                certificates: vec![relais_ipc::status::Certificate {
+                    file: "/tls/1.pem".into(),
+                    name: "a.test".into(),
+                    not_after: 1_900_000_000,
+                }],
                 workers: 2,
                 frontends: vec![
                     FrontendStatus {

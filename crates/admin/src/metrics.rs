@@ -7,7 +7,8 @@
 use std::fmt::Write;
 
 use relais_ipc::status::{
-    AccessLogStatus, BackendStatus, FrontendStatus, ProcessStatus, ProxyStatus, ServerStatus, VipStatus,
+    AccessLogStatus, BackendStatus, Certificate, FrontendStatus, ProcessStatus, ProxyStatus, ServerStatus,
+    VipStatus,
 };
 use relais_ipc::{FrontendState, Role, VipState};
 
@@ -303,6 +304,12 @@ const SERVER: &[Metric<ServerStatus>] = &[
     }),
 ];
 
+const CERTIFICATE: &[Metric<Certificate>] = &[gauge(
+    "relais_certificate_expires_timestamp_seconds",
+    "When the certificate expires, seconds since 1970.",
+    |c| Value::One(c.not_after as f64),
+)];
+
 const ACCESS_LOG: &[Metric<AccessLogStatus>] = &[
     counter("relais_access_log_lines_total", "Access lines written.", |l| one(l.written_total)),
     counter("relais_access_log_dropped_total", "Access lines that their target could not take.", |l| {
@@ -378,6 +385,9 @@ pub(crate) fn write(snapshot: &Snapshot) -> String {
         family(&mut out, PROXY, &[(vec![], proxy)]);
         let logs: Vec<_> = proxy.access_logs.iter().map(|l| (vec![("target", &*l.target)], l)).collect();
         family(&mut out, ACCESS_LOG, &logs);
+        let certificates: Vec<_> =
+            proxy.certificates.iter().map(|c| (vec![("file", &*c.file), ("name", &*c.name)], c)).collect();
+        family(&mut out, CERTIFICATE, &certificates);
         let frontends: Vec<_> = proxy.frontends.iter().map(|f| (vec![("proxy", &*f.name)], f)).collect();
         family(&mut out, FRONTEND, &frontends);
         let backends: Vec<_> = proxy.backends.iter().map(|b| (vec![("proxy", &*b.name)], b)).collect();
@@ -515,6 +525,7 @@ mod tests {
             ("relais_vip_state{vip=\"public\",address=\"192.0.2.180/24\",state=\"fault\"}", 0.0),
             ("relais_process_restarts_total{role=\"proxy\"}", 1.0),
             ("relais_process_answers{role=\"vip\"}", 1.0),
+            ("relais_certificate_expires_timestamp_seconds{file=\"/tls/1.pem\",name=\"a.test\"}", 1.9e9),
             ("relais_node_info{node=\"haproxy1\"}", 1.0),
         ] {
             assert_eq!(series.get(id), Some(&value), "{id}");

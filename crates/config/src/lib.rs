@@ -52,6 +52,21 @@ pub struct MissingFile {
     pub needed: bool,
 }
 
+/// Something to say of a file that the platform's file names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// As the platform's file names it.
+    pub path: PathBuf,
+    /// An error makes the file unusable.
+    pub severity: Severity,
+    /// It says that the file is not there.
+    pub missing: bool,
+    /// One sentence.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
 /// What `relais check` prints, and whether it exits with 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -149,11 +164,26 @@ pub fn parse(file: &str, text: &str) -> Result<Checked, Rejected> {
 /// `relais check FILE`: everything there is to say about the text, files missing on this machine
 /// included, and a last line with the verdict.
 pub fn check(file: &str, text: &str, colour: bool) -> Report {
+    check_with(file, text, colour, |_| Vec::new())
+}
+
+/// As [`check`], with what `look` says of files that the plan names and this crate does not understand.
+pub fn check_with(file: &str, text: &str, colour: bool, look: impl FnOnce(&Plan) -> Vec<Remark>) -> Report {
     let (findings, ok) = match parse(file, text) {
         Ok(checked) => {
             let mut findings = checked.findings;
-            let mut ok = true;
+            let remarks = look(&checked.plan);
+            let mut ok = remarks.iter().all(|remark| remark.severity != Severity::Error);
+            for remark in &remarks {
+                let named = checked.files.iter().find(|file| *file.path == *remark.path);
+                let span = named.map_or(0..0, |file| file.span.clone());
+                let said = Diagnostic::new(remark.severity, span, remark.message.clone());
+                findings.diagnostics.push(said.help(remark.help.clone()));
+            }
             for file in &checked.files {
+                if remarks.iter().any(|remark| *remark.path == *file.path && remark.missing) {
+                    continue;
+                }
                 if !file.path.exists() {
                     findings.diagnostics.push(file.note());
                 } else if let Err(why) = file.read(&checked.plan) {

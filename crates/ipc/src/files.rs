@@ -37,6 +37,18 @@ impl Files {
         }
     }
 
+    /// Takes the contents of a file from another set; whether it has them.
+    pub fn take_from(&mut self, other: &Files, path: &str) -> bool {
+        let Some(Ok(contents)) = other.0.get(path) else { return false };
+        self.insert(path, Ok(contents.clone()));
+        true
+    }
+
+    /// Leaves a file out.
+    pub fn remove(&mut self, path: &str) {
+        self.0.remove(path);
+    }
+
     /// The paths directly below a directory, in their order.
     pub fn below<'a>(&'a self, directory: &str) -> impl Iterator<Item = &'a str> {
         let directory = format!("{}/", directory.trim_end_matches('/'));

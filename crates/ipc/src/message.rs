@@ -234,6 +234,9 @@ pub enum Report {
     Files {
         /// They are used from now on; if not, those before them are.
         used: bool,
+        /// Paths among them that are of no use: for these the contents before them stay in use.
+        #[serde(default)]
+        kept: Vec<String>,
     },
     /// A health check changed its mind.
     Server {

@@ -68,6 +68,20 @@ pub struct ProxyStatus {
     /// One for each place that access lines go to.
     #[serde(default)]
     pub access_logs: Vec<AccessLogStatus>,
+    /// One for each file with a certificate that clients are shown.
+    #[serde(default)]
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate that clients are shown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The file.
+    pub file: String,
+    /// The first name that it is for; empty if it has none.
+    pub name: String,
+    /// When it expires, seconds since 1970.
+    pub not_after: i64,
 }
 
 /// Where access lines go.

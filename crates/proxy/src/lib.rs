@@ -63,6 +63,8 @@ pub fn main(user: Option<(u32, u32)>) -> ExitCode {
     }))
 }
 
+pub use tls::inspect::{Finding, look as look_at_certificates};
+
 /// As [`main`], with the channel behind `socket`: for those who run a proxy in a thread.
 pub fn run(socket: OwnedFd) -> ExitCode {
     finish(serve(|| Channel::new(socket)))

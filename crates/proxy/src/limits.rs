@@ -116,3 +116,5 @@ pub(crate) const UDP_HELD: usize = 16;
 pub(crate) const UDP_HELD_BYTES: usize = 4096;
 /// How often the files that rules read are looked at.
 pub(crate) const FILES_EVERY: Duration = Duration::from_secs(1);
+/// How often it is said which certificates expire soon.
+pub(crate) const REMARKS_EVERY: Duration = Duration::from_secs(24 * 60 * 60);

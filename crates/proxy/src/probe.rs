@@ -95,7 +95,7 @@ async fn open(
     }
     socket.write_all(&header).await.map_err(|error| in_words(&error))?;
     let Some(tls) = tls else { return Ok(Io::Plain(socket)) };
-    let stream = tls.open(socket, server.ip())?;
+    let stream = tls.open(socket, server.ip(), false)?;
     let shaken = poll_fn(|cx| stream.poll_handshake(cx)).await;
     shaken.map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => format!("TLS: {error}"),

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use relais_config::plan::{self, Plan};
 use relais_ipc::channel::{Channel, fd_to_text};
@@ -77,6 +77,8 @@ struct Process {
     plan: Option<Plan>,
     /// Certificates and keys that the supervisor read for us.
     files: Files,
+    /// Those of them that are in force.
+    good: Files,
     tickets: Secret,
     logs: Sinks,
     /// Error pages that came, by file.
@@ -115,6 +117,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         checks: Checks::new(changes),
         plan: None,
         files: Files::default(),
+        good: Files::default(),
         tickets: Secret::random().map_err(io::Error::other)?,
         logs: Sinks::default(),
         pages: HashMap::new(),
@@ -166,6 +169,8 @@ impl Process {
     async fn obey(&mut self, changed: &mut UnboundedReceiver<Change>) -> io::Result<()> {
         let mut files = tokio::time::interval(limits::FILES_EVERY);
         files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut daily = tokio::time::interval(limits::REMARKS_EVERY);
+        daily.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let draining = self.deadline.is_some();
             tokio::select! {
@@ -185,6 +190,11 @@ impl Process {
                 Some(index) = self.ended.1.recv() => {
                     // Its connections are lost; the supervisor's next proxy serves what waits in its queues.
                     return Err(io::Error::other(format!("worker {index} ended unexpectedly")));
+                }
+                _ = daily.tick() => {
+                    if let Some(plan) = &self.plan {
+                        self.remark(plan);
+                    }
                 }
                 _ = files.tick(), if !self.watched.is_empty() => self.look_at_files(),
                 () = tokio::time::sleep(Duration::from_millis(10)), if draining => {
@@ -210,15 +220,16 @@ impl Process {
             }
             Order::Files { renew } => {
                 let files = Files::from_fd(fd.ok_or_else(missing)?)?;
-                let before = std::mem::replace(&mut self.files, files);
+                self.files = files;
                 if renew {
+                    let kept = self.plan.clone().map_or_else(Vec::new, |plan| self.keep_good(&plan, true));
                     let renewed = self.renew_certificates().await;
                     let used = renewed.is_ok();
                     if let Err(why) = renewed {
-                        self.files = before;
+                        self.files = self.good.clone();
                         tracing::error!("files changed, but what was read before stays in use: {why}");
                     }
-                    self.report(&Report::Files { used }).await?;
+                    self.report(&Report::Files { used, kept }).await?;
                 }
             }
             Order::Status => self.serve_status(fd.ok_or_else(missing)?)?,
@@ -315,6 +326,7 @@ impl Process {
             return Err(format!("no descriptor came for the error page {path}"));
         }
         self.pages.retain(|path, _| files.iter().any(|file| ***file == **path));
+        self.keep_good(&plan, false);
         let setup = self.set_up(&plan)?;
         let listeners = self.new_listeners(&setup)?;
 
@@ -339,6 +351,8 @@ impl Process {
         self.drain = plan.drain;
         self.give_to_workers(Arc::new(setup), listeners).await?;
         self.logs.retain(&plan.logs);
+        self.good = self.files.clone();
+        self.remark(&plan);
         self.plan = Some(plan);
         Ok(())
     }
@@ -400,7 +414,40 @@ impl Process {
         let setup = self.set_up(&plan)?;
         self.give_to_workers(Arc::new(setup), Vec::new()).await?;
         tracing::info!("certificates were read anew");
+        self.good = self.files.clone();
+        self.remark(&plan);
         Ok(())
+    }
+
+    /// One bad file must not keep back the others: what was good before takes its place, and without that a file of a
+    /// directory is left out. Files that the plan names by themselves only if `named`: a plan that names a bad
+    /// one is refused. The paths that stay with what was before.
+    fn keep_good(&mut self, plan: &Plan, named: bool) -> Vec<String> {
+        let Some(node) = plan.node(&self.node) else { return Vec::new() };
+        let mut kept = Vec::new();
+        for bad in tls::inspect::faults(plan, node, &self.files) {
+            if !named && bad.directory.is_none() {
+                continue;
+            }
+            let why = bad.message;
+            if self.files.take_from(&self.good, &bad.path) {
+                tracing::error!("files changed, but what was read before stays in use: {why}");
+                kept.push(bad.path);
+            } else if bad.directory.is_some() {
+                tracing::error!("a certificate is left out until its file is good: {why}");
+                self.files.remove(&bad.path);
+            }
+        }
+        kept
+    }
+
+    /// Says which certificates will soon be of no use, and what else is wrong with them.
+    fn remark(&self, plan: &Plan) {
+        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+        let said = tls::inspect::look(plan, plan.node(&self.node), &self.files, now.unwrap_or(i64::MAX));
+        for remark in said.into_iter().filter(|remark| !remark.fault) {
+            tracing::warn!("{}: {}", remark.message, remark.help);
+        }
     }
 
     /// This node's part of a plan.
@@ -432,6 +479,7 @@ impl Process {
             let servers = back.servers.iter().map(|s| self.registry.server(&back.name, &s.name)).collect();
             setup.backs.push((back.clone(), self.registry.back(&back.name), servers));
         }
+        setup.certificates = tls::inspect::presented(plan, node, &self.files);
         let names: Vec<Arc<str>> = plan.backends.iter().map(|backend| backend.name.clone()).collect();
         for (front, _) in &setup.fronts {
             let owner = Owner::Frontend(front.name.clone());

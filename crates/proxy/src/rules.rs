@@ -36,6 +36,7 @@ pub(crate) struct Rules {
     program: Program,
     rules: Vec<Acts>,
     reads_port: bool,
+    reads_client: bool,
     /// The name in the TLS handshake matters.
     pub(crate) reads_sni: bool,
 }
@@ -126,6 +127,7 @@ impl Rules {
         let mut rules = Vec::with_capacity(plan.len());
         let mut specs = Vec::with_capacity(plan.len());
         let mut reads_port = false;
+        let mut reads_client = false;
         let mut reads_sni = false;
         for rule in plan {
             let conditions: Vec<Condition> =
@@ -135,6 +137,12 @@ impl Rules {
                 plan::Action::Redirect { to, .. } => to.reads_port(),
                 _ => false,
             };
+            let client = |a: &plan::Action| match a {
+                plan::Action::Header { value: Some(value), .. } => value.reads_client(),
+                plan::Action::Redirect { to, .. } => to.reads_client(),
+                _ => false,
+            };
+            reads_client |= rule.actions.iter().any(client);
             reads_sni |= conditions.iter().any(|c| c.what == What::Sni)
                 || rule.actions.iter().any(
                     |a| matches!(a, plan::Action::Backend { map: Some((_, what)), .. } if *what == What::Sni),
@@ -158,7 +166,7 @@ impl Rules {
             let name = rules.get(error.rule).map(|rule| rule.name.clone()).unwrap_or_default();
             format!("rule `{name}` of {owner} cannot be used: {error}")
         })?;
-        Ok(Some(Arc::new(Rules { program, rules, reads_port, reads_sni })))
+        Ok(Some(Arc::new(Rules { program, rules, reads_port, reads_client, reads_sni })))
     }
 
     /// The rules and how often each matched.
@@ -387,7 +395,8 @@ fn connection<'a>(client: &'a Client, rules: &Rules, sni: Option<&'a str>) -> Fa
     let port = if rules.reads_port { client.local().map_or(0, |local| local.port()) } else { 0 };
     let tls = client.tls();
     let sni = sni.or_else(|| tls.and_then(tls::Stream::sni)).map(str::as_bytes);
-    Facts { src: client.peer.ip(), port, tls: tls.is_some(), sni, ..Facts::default() }
+    let identity = if rules.reads_client { tls.and_then(tls::Stream::identity) } else { None };
+    Facts { src: client.peer.ip(), port, tls: tls.is_some(), sni, client: identity, ..Facts::default() }
 }
 
 /// Asks the rules about a request of which others have decided something already.

@@ -41,6 +41,7 @@ pub(crate) fn document(setup: Option<&Setup>, generation: u64, draining: bool, w
             let (target, written_total, dropped_total) = sink.counts();
             AccessLogStatus { target, written_total, dropped_total }
         };
+        status.certificates.clone_from(&setup.certificates);
         status.access_logs = setup.logs.iter().map(log).collect();
         let one = |(i, (plan, shared, servers)): (usize, &(plan::Backend, Arc<BackShared>, Vec<_>))| {
             let rules = setup.back_rules.get(i).and_then(Option::as_deref);

@@ -124,18 +124,19 @@ async fn connect(
     repeatable: bool,
     stale_allowed: bool,
 ) -> (Result<Io, NoConnection>, bool) {
+    let longest = if repeatable { limits::IDLE_FOR } else { limits::FRESH_FOR };
+    // One that is to speak HTTP/2 has idle connections only where its TLS agreed on HTTP/1.1.
+    let idle = if stale_allowed { server.take_idle(client, longest) } else { None };
+    if let Some(io) = idle {
+        return (Ok(io), true);
+    }
     if server.plan.http2 {
         return match Box::pin(h2::upstream::open(client, backend, server)).await {
             Ok((io, reused)) => (Ok(io), reused),
             Err(no) => (Err(no), false),
         };
     }
-    let longest = if repeatable { limits::IDLE_FOR } else { limits::FRESH_FOR };
-    let idle = if stale_allowed { server.take_idle(client, longest) } else { None };
-    match idle {
-        Some(io) => (Ok(io), true),
-        None => (Box::pin(upstream::connect(client, backend, server)).await, false),
-    }
+    (Box::pin(upstream::connect(client, backend, server)).await, false)
 }
 
 impl Attempts {

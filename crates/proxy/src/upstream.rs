@@ -299,7 +299,7 @@ pub(crate) async fn connect(client: &Client, backend: &Backend, server: &Server)
         introduce(client, &io, version).map_err(NoConnection::Failed)?;
     }
     let Some(tls) = &server.tls else { return Ok(Io::Plain(io)) };
-    let stream = tls.open(io, server.plan.address.ip()).map_err(io::Error::other);
+    let stream = tls.open(io, server.plan.address.ip(), server.plan.http2).map_err(io::Error::other);
     let stream = stream.map_err(NoConnection::Failed)?;
     match client.until(deadline, |cx| stream.poll_handshake(cx)).await {
         Err(Late) => Err(NoConnection::Late),

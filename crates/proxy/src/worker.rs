@@ -65,6 +65,8 @@ pub(crate) struct Setup {
     pub(crate) rules: Vec<Option<Arc<Rules>>>,
     /// Rules of the backends, by `BackendId`.
     pub(crate) back_rules: Vec<Option<Arc<Rules>>>,
+    /// What clients are shown.
+    pub(crate) certificates: Vec<relais_ipc::status::Certificate>,
 }
 
 /// From the process to a worker.

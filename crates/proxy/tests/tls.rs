@@ -302,6 +302,100 @@ fn a_directory_of_certificates_is_followed() {
 }
 
 #[test]
+fn a_bad_file_keeps_no_good_one_back() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let origin = Origin::answering(OK);
+    let door = Door::new(1);
+    let (one, two) = (old.sign(&["one.test"]), old.sign(&["two.test"]));
+    let (named, in_directory) = (("/c.pem", one.as_str()), ("/tls/2.pem", two.as_str()));
+    let bad = ("/tls/3.pem", "half a file");
+    let tls = "certificate \"/c.pem\"; certificates \"/tls\"";
+    let mut proxy = start(&door, tls, "", &origin, &[named, in_directory, bad]);
+    let (trusts_old, trusts_new) = (Arc::new(client_config(&old, None)), Arc::new(client_config(&new, None)));
+    ask(&mut connect(&door, &trusts_old, "two.test").unwrap(), "/");
+
+    let (three, renewed) = (new.sign(&["three.test"]), new.sign(&["two.test"]));
+    let set = [("/c.pem", "half a file"), ("/tls/2.pem", "nothing"), ("/tls/3.pem", &three)];
+    give(&mut proxy, &set, true);
+    wait("the file that is good now", || connect(&door, &trusts_new, "three.test").is_ok());
+    for name in ["one.test", "two.test"] {
+        let fresh = Arc::new(client_config(&old, None));
+        ask(&mut connect(&door, &fresh, name).unwrap(), "/");
+    }
+    give(&mut proxy, &[named, ("/tls/2.pem", &renewed), ("/tls/3.pem", &three)], true);
+    wait("the repaired file", || connect(&door, &trusts_new, "two.test").is_ok());
+
+    let shown: Vec<_> = proxy.status().certificates.into_iter().map(|c| (c.file, c.name)).collect();
+    let expected = [("/c.pem", "one.test"), ("/tls/2.pem", "two.test"), ("/tls/3.pem", "three.test")];
+    assert_eq!(shown, expected.map(|(file, name)| (file.to_owned(), name.to_owned())));
+}
+
+/// A HAProxy that speaks TLS and says which protocol a request came in and from which port of ours.
+fn haproxy(pem: &str, alpn: &str) -> (SocketAddr, Ended) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory =
+        std::env::temp_dir().join(format!("relais-haproxy-{}", listener.local_addr().unwrap().port()));
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("c.pem"), pem).unwrap();
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
+    let text = format!(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n\
+         frontend f\n bind fd@{} ssl crt {}/c.pem alpn {alpn}\n http-request return status 200 content-type text/plain \
+         lf-string \"%HV %[ssl_fc_alpn] %cp\"\n",
+        std::os::fd::AsRawFd::as_raw_fd(&listener),
+        directory.display()
+    );
+    let file = directory.join("haproxy.cfg");
+    std::fs::write(&file, text).unwrap();
+    let child = std::process::Command::new("haproxy").arg("-db").arg("-f").arg(&file).spawn().unwrap();
+    (listener.local_addr().unwrap(), Ended(child, directory))
+}
+
+/// Ended when dropped.
+struct Ended(std::process::Child, std::path::PathBuf);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        let _ = std::fs::remove_dir_all(&self.1);
+    }
+}
+
+#[test]
+fn servers_over_tls_get_http2_if_they_agree_on_it_and_else_http1() {
+    let authority = Authority::new();
+    let pem = authority.sign(&["app.internal"]);
+    for (offered, proto, said) in [
+        ("h2,http/1.1", " proto=h2", "HTTP/2.0 h2 "),
+        ("http/1.1", " proto=h2", "HTTP/1.1 http/1.1 "),
+        ("h2,http/1.1", "", "HTTP/1.1 http/1.1 "),
+    ] {
+        let (address, _haproxy) = haproxy(&pem, offered);
+        let door = Door::new(1);
+        let mut proxy = Proxy::bare(1);
+        give(&mut proxy, &[("/ca.pem", &authority.pem())], false);
+        let server = format!("server s1 \"{address}\"");
+        let text = plan(&door, "", "tls sni=\"app.internal\" ca=\"/ca.pem\"", &[address]);
+        assert!(text.contains(&server), "{text}");
+        let text = text.replace(&server, &format!("{server}{proto}"));
+        assert_eq!(proxy.plan(&text, &[&door]), Report::Ready { generation: 1 });
+        let mut clients = [Peer::connect(door.address), Peer::connect(door.address)];
+        let mut bodies = Vec::new();
+        for _ in 0..2 {
+            for client in &mut clients {
+                client.send(get("/"));
+                let (head, body) = client.message();
+                assert!(head.starts_with("HTTP/1.1 200 ") && body.starts_with(said), "{proto}: {head}{body}");
+                bodies.push(body);
+            }
+        }
+        bodies.dedup();
+        assert_eq!(bodies.len(), 1, "{proto}: the connection is kept: {bodies:?}");
+    }
+}
+
+#[test]
 fn the_protocol_is_agreed_on_in_the_handshake() {
     let authority = Authority::new();
     let origin = Origin::answering(OK);
@@ -379,6 +473,56 @@ fn clients_show_their_certificate_and_servers_see_it() {
         assert_eq!(asked(None), nothing_forged, "{need}");
         assert_eq!(asked(Some(&stranger.sign(&["student.test"]))), None, "{need}");
     }
+}
+
+#[test]
+fn rules_tell_servers_who_shows_a_certificate_and_nobody_can_pretend() {
+    let authority = Authority::new();
+    let (sender, seen) = handover();
+    let origin = Origin::new(move |mut peer| {
+        while let Some(head) = peer.try_head() {
+            sender.lock().unwrap().send(head).unwrap();
+            peer.send(OK);
+        }
+    });
+    let (pem, own) = (authority.sign(&["h.test"]), authority.sign(&["student.test"]));
+    let door = Door::new(1);
+    let names = ["subject", "issuer", "cn", "serial", "san", "sha256", "verified"];
+    let sets: String = names
+        .iter()
+        .map(|n| format!("set-header \"X-Client-{n}\" \"%{{client-certificate:{n}}}\"; "))
+        .collect();
+    let front = format!("rule \"who\" {{ {sets} }}");
+    let tls = "certificate \"/c.pem\"; client-certificate optional ca=\"/ca.pem\"";
+    let ca = authority.pem();
+    let _proxy = start(&door, tls, &front, &origin, &[("/c.pem", &pem), ("/ca.pem", &ca)]);
+    let forged: String = names.iter().map(|n| format!("x-CLIENT-{n}: forged\r\n")).collect();
+    let asked = |own: Option<&str>| -> Vec<String> {
+        let mut tls = connect(&door, &Arc::new(client_config(&authority, own)), "h.test").unwrap();
+        tls.get_mut()
+            .write_all(format!("GET / HTTP/1.1\r\nHost: h.test\r\n{forged}\r\n").as_bytes())
+            .unwrap();
+        head(&mut tls);
+        let head = seen.recv().unwrap();
+        assert!(!head.contains("forged"), "{head}");
+        names.iter().map(|n| field(&head, &format!("x-client-{n}")).unwrap_or("none").to_owned()).collect()
+    };
+    let shown = asked(Some(&own));
+    let directory = std::env::temp_dir().join(format!("relais-identity-{}", std::process::id()));
+    std::fs::write(&directory, &own).unwrap();
+    let openssl = |what: &[&str]| {
+        let mut openssl = std::process::Command::new("openssl");
+        let out = openssl.args(["x509", "-noout", "-in"]).arg(&directory).args(what).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.trim().split_once('=').unwrap().1.to_owned()
+    };
+    assert_eq!(shown[0], openssl(&["-subject", "-nameopt", "RFC2253"]));
+    assert_eq!(shown[1], openssl(&["-issuer", "-nameopt", "RFC2253"]));
+    assert_eq!(shown[2..5], ["student.test".to_owned(), openssl(&["-serial"]), "student.test".to_owned()]);
+    assert_eq!(shown[5], openssl(&["-fingerprint", "-sha256"]).replace(':', "").to_ascii_lowercase());
+    assert_eq!(shown[6], "SUCCESS");
+    std::fs::remove_file(&directory).unwrap();
+    assert_eq!(asked(None), ["", "", "", "", "", "", "NONE"]);
 }
 
 #[test]

@@ -28,6 +28,9 @@ enum Command {
     Check {
         /// The plan file
         file: PathBuf,
+        /// This machine is that node of the file: what it needs has to be here
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
     },
     /// Explain a directive: what it does, its values, its limits; without one, list them all
     Explain {
@@ -123,7 +126,7 @@ impl Cli {
     /// Does what was asked.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
-            Command::Check { file } => commands::check(&file),
+            Command::Check { file, node } => commands::check(&file, node.as_deref()),
             Command::Explain { directive } => commands::explain(directive.as_deref()),
             Command::Run { file, node, upgrade, run_dir } => {
                 supervisor::run(supervisor::Options { file, node, run_dir: run_dir.run_dir, upgrade })

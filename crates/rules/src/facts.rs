@@ -1,5 +1,6 @@
 //! What is known of a request, and how a condition's values are found in it.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
@@ -17,6 +18,8 @@ pub struct Facts<'a> {
     pub tls: bool,
     /// The server name of the TLS handshake.
     pub sni: Option<&'a [u8]>,
+    /// Who the client's certificate is about, if it has shown one.
+    pub client: Option<&'a Identity>,
     /// The method.
     pub method: &'a [u8],
     /// The host asked for, with its port.
@@ -36,11 +39,85 @@ impl Default for Facts<'_> {
             port: 0,
             tls: false,
             sni: None,
+            client: None,
             method: b"",
             host: None,
             target: b"",
             fields: b"",
             request_id: b"",
+        }
+    }
+}
+
+/// What a client's certificate says of it, in words for servers and logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The subject as RFC 4514 writes it: `CN=Ada,O=Example`.
+    pub subject: String,
+    /// Who signed it, likewise.
+    pub issuer: String,
+    /// The subject's common name.
+    pub cn: String,
+    /// Hexadecimal, in capitals.
+    pub serial: String,
+    /// DNS names, addresses, mail addresses and URIs (subjectAltName), with commas between.
+    pub san: String,
+    /// SHA-256 of the certificate, hexadecimal, in small letters.
+    pub sha256: String,
+}
+
+impl Identity {
+    /// The words after `client-certificate:`, as messages list them.
+    pub const NAMES: &str = "subject, issuer, cn, serial, san, sha256 and verified";
+}
+
+/// A word of [`Identity::NAMES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityField {
+    /// As in [`Identity`]; likewise the others.
+    Subject,
+    #[allow(missing_docs)]
+    Issuer,
+    #[allow(missing_docs)]
+    Cn,
+    #[allow(missing_docs)]
+    Serial,
+    #[allow(missing_docs)]
+    San,
+    #[allow(missing_docs)]
+    Sha256,
+    /// `SUCCESS` for a certificate that was found good, else `NONE`.
+    Verified,
+}
+
+impl IdentityField {
+    /// The field of a name.
+    pub fn named(name: &str) -> Option<IdentityField> {
+        Some(match name {
+            "subject" => Self::Subject,
+            "issuer" => Self::Issuer,
+            "cn" => Self::Cn,
+            "serial" => Self::Serial,
+            "san" => Self::San,
+            "sha256" => Self::Sha256,
+            "verified" => Self::Verified,
+            _ => return None,
+        })
+    }
+
+    /// What it is for a client, whose certificate may be none.
+    pub fn of(self, client: Option<&Identity>) -> &str {
+        let Some(client) = client else {
+            return if self == Self::Verified { "NONE" } else { "" };
+        };
+        match self {
+            Self::Subject => &client.subject,
+            Self::Issuer => &client.issuer,
+            Self::Cn => &client.cn,
+            Self::Serial => &client.serial,
+            Self::San => &client.san,
+            Self::Sha256 => &client.sha256,
+            Self::Verified => "SUCCESS",
         }
     }
 }

@@ -27,7 +27,7 @@ pub mod rewrite;
 mod table;
 pub mod template;
 
-pub use facts::Facts;
+pub use facts::{Facts, Identity, IdentityField};
 pub use glob::Glob;
 pub use index::Scratch;
 pub use path::BadPath;

@@ -8,7 +8,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::Facts;
-use crate::facts::{decimal, fields, without_port};
+use crate::facts::{Identity, IdentityField, decimal, fields, without_port};
 use crate::path;
 
 /// Most placeholders and texts of a template.
@@ -16,7 +16,7 @@ pub const PARTS: usize = 64;
 
 /// The placeholders, as messages list them.
 pub const NAMES: &str = "%{src}, %{host}, %{path}, %{query}, %{uri}, %{method}, %{scheme}, %{port}, %{sni}, \
-                         %{request-id} and %{header:NAME}";
+                         %{request-id}, %{client-certificate:FIELD} and %{header:NAME}";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
@@ -31,6 +31,7 @@ enum Part {
     Port,
     Sni,
     RequestId,
+    Client(IdentityField),
     Header(String),
 }
 
@@ -161,6 +162,11 @@ impl Template {
         }
     }
 
+    /// Whether the client's certificate is asked for.
+    pub fn reads_client(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Client(_)))
+    }
+
     /// Whether the port is asked for.
     pub fn reads_port(&self) -> bool {
         self.parts.contains(&Part::Port)
@@ -193,6 +199,7 @@ impl Template {
                 Part::Port => out.extend_from_slice(decimal(facts.port, &mut [0; 5])),
                 Part::Sni => out.extend_from_slice(facts.sni.unwrap_or_default()),
                 Part::RequestId => out.extend_from_slice(facts.request_id),
+                Part::Client(field) => out.extend_from_slice(field.of(facts.client).as_bytes()),
                 Part::Header(name) => {
                     fields(facts.fields, name.as_bytes(), &mut |value| {
                         out.extend_from_slice(value);
@@ -216,8 +223,11 @@ fn part(name: &str) -> Result<Part, String> {
         "port" => Part::Port,
         "sni" => Part::Sni,
         "request-id" => Part::RequestId,
-        other => match other.strip_prefix("header:") {
-            Some(name) if is_token(name) => Part::Header(name.to_ascii_lowercase()),
+        other => match (other.strip_prefix("header:"), other.strip_prefix("client-certificate:")) {
+            (Some(name), _) if is_token(name) => Part::Header(name.to_ascii_lowercase()),
+            (_, Some(name)) => Part::Client(IdentityField::named(name).ok_or_else(|| {
+                format!("a client's certificate has no `{name}`; it has {}", Identity::NAMES)
+            })?),
             _ => return Err(format!("there is no %{{{other}}}; there are {NAMES}")),
         },
     })
@@ -251,6 +261,24 @@ mod tests {
         assert_eq!(out, b"0.0.0.0 www.example/a?b=c 1 100% b=c /a");
         assert!(Template::value("%{sorce}").unwrap_err().contains("%{src}"));
         assert!(Template::value("a\r\nb").is_err());
+    }
+
+    #[test]
+    fn a_clients_certificate_is_put_into_words() {
+        let all = Template::value(
+            "%{client-certificate:verified} %{client-certificate:cn} %{client-certificate:subject}",
+        )
+        .unwrap();
+        let ada = Identity { cn: "Ada\n".into(), subject: "CN=Ada".into(), ..Identity::default() };
+        let said = |client| {
+            let mut out = Vec::new();
+            all.render(&Facts { client, ..Facts::default() }, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(said(Some(&ada)), "SUCCESS Ada_ CN=Ada");
+        assert_eq!(said(None), "NONE  ");
+        assert!(Template::value("%{client-certificate:dn}").unwrap_err().contains("subject, issuer"));
+        assert!(Template::location("https://%{client-certificate:cn}/").is_err());
     }
 
     #[test]

@@ -138,7 +138,7 @@ pub(super) const ROWS: &[Directive] = &[
         inside: &[Section::Rule],
         arguments: &[FIELD, VALUE],
         times: Times::Many,
-        doc: "Action: the request has this field once, with this value. Placeholders are %{src}, %{host}, %{path}, %{query}, %{uri}, %{method}, %{scheme}, %{port}, %{sni}, %{request-id} or %{header:NAME}, all of the request; `%%` is a percent sign.",
+        doc: "Action: the request has this field once, with this value. Placeholders are %{src}, %{host}, %{path}, %{query}, %{uri}, %{method}, %{scheme}, %{port}, %{sni}, %{request-id}, %{client-certificate:FIELD} (subject, issuer, cn, serial, san, sha256 or verified) or %{header:NAME}, all of the request; `%%` is a percent sign.",
         example: "set-header X-Real-IP \"%{src}\"",
         effect: Effect::Tests(&["header_fields_of_requests_and_responses_are_set_added_and_removed"]),
         ..Directive::EMPTY
@@ -168,7 +168,7 @@ pub(super) const ROWS: &[Directive] = &[
         inside: &[Section::Rule],
         arguments: &[FIELD, VALUE],
         times: Times::Many,
-        doc: "Action: the response has this field once, with this value. Placeholders are %{src}, %{host}, %{path}, %{query}, %{uri}, %{method}, %{scheme}, %{port}, %{sni}, %{request-id} or %{header:NAME}, all of the request; `%%` is a percent sign.",
+        doc: "Action: the response has this field once, with this value. Placeholders are %{src}, %{host}, %{path}, %{query}, %{uri}, %{method}, %{scheme}, %{port}, %{sni}, %{request-id}, %{client-certificate:FIELD} (subject, issuer, cn, serial, san, sha256 or verified) or %{header:NAME}, all of the request; `%%` is a percent sign.",
         example: "set-response-header Cache-Control \"no-store\"",
         effect: Effect::Tests(&["header_fields_of_requests_and_responses_are_set_added_and_removed"]),
         ..Directive::EMPTY

@@ -99,6 +99,7 @@ pub(super) const ROWS: &[Directive] = &[
         example: "certificate \"/etc/relais/tls/www1.pem\"",
         effect: Effect::Tests(&[
             "the_exact_name_comes_before_the_wildcard_and_the_first_is_for_everybody_else",
+            "what_is_wrong_with_a_certificate_is_said_before_it_is_used",
         ]),
         ..Directive::EMPTY
     },
@@ -108,9 +109,13 @@ pub(super) const ROWS: &[Directive] = &[
         arguments: &[required("directory", File, "a directory of PEM files")],
         times: Times::Many,
         doc: "Every file of a directory whose name ends in `.pem`, as if each were a `certificate`, in the order of \
-              their names. What is added, replaced or taken away there takes effect within seconds.",
+              their names. What is added, replaced or taken away there takes effect within seconds. A file that is of no use keeps \
+              back no other: it is left out, or stays as it was.",
         example: "certificates \"/etc/relais/tls\"",
-        effect: Effect::Tests(&["a_directory_of_certificates_is_followed"]),
+        effect: Effect::Tests(&[
+            "a_directory_of_certificates_is_followed",
+            "a_bad_file_keeps_no_good_one_back",
+        ]),
         ..Directive::EMPTY
     },
     Directive {
@@ -149,9 +154,13 @@ pub(super) const ROWS: &[Directive] = &[
             optional("crl", File, "none are revoked", "PEM: the authorities' lists of revoked certificates"),
         ],
         doc: "Asks clients for a certificate. Servers get it in `Client-Cert` (RFC 9440); what a client sends in that field \
-              itself never reaches them.",
+              itself never reaches them. Rules put what is in it into other fields: \
+              set-header \"X-Client-CN\" \"%{client-certificate:cn}\".",
         example: "client-certificate required ca=\"/etc/relais/tls/clients.pem\"",
-        effect: Effect::Tests(&["clients_show_their_certificate_and_servers_see_it"]),
+        effect: Effect::Tests(&[
+            "clients_show_their_certificate_and_servers_see_it",
+            "rules_tell_servers_who_shows_a_certificate_and_nobody_can_pretend",
+        ]),
         ..Directive::EMPTY
     },
     Directive {

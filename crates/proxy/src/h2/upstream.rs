@@ -27,6 +27,8 @@ pub(crate) struct Links {
     /// A connection is being made; who needs one waits for it.
     connecting: Cell<bool>,
     waiting: RefCell<Vec<Waker>>,
+    /// In its last handshake the server agreed on HTTP/1.1 (RFC 7301), so one connection carries one request.
+    only_h1: Cell<bool>,
 }
 
 struct Connected {
@@ -100,7 +102,8 @@ impl Drop for Connecting<'_> {
     }
 }
 
-/// A stream to the server, within the connect time-out, and whether its connection was there before.
+/// A stream to the server, within the connect time-out, and whether its connection was there before. A connection
+/// of HTTP/1.1 instead, if that is what the server agrees on in the handshake.
 ///
 /// # Errors
 /// If there is no connection, or it has no room in time.
@@ -124,7 +127,7 @@ pub(crate) async fn open(
             }
             continue;
         }
-        if links.connecting.get() {
+        if links.connecting.get() && !links.only_h1.get() {
             let made = |cx: &mut std::task::Context<'_>| {
                 if !links.connecting.get() {
                     return Poll::Ready(());
@@ -141,6 +144,14 @@ pub(crate) async fn open(
         links.connecting.set(true);
         let _connecting = Connecting(links);
         let io = upstream::connect(client, backend, server).await?;
+        let only_h1 = io.tls().is_some_and(|tls| !tls.agreed_on_h2());
+        if links.only_h1.replace(only_h1) != only_h1 && only_h1 && client.worker.may_complain() {
+            let (backend, name) = (&server.shared.backend, &server.shared.name);
+            tracing::warn!("backend {backend}: server {name} has `proto=h2` but agreed on HTTP/1.1 only");
+        }
+        if only_h1 {
+            return Ok((io, false));
+        }
         let connected = handshake(client, io, deadline).await?;
         links.links.borrow_mut().push(connected);
         reused = false;

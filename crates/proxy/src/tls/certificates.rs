@@ -11,6 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::x509::Certificate;
+
 /// The certificates of one listener.
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
@@ -51,6 +53,10 @@ impl Certificates {
             }
             error => format!("{path}: the private key cannot be read: {error}"),
         })?;
+        if let Some(bits) = Certificate::read(&end).and_then(|read| read.rsa_bits).filter(|bits| *bits < 2048)
+        {
+            return Err(format!("{path}: an RSA key of {bits} bits is too short: make one of 2048 at least"));
+        }
         let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
                 format!("{path}: the private key is not that of the first certificate")

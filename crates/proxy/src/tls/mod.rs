@@ -6,8 +6,10 @@
 
 mod certificates;
 pub(crate) mod hello;
+pub(crate) mod inspect;
 mod stream;
 mod tickets;
+mod x509;
 
 use std::sync::Arc;
 
@@ -53,6 +55,8 @@ pub(crate) fn accept(accepts: &Accepts, socket: TcpStream) -> Result<Stream, rus
 #[derive(Clone)]
 pub(crate) struct Connects {
     config: Arc<ClientConfig>,
+    /// Where HTTP/2 is offered before HTTP/1.1.
+    config_h2: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
 }
 
@@ -63,10 +67,11 @@ impl PartialEq for Connects {
 }
 
 impl Connects {
-    /// A connection to a server over `socket`, whose handshake is still to come.
-    pub(crate) fn open(&self, socket: TcpStream, ip: std::net::IpAddr) -> Result<Stream, String> {
+    /// A connection to a server over `socket`, whose handshake is still to come; `h2`: HTTP/2 is offered.
+    pub(crate) fn open(&self, socket: TcpStream, ip: std::net::IpAddr, h2: bool) -> Result<Stream, String> {
         let name = self.name.clone().unwrap_or_else(|| ServerName::IpAddress(ip.into()));
-        let tls = rustls::ClientConnection::new(self.config.clone(), name).map_err(|e| e.to_string())?;
+        let config = if h2 { &self.config_h2 } else { &self.config };
+        let tls = rustls::ClientConnection::new(config.clone(), name).map_err(|e| e.to_string())?;
         Ok(Stream::new(socket, tls.into(), None))
     }
 }
@@ -200,7 +205,9 @@ pub(crate) fn connects(tls: &plan::ServerTls, files: &Files) -> Result<Connects,
         ),
         None => None,
     };
-    Ok(Connects { config: Arc::new(config), name })
+    let mut config_h2 = config.clone();
+    config_h2.alpn_protocols.insert(0, b"h2".to_vec());
+    Ok(Connects { config: Arc::new(config), config_h2: Arc::new(config_h2), name })
 }
 
 /// Takes any certificate, for `verify=#false`: the connection is secret, and whose it is nobody knows.

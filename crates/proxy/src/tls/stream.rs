@@ -10,12 +10,15 @@ use std::io::{self, IoSlice, Read, Write};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use aws_lc_rs::digest;
+use relais_rules::Identity;
 use rustix::net::{SendFlags, Shutdown};
 use rustls::{AlertDescription, Connection};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Accepts;
+use super::x509::Certificate;
 
 /// Plain bytes that one write takes: a full record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
@@ -29,6 +32,8 @@ pub(crate) struct Stream {
     accepts: Option<Accepts>,
     /// The name that the client asked for.
     sni: OnceCell<Option<Box<str>>>,
+    /// Who the other end is by its certificate, once somebody has asked.
+    identity: OnceCell<Option<Box<Identity>>>,
     state: RefCell<State>,
 }
 
@@ -53,7 +58,13 @@ impl Stream {
         tls.set_buffer_limit(Some(WAITING));
         let state =
             State { tls, readable: 0, closed: false, failed: None, closing: false, first: [0; 8], came: 0 };
-        Stream { socket, accepts, sni: OnceCell::new(), state: RefCell::new(state) }
+        Stream {
+            socket,
+            accepts,
+            sni: OnceCell::new(),
+            identity: OnceCell::new(),
+            state: RefCell::new(state),
+        }
     }
 
     /// Goes on with the handshake; ready when it is over.
@@ -98,6 +109,18 @@ impl Stream {
     /// The name that the client asked for (RFC 6066 §3), once the handshake is over.
     pub(crate) fn sni(&self) -> Option<&str> {
         self.sni.get()?.as_deref()
+    }
+
+    /// What the certificate that the other end has shown says of it; once the handshake is over.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        let read = || {
+            self.with(|tls| {
+                let der = tls.peer_certificates()?.first()?;
+                let sha256 = digest::digest(&digest::SHA256, der);
+                Certificate::read(der).map(|read| Box::new(read.identity(sha256.as_ref())))
+            })
+        };
+        self.identity.get_or_init(read).as_deref()
     }
 
     /// Whether the two ends agreed to speak HTTP/2 (RFC 7301).

@@ -1,5 +1,6 @@
 //! The commands that are not the platform itself: they read a file or ask a running node.
 
+mod certificates;
 pub(crate) mod lab;
 pub(crate) mod status;
 
@@ -9,6 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use relais_config::Plan;
 use relais_ipc::Channel;
 use relais_ipc::channel::text_to_fd;
 use relais_ipc::message::{Answer, Ask};
@@ -18,14 +20,21 @@ use crate::supervisor::read_plan;
 /// Longest wait for a node's answer; an apply is given up by the node itself before that.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// `relais check FILE`
-pub(crate) fn check(file: &Path) -> ExitCode {
+/// `relais check FILE [--node NAME]`
+pub(crate) fn check(file: &Path, node: Option<&str>) -> ExitCode {
     let text = match read_plan(file) {
         Ok(text) => text,
         Err(why) => return fail(&why),
     };
-    let colour = io::stdout().is_terminal();
-    let report = relais_config::check(&file.display().to_string(), &text, colour);
+    let (colour, shown) = (io::stdout().is_terminal(), file.display().to_string());
+    if let Some(name) = node
+        && let Ok(checked) = relais_config::parse(&shown, &text)
+        && checked.plan.node(name).is_none()
+    {
+        return fail(&format!("{shown} has no node `{name}`"));
+    }
+    let look = |plan: &Plan| certificates::look(plan, node.and_then(|name| plan.node(name)));
+    let report = relais_config::check_with(&shown, &text, colour, look);
     print(&report.text);
     if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

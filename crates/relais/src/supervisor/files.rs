@@ -62,6 +62,19 @@ impl Secrets {
     }
 }
 
+/// What is there of the files that these nodes need, and why the others are not.
+pub(crate) fn read_now(plan: &Plan, nodes: impl Iterator<Item = NodeId>) -> Files {
+    let mut files = Files::default();
+    for node in nodes {
+        for (path, signature) in signatures(plan, node) {
+            if signature.is_some() || !path.ends_with(".ocsp") {
+                files.insert(&path, read_file(&path));
+            }
+        }
+    }
+    files
+}
+
 /// Every file that is needed, as it is now; directories as what is in them.
 fn signatures(plan: &Plan, node: NodeId) -> BTreeMap<String, Option<Signature>> {
     let mut paths: Vec<String> = plan.files_on(node).iter().map(ToString::to_string).collect();
@@ -91,6 +104,18 @@ fn read_file(path: &str) -> Result<Vec<u8>, String> {
         return Err(format!("it is longer than {} MiB", LONGEST >> 20));
     }
     Ok(bytes)
+}
+
+/// The files of `after`, with those of `kept` as they are in `before`.
+fn merge(before: &OwnedFd, after: OwnedFd, kept: &[String]) -> std::io::Result<OwnedFd> {
+    if kept.is_empty() {
+        return Ok(after);
+    }
+    let (before, mut files) = (Files::from_fd(before.try_clone()?)?, Files::from_fd(after)?);
+    for path in kept {
+        files.take_from(&before, path);
+    }
+    files.to_fd()
 }
 
 impl Supervisor {
@@ -127,12 +152,16 @@ impl Supervisor {
     }
 
     /// The proxy has judged what it was offered. Until then, and if it is of no use, a new proxy gets what was good.
-    pub(super) fn on_files(&mut self, used: bool) {
+    /// `kept`: paths for which it stays with the contents before.
+    pub(super) fn on_files(&mut self, used: bool, kept: &[String]) {
         if let Some(secrets) = &mut self.current.secrets
             && let Some(offered) = secrets.offered.take()
             && used
         {
-            secrets.fd = offered;
+            match merge(&secrets.fd, offered, kept) {
+                Ok(fd) => secrets.fd = fd,
+                Err(why) => error!("files changed, but a new proxy would get what was read before: {why}"),
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 mod apply;
 mod backoff;
 mod child;
-mod files;
+pub(crate) mod files;
 mod inherit;
 mod notify;
 mod sockets;
@@ -458,7 +458,7 @@ impl Supervisor {
             Report::Server { backend, server, up } => {
                 self.health.insert((backend, server), up);
             }
-            Report::Files { used } => self.on_files(used),
+            Report::Files { used, kept } => self.on_files(used, &kept),
             Report::HandedOver => self.stop_on_handed_over().await,
             Report::Alive | Report::Watched | Report::Pulse => {} // dealt with in `child`
             Report::Stuck { why } => {
