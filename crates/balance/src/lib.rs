@@ -2,14 +2,44 @@
 #![forbid(unsafe_code)]
 //! Who gets the next request: the algorithms, and what a health check's answers mean.
 //!
-//! Pure decisions: no clock, no socket, no thread. A worker of the proxy owns one picker a backend and
-//! asks it for every request; the one that runs the checks owns one [`Health`] a server. Connections,
+//! Pure decisions: no clock, no socket, no thread. The proxy owns pickers, some one a worker and some one for all of them, and
+//! asks for every request; the one that runs the checks owns one [`Health`] a server. Connections,
 //! queues and retries are the caller's: it says through `eligible` who may be chosen at all.
+//!
+//! | goes by | algorithms |
+//! | --- | --- |
+//! | turns | [`RoundRobin`], [`StaticRr`] |
+//! | load | [`Ranking`]: least connections, shortest expected delay, never queue, first, least time; [`Random`] |
+//! | a key's hash | [`Ring`], [`map()`], [`maglev()`], all of them bounded by [`has_share`] if one likes |
+//! | both | [`Locality`] |
 
 extern crate alloc;
 
+mod bounded;
+mod hash;
 mod health;
+pub mod key;
+mod locality;
+mod maglev;
+mod map;
+mod random;
+mod ranking;
+mod ring;
 mod round_robin;
+mod slots;
+mod static_rr;
+mod tree;
+mod weights;
 
+pub use bounded::has_share;
+pub use hash::hash;
 pub use health::Health;
+pub use locality::{Load, Locality};
+pub use maglev::maglev;
+pub use map::map;
+pub use random::Random;
+pub use ranking::{Ranking, Rule};
+pub use ring::Ring;
 pub use round_robin::RoundRobin;
+pub use slots::Slots;
+pub use static_rr::StaticRr;

@@ -9,11 +9,13 @@
 //! hold from the next request on. (nginx's variant counts in shares of the total; when a heavy server
 //! dies, its debts in the old total let a light one wait for many times its share.)
 //!
-//! One pass over the servers a pick, one of them written, no allocation; 16 bytes a server, so that a backend
-//! of four is one cache line. Called by a worker of the proxy for each request of an HTTP backend and
-//! each connection of a TCP one.
+//! One way through a tree a pick, and no allocation. Called by a worker of the proxy for each request of an HTTP
+//! backend and each connection of a TCP one; every worker has a picker of its own, which starts at another
+//! point of the rotation ([`RoundRobin::skip`]): what all of them deal together has the weights' proportions, as what each deals has.
 
 use alloc::vec::Vec;
+
+use crate::tree::Tree;
 
 /// Virtual time in which every server has as many turns as its weight.
 const PERIOD: u64 = 1 << 32;
@@ -29,25 +31,24 @@ const PERIOD: u64 = 1 << 32;
 pub struct RoundRobin {
     /// Virtual time: that of the last turn taken.
     now: u64,
-    servers: Vec<Server>,
+    /// When each server's next turn is; in the past if it was not eligible then, and is taken for `now`.
+    due: Tree<u64>,
+    weights: Vec<u16>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Server {
-    /// When its next turn is. In the past if it was not eligible then; it is taken for `now`.
-    due: u64,
-    weight: u16,
-}
+/// The turn of a server of weight 0.
+const NEVER: u64 = u64::MAX;
 
 impl RoundRobin {
     /// A picker for servers with these weights, known from here on by their places, from 0.
     pub fn new(weights: impl IntoIterator<Item = u16>) -> RoundRobin {
-        let mut servers: Vec<Server> = weights.into_iter().map(|weight| Server { due: 0, weight }).collect();
-        let count = servers.len() as u64;
-        for (server, place) in servers.iter_mut().zip(0u64..).filter(|(server, _)| server.weight > 0) {
-            server.due = PERIOD * (2 * place + 1) / (2 * count * u64::from(server.weight));
-        }
-        RoundRobin { now: 0, servers }
+        let weights: Vec<u16> = weights.into_iter().collect();
+        let count = weights.len() as u64;
+        let due = weights.iter().enumerate().map(|(place, &weight)| match weight {
+            0 => NEVER,
+            _ => PERIOD * (2 * place as u64 + 1) / (2 * count * u64::from(weight)),
+        });
+        RoundRobin { now: 0, due: Tree::new(due, NEVER), weights }
     }
 
     /// The server whose turn it is among those that `eligible` admits; `None` if it admits nobody with a
@@ -57,18 +58,11 @@ impl RoundRobin {
     /// that of another already admitted. Who is not eligible loses the turns that it misses: it comes
     /// back without a burst.
     #[inline]
-    pub fn pick(&mut self, mut eligible: impl FnMut(usize) -> bool) -> Option<usize> {
-        let (mut first, mut earliest) = (None, u64::MAX);
-        for (place, server) in self.servers.iter().enumerate() {
-            let due = server.due.max(self.now);
-            if due < earliest && server.weight > 0 && eligible(place) {
-                (first, earliest) = (Some(place), due);
-            }
-        }
-        let place = first?;
-        self.now = earliest;
-        let server = &mut self.servers[place];
-        server.due = earliest + PERIOD / u64::from(server.weight); // rounding costs less than 1 turn in 10,000
+    pub fn pick(&mut self, eligible: impl FnMut(usize) -> bool) -> Option<usize> {
+        let place = self.due.least(eligible)?;
+        self.now = self.due.key(place).max(self.now);
+        let share = PERIOD / u64::from(self.weights[place]); // rounding costs less than 1 turn in 10,000
+        self.due.set(place, self.now + share);
         if self.now >= u64::MAX / 2 {
             self.turn_back();
         }
@@ -76,11 +70,21 @@ impl RoundRobin {
         Some(place)
     }
 
+    /// Gives up `part` of `parts` of one round, so that several pickers of the same servers are out of step.
+    pub fn skip(&mut self, part: usize, parts: usize) {
+        for _ in 0..self.len() * part / parts.max(1) {
+            self.pick(|_| true);
+        }
+    }
+
     /// Moves the origin of virtual time, once in 2^31 periods.
     #[cold]
     fn turn_back(&mut self) {
-        for server in &mut self.servers {
-            server.due = server.due.saturating_sub(self.now);
+        for place in 0..self.weights.len() {
+            let due = self.due.key(place);
+            if due != NEVER {
+                self.due.set(place, due.saturating_sub(self.now));
+            }
         }
         self.now = 0;
     }
@@ -92,14 +96,17 @@ impl RoundRobin {
     /// # Panics
     /// If there is no server at `place`.
     pub fn set_weight(&mut self, place: usize, weight: u16) {
-        let server = &mut self.servers[place];
-        let old = u64::from(server.weight);
-        if let Some(share) = PERIOD.checked_div(u64::from(weight)) {
-            let wait = server.due.saturating_sub(self.now); // at most PERIOD / old
-            let rescaled = if old > 0 { wait * old / u64::from(weight) } else { share };
-            server.due = self.now + rescaled.min(share);
-        }
-        server.weight = weight;
+        let old = u64::from(self.weights[place]);
+        let due = match PERIOD.checked_div(u64::from(weight)) {
+            Some(share) if old > 0 => {
+                let wait = self.due.key(place).saturating_sub(self.now); // at most PERIOD / old
+                self.now + (wait * old / u64::from(weight)).min(share)
+            }
+            Some(share) => self.now + share,
+            None => NEVER,
+        };
+        self.due.set(place, due);
+        self.weights[place] = weight;
         debug_assert_eq!(self.check_invariants(), Ok(()));
     }
 
@@ -108,17 +115,17 @@ impl RoundRobin {
     /// # Panics
     /// If there is no server at `place`.
     pub fn weight(&self, place: usize) -> u16 {
-        self.servers[place].weight
+        self.weights[place]
     }
 
     /// How many servers there are, those of weight 0 included.
     pub fn len(&self) -> usize {
-        self.servers.len()
+        self.weights.len()
     }
 
     /// Whether there is no server at all.
     pub fn is_empty(&self) -> bool {
-        self.servers.is_empty()
+        self.weights.is_empty()
     }
 
     /// Says what is broken, if anything is.
@@ -126,8 +133,8 @@ impl RoundRobin {
     /// # Errors
     /// The invariant that does not hold.
     pub fn check_invariants(&self) -> Result<(), &'static str> {
-        for server in self.servers.iter().filter(|server| server.weight > 0) {
-            if server.due > self.now + PERIOD / u64::from(server.weight) {
+        for (place, &weight) in self.weights.iter().enumerate().filter(|(_, weight)| **weight > 0) {
+            if self.due.key(place) > self.now + PERIOD / u64::from(weight) {
                 return Err("a server waits for longer than its share");
             }
         }
@@ -206,7 +213,7 @@ mod tests {
         let mut turns = RoundRobin::new([2, 3, 1]);
         let offset = u64::MAX / 2 - 3 * PERIOD;
         turns.now += offset;
-        turns.servers.iter_mut().for_each(|server| server.due += offset);
+        (0..3).for_each(|place| turns.due.set(place, turns.due.key(place) + offset));
         assert_eq!(deal(&mut turns, 60), deal(&mut RoundRobin::new([2, 3, 1]), 60));
         assert!(turns.now < 10 * PERIOD);
     }

@@ -187,7 +187,15 @@ impl Walk<'_> {
         if let Some(row) = rows.iter().find(|row| row.form == Some(&word)) {
             return Some((row, entries));
         }
+        // `hdr(host)`: HAProxy puts what belongs to a word in parentheses.
+        let theirs = word.split('(').next().unwrap_or_default();
+        let ours = table::foreign(theirs).and_then(|ours| rows.iter().find(|row| row.title() == ours));
         let help = match nearest(&word, forms.iter().copied()) {
+            _ if ours.is_some() => format!(
+                "`{theirs}` is `{}` here; write for example: {}",
+                ours.map(|row| row.title()).unwrap_or_default(),
+                ours.map_or("", |row| row.example)
+            ),
             Some(form) => format!("did you mean `{} {form}`?", first.name),
             None => format!("write for example: {}", first.example),
         };

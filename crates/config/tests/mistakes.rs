@@ -397,6 +397,27 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "    mode tcp\n    balance first",
         "    mode tcp\n    compression { algorithms gzip; types \"text/*\"; }\n    balance first",
     ),
+    // ---- who gets the next request ----
+    ("balance_hdr_of_haproxy", "    balance roundrobin\n", "    balance \"hdr(host)\"\n"),
+    ("balance_url_param_of_haproxy", "    balance roundrobin\n", "    balance url_param userid\n"),
+    ("balance_rdp_cookie", "    balance roundrobin\n", "    balance rdp-cookie\n"),
+    ("balance_misspelt", "    balance roundrobin\n", "    balance leastcon\n"),
+    ("balance_header_of_no_name", "    balance roundrobin\n", "    balance header\n"),
+    ("balance_locality_by_no_header", "    balance roundrobin\n", "    balance lblc key=header\n"),
+    ("balance_locality_name_of_nothing", "    balance roundrobin\n", "    balance lblc key=uri name=X-Id\n"),
+    ("balance_hash_of_nothing", "    balance roundrobin\n", "    balance leastconn\n    hash type=maglev\n"),
+    (
+        "balance_factor_below_the_even_share",
+        "    balance roundrobin\n",
+        "    balance uri\n    hash balance-factor=90\n",
+    ),
+    ("balance_backups_of_nobody", "    balance roundrobin\n", "    balance roundrobin\n    allbackups\n"),
+    (
+        "balance_slow_start_of_a_table",
+        "    balance roundrobin\n",
+        "    balance static-rr\n    server slow \"192.168.112.177:9000\" slowstart=\"30s\"\n",
+    ),
+    ("balance_uri_in_tcp", "    mode tcp\n    balance first", "    mode tcp\n    balance uri"),
     // ---- several at once ----
     (
         "everything_in_one_run",

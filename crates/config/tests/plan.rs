@@ -50,8 +50,7 @@ fn what_is_not_acted_on_yet_is_said() {
     let pending = checked.plan.pending.join("\n");
     let expected = "platform progres: 2 secrets\n\
         frontend web: cache pages\ncache pages\n\
-        backend app: persist\nbackend doctorat: balance leastconn\n\
-        backend percona: balance first\nbackend percona: check galera\n\
+        backend app: persist\nbackend percona: check galera\n\
         tomcat app: heap\ntomcat app: webapp\ntomcat app: drain\n\
         galera progres\ngluster files\nsync www\nresource report-job\nsite cerist\nobjective web\nalert operators";
     assert_eq!(pending, expected);
@@ -435,7 +434,7 @@ fn a_backend_has_what_its_file_says_and_else_the_defaults() {
         app.timeout,
         BackendTimeouts { connect, server, queue, tunnel, server_fin: None, session, check }
     );
-    assert_eq!((app.balance, app.retries, app.redispatch), (Balance::RoundRobin, 1, true));
+    assert_eq!((app.balance.clone(), app.retries, app.redispatch), (Balance::RoundRobin, 1, true));
     let servers: Vec<_> =
         app.servers.iter().map(|s| (&*s.name, s.weight, s.max_connections, s.node.map(|n| n.0))).collect();
     assert_eq!(servers, [("one", 256, Some(5), Some(1)), ("two", 0, None, Some(2)), ("here", 1, None, None)]);

@@ -33,6 +33,7 @@ struct Subject {
     tls: Option<tls::Connects>,
     connect: Duration,
     limit: Duration,
+    slow_start: Option<Duration>,
 }
 
 /// The running checks, by id of the server.
@@ -61,6 +62,7 @@ impl Checks {
                 let Some(check) = &plan.check else {
                     // Nobody looks any more: it is taken for well.
                     if !server.up.swap(true, Relaxed) {
+                        backend.change();
                         backend.dispatch();
                     }
                     continue;
@@ -73,6 +75,7 @@ impl Checks {
                     // As in HAProxy: a dead machine must not hold up the next check.
                     connect: plan.timeout.connect.min(check.every),
                     limit: plan.timeout.check,
+                    slow_start: server_plan.slow_start,
                 };
                 if let Some((old, handle)) = before.remove(&server.id) {
                     if old == subject {
@@ -99,7 +102,8 @@ async fn run(
     start: Duration,
     changes: UnboundedSender<Change>,
 ) {
-    let Subject { check, address, send_proxy, tls, connect, limit } = subject;
+    let Subject { check, address, send_proxy, tls, connect, limit, slow_start } = subject;
+    let mut ramp: Option<JoinHandle<()>> = None;
     let mut health = first_health(&check, server.is_up(), !lock(&server.check).what.is_empty());
     let mut in_a_row = (true, 0u32);
     tokio::time::sleep(start).await;
@@ -121,10 +125,32 @@ async fn run(
             known.what.clone_from(&outcome.what);
         }
         if let Some(up) = change {
+            if let Some(ramp) = ramp.take() {
+                ramp.abort();
+            }
+            server.set_ramp(if up && slow_start.is_some() { 1 } else { 100 });
             server.up.store(up, Relaxed);
+            backend.change();
+            if let (true, Some(time)) = (up, slow_start) {
+                ramp = Some(tokio::task::spawn_local(start_slowly(server.clone(), backend.clone(), time)));
+            }
             tell(&server, &outcome.what, up, in_a_row.1, if up { check.rise } else { check.fall });
             let _ = changes.send(Change { server: server.clone(), backend: backend.clone(), up });
         }
+    }
+}
+
+/// Lets a server that is back have more and more: HAProxy's `slowstart`, in steps of a hundredth. It goes on when the
+/// check becomes another.
+async fn start_slowly(server: Arc<ServerShared>, backend: Arc<BackShared>, time: Duration) {
+    for percent in 2..=100 {
+        tokio::time::sleep(time / 100).await;
+        if !server.is_up() {
+            return;
+        }
+        server.set_ramp(percent);
+        backend.change();
+        backend.dispatch();
     }
 }
 

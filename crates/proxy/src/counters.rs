@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -247,8 +247,14 @@ pub(crate) struct ServerShared {
     pub(crate) active: AtomicU32,
     /// The most it may have; `u32::MAX`: no limit.
     pub(crate) limit: AtomicU32,
+    /// The most it may have once it has started.
+    full_limit: AtomicU32,
+    /// Percentage of its weight and limit that it has: less than 100 for a while after it was down.
+    pub(crate) ramp: AtomicU8,
     /// It is in force, may be given something, and has a weight.
     pub(crate) enabled: AtomicBool,
+    /// It gets something only while no other server is up.
+    pub(crate) backup: AtomicBool,
     /// Idle connections kept to it, all workers.
     pub(crate) idle: AtomicU32,
     pub(crate) check: Mutex<Checked>,
@@ -260,8 +266,22 @@ impl ServerShared {
         self.up.load(Relaxed)
     }
 
+    /// Sets the most that it may have; `u32::MAX`: no limit.
+    pub(crate) fn set_limit(&self, limit: u32) {
+        self.full_limit.store(limit, SeqCst);
+        self.set_ramp(self.ramp.load(SeqCst));
+    }
+
+    /// Sets the percentage of its weight and limit that it has.
+    pub(crate) fn set_ramp(&self, percent: u8) {
+        self.ramp.store(percent, SeqCst);
+        let full = self.full_limit.load(SeqCst);
+        let part = u64::from(full) * u64::from(percent) / 100;
+        self.limit.store(if full == u32::MAX { full } else { part.max(1) as u32 }, SeqCst);
+    }
+
     /// Takes one of the places at the server.
-    pub(crate) fn enter(&self) -> bool {
+    fn enter(&self) -> bool {
         if self.limit.load(Relaxed) == u32::MAX {
             self.active.fetch_add(1, Relaxed);
             return true;
@@ -291,6 +311,12 @@ pub(crate) struct Waiter {
 pub(crate) struct BackShared {
     pub(crate) name: Arc<str>,
     pub(crate) servers: Mutex<Vec<Arc<ServerShared>>>,
+    /// Requests or connections that its servers have now, all workers.
+    pub(crate) active: AtomicU32,
+    /// Counts changes of who is up, and of weights.
+    pub(crate) changes: AtomicU32,
+    /// Where no other server is up all backups serve; else the first of them.
+    pub(crate) all_backups: AtomicBool,
     queue: Mutex<VecDeque<Arc<Waiter>>>,
     /// Length of the queue, to be read without the lock.
     pub(crate) queued: AtomicU32,
@@ -298,8 +324,21 @@ pub(crate) struct BackShared {
 }
 
 impl BackShared {
+    /// Takes one of the places at `server`.
+    pub(crate) fn enter(&self, server: &ServerShared) -> bool {
+        let entered = server.enter();
+        self.active.fetch_add(entered.into(), Relaxed);
+        entered
+    }
+
+    /// Who is up, or a weight, has changed.
+    pub(crate) fn change(&self) {
+        self.changes.fetch_add(1, SeqCst);
+    }
+
     /// Gives back a place at `server`, to whoever waits longest.
     pub(crate) fn leave(&self, server: &ServerShared) {
+        self.active.fetch_sub(1, Relaxed);
         if server.limit.load(Relaxed) == u32::MAX {
             server.active.fetch_sub(1, Relaxed);
         } else {
@@ -352,8 +391,13 @@ impl BackShared {
         while let Some(waiter) = queue.get(at) {
             let serves = |s: &ServerShared| s.enabled.load(Relaxed) && s.is_up();
             let others = servers.iter().any(|s| serves(s) && !waiter.avoid.contains(&s.id));
-            let suits = |s: &ServerShared| serves(s) && !(others && waiter.avoid.contains(&s.id));
-            let Some(server) = servers.iter().find(|s| suits(s) && s.enter()) else {
+            let counts = |s: &ServerShared| serves(s) && !(others && waiter.avoid.contains(&s.id));
+            let backup = |s: &ServerShared| s.backup.load(Relaxed);
+            let tier = !servers.iter().any(|s| counts(s) && !backup(s));
+            let only = tier && !self.all_backups.load(Relaxed);
+            let most = if only { 1 } else { servers.len() };
+            let mut suit = servers.iter().filter(|s| counts(s) && backup(s) == tier).take(most);
+            let Some(server) = suit.find(|s| self.enter(s)) else {
                 if waiter.avoid.is_empty() {
                     return;
                 }
@@ -478,6 +522,9 @@ impl Registry {
         let make = || BackShared {
             name: name.clone(),
             servers: Mutex::default(),
+            active: AtomicU32::new(0),
+            changes: AtomicU32::new(0),
+            all_backups: AtomicBool::new(false),
             queue: Mutex::default(),
             queued: AtomicU32::new(0),
             unserved: each(workers),
@@ -495,6 +542,9 @@ impl Registry {
             up: AtomicBool::new(up),
             active: AtomicU32::new(0),
             limit: AtomicU32::new(u32::MAX),
+            full_limit: AtomicU32::new(u32::MAX),
+            ramp: AtomicU8::new(100),
+            backup: AtomicBool::new(false),
             enabled: AtomicBool::new(false),
             idle: AtomicU32::new(0),
             check: Mutex::new(Checked {

@@ -101,6 +101,7 @@ pub(crate) async fn run(
     let client = asked.client;
     let server = lease.server();
     let limits = asked.limits.as_deref();
+    let sent = client.worker.now();
     let mut exchange = Exchange {
         client,
         backend,
@@ -132,6 +133,7 @@ pub(crate) async fn run(
             return Err(failure);
         }
     };
+    backend.chooser.answered(&client.worker, lease.index(), worker.now().since(sent));
     account.times.response = worker.now().since(account.began).as_millis() as i64
         - account.times.request
         - account.times.queue.max(0)

@@ -16,6 +16,7 @@ mod access;
 mod answer;
 mod buffer;
 mod checks;
+mod choose;
 mod client;
 mod compress;
 mod counters;

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::access::Sinks;
 use crate::checks::{Change, Checks};
+use crate::choose::Common;
 use crate::counters::Registry;
 use crate::limits;
 use crate::rules::{self, Owner, Rules};
@@ -342,9 +343,12 @@ impl Process {
         self.registry.disable_servers();
         for (plan, shared, servers) in &setup.backs {
             for (plan, server) in plan.servers.iter().zip(servers) {
-                server.limit.store(plan.max_connections.unwrap_or(u32::MAX), Relaxed);
+                server.set_limit(plan.max_connections.unwrap_or(u32::MAX));
+                server.backup.store(plan.backup, Relaxed);
                 server.enabled.store(plan.weight > 0, Relaxed);
             }
+            shared.all_backups.store(plan.all_backups, Relaxed);
+            shared.change();
             crate::counters::lock(&shared.servers).clone_from(servers);
             shared.dispatch();
         }
@@ -476,6 +480,11 @@ impl Process {
         for back in &plan.backends {
             let connects = back.tls.as_ref().map(|tls| tls::connects(tls, &self.files)).transpose();
             setup.connects.push(connects.map_err(|why| format!("TLS of backend {}: {why}", back.name))?);
+            let before = self.view.setup.borrow().clone();
+            let before = before.iter().flat_map(|setup| setup.backs.iter().zip(&setup.common));
+            let before =
+                before.map(|((plan, ..), common)| (plan, common)).find(|(plan, _)| plan.name == back.name);
+            setup.common.push(Common::renew(before, back));
             let servers = back.servers.iter().map(|s| self.registry.server(&back.name, &s.name)).collect();
             setup.backs.push((back.clone(), self.registry.back(&back.name), servers));
         }

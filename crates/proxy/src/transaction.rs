@@ -240,7 +240,8 @@ async fn place(
     backend: &Rc<Backend>,
     tried: Tried,
 ) -> Result<Lease, Verdict> {
-    let result = backend.acquire(asked.client, tried).await;
+    let key = backend.chooser.key(asked.client, asked.request, asked.buffer.bytes());
+    let result = backend.acquire(asked.client, key, tried).await;
     let waited = asked.client.worker.now().since(account.began).as_millis() as i64 - account.times.request;
     match result {
         Ok(place) => {

@@ -194,8 +194,9 @@ pub(crate) fn tcp(client: Client) -> impl Future<Output = ()> {
 /// A connection to a server of the backend, with its place.
 async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> Option<(Lease, Io)> {
     let mut tried = Tried::default();
+    let key = backend.chooser.key_of_connection(client);
     loop {
-        let place = match backend.acquire(client, tried).await {
+        let place = match backend.acquire(client, key, tried).await {
             Ok(place) => place,
             Err(NoPlace::Late { queued }) => {
                 account.queued = queued;
@@ -216,7 +217,11 @@ async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> 
         let server = place.lease.server().clone();
         account.server = Some(server.clone());
         match upstream::connect(client, backend, &server).await {
-            Ok(io) => return Some((place.lease, io)),
+            Ok(io) => {
+                let took = client.worker.now().since(now);
+                backend.chooser.answered(&client.worker, place.lease.index(), took);
+                return Some((place.lease, io));
+            }
             Err(NoConnection::Late) => account.state = *b"sC",
             Err(NoConnection::Failed(_) | NoConnection::Down) => account.state = *b"SC",
         }

@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use relais_balance::RoundRobin;
 use relais_base::Time;
 use relais_config::plan::{self, ProxyVersion};
 use relais_http::proxy_protocol;
 use tokio::net::TcpStream;
 
+use crate::choose::{Chooser, Common};
 use crate::client::{Client, Late};
 use crate::counters::{BackShared, ServerCounters, ServerShared, Waiter, lock};
 use crate::h2::upstream::Links;
@@ -24,6 +24,7 @@ use crate::pages::Pages;
 use crate::rules::Rules;
 use crate::source;
 use crate::tls;
+use crate::worker::Worker;
 
 /// A server as one plan describes it, with this worker's idle connections to it.
 pub(crate) struct Server {
@@ -52,6 +53,15 @@ impl Server {
         tls: Option<tls::Connects>,
     ) -> Server {
         Server { plan, shared, tls, worker, idle: RefCell::default(), links: Links::default() }
+    }
+
+    /// `scale` times its weight, or less while it starts slowly.
+    pub(crate) fn weight_now(&self, scale: u16) -> u16 {
+        let ramp = u32::from(self.shared.ramp.load(Relaxed));
+        match u32::from(self.plan.weight) * u32::from(scale) {
+            0 => 0,
+            full => (full * ramp / 100).max(1) as u16,
+        }
     }
 
     /// This worker's counters of it.
@@ -121,54 +131,94 @@ pub(crate) struct Backend {
     pub(crate) pages: Pages,
     /// Replaced when their files change.
     pub(crate) rules: RefCell<Option<Arc<Rules>>>,
-    turn: RefCell<RoundRobin>,
+    pub(crate) chooser: Chooser,
+    has_backup: bool,
+}
+
+/// Who serves: backups only while nobody else is up.
+#[derive(Clone, Copy)]
+enum Tier {
+    Primary,
+    /// This backup.
+    Only(usize),
+    /// Every backup.
+    Backup,
 }
 
 impl Backend {
+    /// `place`: the worker's number, and of how many.
     pub(crate) fn new(
         plan: plan::Backend,
         shared: Arc<BackShared>,
         servers: Vec<Rc<Server>>,
         pages: Pages,
         rules: Option<Arc<Rules>>,
+        common: Arc<Common>,
+        place: (usize, usize),
     ) -> Backend {
-        let weights = plan.servers.iter().map(|s| s.weight);
-        let turn = RefCell::new(RoundRobin::new(weights));
-        Backend { plan, shared, servers, pages, rules: RefCell::new(rules), turn }
+        let chooser = Chooser::new(&plan, common, &shared, place.0, place.1);
+        let has_backup = plan.servers.iter().any(|server| server.backup);
+        Backend { plan, shared, servers, pages, rules: RefCell::new(rules), chooser, has_backup }
     }
 
     /// Requests or connections that its servers have now.
     pub(crate) fn active(&self) -> u32 {
-        self.servers.iter().map(|s| s.shared.active.load(Relaxed)).sum()
+        self.shared.active.load(Relaxed)
     }
 
-    /// A place at a server outside `tried`, if there is one just now.
-    pub(crate) fn pick(self: &Rc<Self>, tried: Tried) -> Option<Lease> {
-        loop {
-            let eligible = |i: usize| {
-                let server = &self.servers[i].shared;
-                server.is_up() && server.has_place() && !tried.has(i)
-            };
-            let index = self.turn.borrow_mut().pick(eligible)?;
-            if self.servers[index].shared.enter() {
-                return Some(Lease { backend: self.clone(), index });
-            }
+    /// A place at a server outside `tried`, if there is one just now. `key`: the hash that decides, if one does.
+    pub(crate) fn pick(self: &Rc<Self>, worker: &Worker, key: Option<u64>, tried: Tried) -> Option<Lease> {
+        let tier = self.tier(tried);
+        let eligible = |i: usize| self.counts(i, tried, tier) && self.servers[i].shared.has_place();
+        let index = self.chooser.pick(&self.shared, &self.servers, worker, key, eligible)?;
+        Some(Lease { backend: self.clone(), index })
+    }
+
+    /// Which servers are for requests that `tried` have failed.
+    fn tier(&self, tried: Tried) -> Tier {
+        let serves = |i: &usize| self.gets(*i, tried);
+        let all = 0..self.servers.len();
+        if !self.has_backup || all.clone().any(|i| serves(&i) && !self.servers[i].plan.backup) {
+            return Tier::Primary;
         }
+        match all.clone().find(serves) {
+            Some(first) if !self.plan.all_backups => Tier::Only(first),
+            _ => Tier::Backup,
+        }
+    }
+
+    fn gets(&self, index: usize, tried: Tried) -> bool {
+        let server = &self.servers[index];
+        server.shared.is_up() && server.plan.weight > 0 && !tried.has(index)
+    }
+
+    fn counts(&self, index: usize, tried: Tried, tier: Tier) -> bool {
+        let backup = self.servers[index].plan.backup;
+        self.gets(index, tried)
+            && match tier {
+                Tier::Primary => !backup,
+                Tier::Only(only) => index == only,
+                Tier::Backup => backup,
+            }
     }
 
     /// Whether any server outside `tried` is up and gets requests.
     pub(crate) fn has_server(&self, tried: Tried) -> bool {
-        let gets = |s: &Server| s.shared.is_up() && s.plan.weight > 0;
-        self.servers.iter().enumerate().any(|(i, s)| gets(s) && !tried.has(i))
+        (0..self.servers.len()).any(|i| self.gets(i, tried))
     }
 
-    /// A place at a server outside `tried`: at once, or by waiting in the queue.
+    /// A place at a server outside `tried`: at once, or by waiting in the queue. `key`: the hash that decides, if one does.
     ///
     /// # Errors
     /// If no server is up, the queue is full, or its time-out is over.
-    pub(crate) async fn acquire(self: &Rc<Self>, client: &Client, tried: Tried) -> Result<Place, NoPlace> {
+    pub(crate) async fn acquire(
+        self: &Rc<Self>,
+        client: &Client,
+        key: Option<u64>,
+        tried: Tried,
+    ) -> Result<Place, NoPlace> {
         if self.shared.queued.load(Relaxed) == 0
-            && let Some(lease) = self.pick(tried)
+            && let Some(lease) = self.pick(&client.worker, key, tried)
         {
             return Ok(Place { lease, queued: 0, waited: false });
         }
@@ -191,7 +241,10 @@ impl Backend {
         };
         let server = client.until(deadline, granted).await.map_err(|Late| NoPlace::Late { queued })?;
         match self.servers.iter().position(|s| Arc::ptr_eq(&s.shared, &server)) {
-            Some(index) => Ok(Place { lease: Lease { backend: self.clone(), index }, queued, waited: true }),
+            Some(index) => {
+                self.chooser.load_changed(index, &server);
+                Ok(Place { lease: Lease { backend: self.clone(), index }, queued, waited: true })
+            }
             None => {
                 // A plan of another age granted a server that this one does not have.
                 self.shared.leave(&server);
@@ -262,7 +315,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.backend.shared.leave(&self.server().shared);
+        let server = &self.server().shared;
+        self.backend.shared.leave(server);
+        self.backend.chooser.load_changed(self.index, server);
     }
 }
 

@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 use crate::access::{Dates, Log, Out, Sink};
 use crate::buffer::Buffer;
+use crate::choose::Common;
 use crate::client::{self, Client, Places};
 use crate::counters::{BackShared, FrontCounters, FrontShared, Gate, Pass, ServerShared};
 use crate::io::Io;
@@ -47,6 +48,8 @@ pub(crate) struct Setup {
     pub(crate) fronts: Vec<(plan::Frontend, Arc<FrontShared>)>,
     /// By `BackendId`.
     pub(crate) backs: Vec<(plan::Backend, Arc<BackShared>, Vec<Arc<ServerShared>>)>,
+    /// By `BackendId`: what workers share of the choice of servers.
+    pub(crate) common: Vec<Arc<Common>>,
     /// Index into `fronts` of all that is listened on.
     pub(crate) listens: HashMap<Endpoint, usize>,
     /// Of the TCP ones, by address, which have a limit of their own.
@@ -516,7 +519,8 @@ impl Worker {
         let mut backends = Vec::new();
         let connects = setup.connects.iter().cloned().chain(std::iter::repeat(None));
         let rules = setup.back_rules.iter().cloned().chain(std::iter::repeat(None));
-        for (((plan, shared, servers), tls), rules) in setup.backs.iter().zip(connects).zip(rules) {
+        let whole = setup.backs.iter().zip(connects).zip(rules).zip(&setup.common);
+        for ((((plan, shared, servers), tls), rules), common) in whole {
             let mut ours = Vec::new();
             for (plan, shared) in plan.servers.iter().zip(servers) {
                 let server = match known.get(&shared.id) {
@@ -532,6 +536,8 @@ impl Worker {
                 ours,
                 Pages::new(&plan.error_pages, &setup.pages),
                 rules,
+                common.clone(),
+                (self.index, shared.unserved.len()),
             )));
         }
         *known = now;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Context, datagrams, each, front::mode, pages};
+use super::{Context, balance, datagrams, each, front::mode, pages};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{
-    Backend, BackendTimeouts, Balance, Check, CheckKind, DnsExpect, Mode, Node, NodeId, ProxyVersion, Server,
+    Backend, BackendTimeouts, Check, CheckKind, DnsExpect, Mode, Node, NodeId, ProxyVersion, Server,
     ServerTls, Tomcat,
 };
 use crate::table::Kind;
@@ -51,14 +51,12 @@ fn backend(
     };
     let timeout = item.setting("timeout");
     let connect = timeout.get("connect")?;
-    let balance = match item.setting("balance").get::<Arc<str>>("algorithm")?.as_ref() {
-        "roundrobin" => Balance::RoundRobin,
-        _ => Balance::Other,
-    };
+    let balance = balance::balance(cx, item, mode)?;
     Some(Backend {
         name: item.name(),
         mode: mode?,
         balance,
+        all_backups: item.find("allbackups").is_some(),
         timeout: BackendTimeouts {
             connect,
             server: timeout.get("server")?,
@@ -287,12 +285,18 @@ fn server(
         address,
         weight: item.get("weight")?,
         max_connections: item.get("max-connections"),
+        backup: is_backup(item),
+        slow_start: item.get("slowstart"),
         source_client: false, // the backend says
         send_proxy: send_proxy(item),
         http2,
         max_concurrent_streams,
         node,
     })
+}
+
+pub(super) fn is_backup(item: &Item) -> bool {
+    item.get::<Arc<str>>("backup").is_some_and(|backup| &*backup == "yes")
 }
 
 fn send_proxy(item: &Item) -> Option<ProxyVersion> {
@@ -330,6 +334,8 @@ fn tier(
                 address,
                 weight,
                 max_connections,
+                backup: is_backup(item),
+                slow_start: item.get("slowstart"),
                 source_client: false,
                 send_proxy,
                 http2: false,

@@ -7,8 +7,19 @@ use crate::item::Item;
 use crate::plan::Mode;
 
 const FRONTEND: &[&str] = &["on", "mode", "bind", "max-connections", "access-log", "default-backend"];
-const BACKEND: &[&str] =
-    &["mode", "balance", "check", "timeout", "responses", "retries", "redispatch", "server", "servers"];
+const BACKEND: &[&str] = &[
+    "mode",
+    "balance",
+    "hash",
+    "allbackups",
+    "check",
+    "timeout",
+    "responses",
+    "retries",
+    "redispatch",
+    "server",
+    "servers",
+];
 /// Time-outs of connections.
 const TIMEOUTS: &[&str] = &["queue", "tunnel", "server-fin"];
 

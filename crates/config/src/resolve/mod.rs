@@ -6,6 +6,7 @@
 //! only if nothing was.
 
 mod back;
+mod balance;
 mod compression;
 mod datagrams;
 mod front;

@@ -25,10 +25,7 @@ pub(super) fn pending(items: &[Item]) -> Vec<String> {
 fn section(item: &Item, parts: &mut Vec<(String, usize)>) {
     for child in &item.children {
         if child.row.acts() {
-            match value_pending(child) {
-                Some(part) => parts.push((part, 1)),
-                None => section(child, parts),
-            }
+            section(child, parts);
             continue;
         }
         let part = match child.row.name {
@@ -41,10 +38,4 @@ fn section(item: &Item, parts: &mut Vec<(String, usize)>) {
             None => parts.push((part, 1)),
         }
     }
-}
-
-/// A directive that is acted on, with a value that is not.
-fn value_pending(item: &Item) -> Option<String> {
-    let algorithm = item.get::<Arc<str>>("algorithm").filter(|_| item.row.name == "balance")?;
-    (&*algorithm != "roundrobin").then(|| format!("balance {algorithm}"))
 }

@@ -21,6 +21,15 @@ const MAX_CONNECTIONS: Field = optional(
     "requests (`mode tcp`: connections) it may have at a time; more wait in the queue",
 );
 
+const BACKUP: Field =
+    default("backup", Word(&["no", "yes"]), "no", "`yes`: it gets requests only while no other server is up");
+const SLOWSTART: Field = optional(
+    "slowstart",
+    Duration(1_000, HOUR),
+    "at once",
+    "after it was down, its weight and `max-connections` grow from a hundredth to all in this time",
+);
+
 pub(super) const ROWS: &[Directive] = &[
     Directive {
         name: "backend",
@@ -31,20 +40,6 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "Who answers: servers, and how they are chosen and watched. It needs a `server` or `servers`.",
         example: "backend app { check http path=\"/healthz\"; server tomcat1 \"192.168.112.177:8081\"; }",
         effect: Effect::Tests(&["a_request_is_forwarded_and_both_connections_are_kept"]),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "balance",
-        inside: &[Section::Backend],
-        arguments: &[default(
-            "algorithm",
-            Word(&["roundrobin", "leastconn", "first", "source", "random"]),
-            "roundrobin",
-            "`roundrobin`: each in turn, by weight; the others are served as `roundrobin` by this build, and `run` says so",
-        )],
-        doc: "Who gets the next request (`mode tcp`: connection).",
-        example: "balance roundrobin",
-        effect: Effect::Tests(&["weights_share_requests_out"]),
         ..Directive::EMPTY
     },
     Directive {
@@ -329,6 +324,8 @@ pub(super) const ROWS: &[Directive] = &[
         properties: &[
             WEIGHT,
             MAX_CONNECTIONS,
+            BACKUP,
+            SLOWSTART,
             SEND_PROXY,
             default(
                 "proto",
@@ -346,6 +343,8 @@ pub(super) const ROWS: &[Directive] = &[
             "a_server_is_told_the_client_before_anything_else",
             "a_connection_that_names_its_client_serves_no_other",
             "many_requests_share_one_connection_to_a_server",
+            "backups_serve_when_nobody_else_is_up",
+            "a_server_that_comes_back_gets_more_step_by_step",
         ]),
         ..Directive::EMPTY
     },
@@ -356,6 +355,8 @@ pub(super) const ROWS: &[Directive] = &[
             required("tomcat", Reference(Kind::Tomcat), "the tier"),
             WEIGHT,
             MAX_CONNECTIONS,
+            BACKUP,
+            SLOWSTART,
             SEND_PROXY,
         ],
         times: Times::Many,

@@ -23,6 +23,11 @@ const WORDS: &[(&str, &str)] = &[
     ("ssl", "tls"),
     ("crt", "certificate"),
     ("inter", "every"),
+    ("hdr", "balance header"),
+    ("url_param", "balance query"),
+    ("rdp-cookie", "balance source"),
+    ("hash-type", "hash"),
+    ("hash-balance-factor", "balance-factor"),
     // keepalived
     ("vrrp_instance", "vip"),
     ("virtual_ipaddress", "address"),
@@ -41,6 +46,16 @@ const WORDS: &[(&str, &str)] = &[
     ("worker_connections", "max-connections"),
     ("keepalive_timeout", "timeout"),
     ("probe", "check http"),
+    ("ip_hash", "balance source"),
+    ("least_conn", "balance leastconn"),
+    ("least_time", "balance least-time"),
+    // IPVS
+    ("rr", "balance roundrobin"),
+    ("wrr", "balance roundrobin"),
+    ("lc", "balance leastconn"),
+    ("wlc", "balance leastconn"),
+    ("sh", "balance source"),
+    ("dh", "balance destination"),
     ("director", "backend"),
     // Pacemaker
     ("primitive", "resource"),

@@ -6,6 +6,7 @@
 
 mod action;
 mod backend;
+mod balance;
 mod cluster;
 mod compression;
 mod condition;
@@ -415,6 +416,7 @@ pub fn all() -> impl Iterator<Item = &'static Directive> {
         condition::COUNTING,
         action::ROWS,
         backend::ROWS,
+        balance::ROWS,
         compression::ROWS,
         tiers::ROWS,
         cluster::ROWS,

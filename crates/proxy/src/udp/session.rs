@@ -199,7 +199,12 @@ impl Session {
                     return Some(NO_SERVER);
                 }
             }
-            let Some(lease) = self.backend.pick(state.tried) else {
+            let (client, local) = self.ends;
+            let key = self
+                .backend
+                .chooser
+                .key_of_addresses(client.ip(), || Some(local.unwrap_or(self.door.address.ip())));
+            let Some(lease) = self.backend.pick(&self.worker, key, state.tried) else {
                 return Some(if self.backend.has_server(state.tried) { NO_PLACE } else { NO_SERVER });
             };
             if let Some(before) = before {
