@@ -95,6 +95,8 @@ fn every_algorithm_serves_requests() {
         }
         match expected {
             Some(expected) => assert_eq!(got, expected, "{algorithm}"),
+            // Who was slow once, on a busy machine, has few: but everybody is tried.
+            None if algorithm == "least-time" => assert!(got.iter().all(|&got| got > 0), "{got:?}"),
             None => assert!(got.iter().all(|&got| got >= 5), "{algorithm}: {got:?}"),
         }
         if algorithm == "leastconn" {
