@@ -4,7 +4,7 @@
 
 use relais_ipc::status::{BackendStatus, FrontendStatus, ServerStatus};
 
-use crate::metrics::{active_servers, backend_responses, backend_state, server_state};
+use crate::metrics::{active_servers, backend_responses, backend_state, backup_servers, server_state};
 use crate::snapshot::Snapshot;
 
 const COLUMNS: &str = "pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,\
@@ -94,7 +94,7 @@ fn backend(b: &BackendStatus) -> Line {
         ("status", backend_state(b).to_owned()),
         ("weight", sum(|s| if s.up { s.weight.into() } else { 0 })),
         ("act", active_servers(b).to_string()),
-        ("bck", "0".to_owned()),
+        ("bck", backup_servers(b).to_string()),
         ("type", "1".to_owned()),
     ];
     with_responses(line, &b.mode, backend_responses(b))
@@ -113,8 +113,8 @@ fn server(b: &BackendStatus, s: &ServerStatus) -> Line {
         ("wretr", s.retries_total.to_string()),
         ("wredis", s.redispatches_total.to_string()),
         ("weight", s.weight.to_string()),
-        ("act", "1".to_owned()),
-        ("bck", "0".to_owned()),
+        ("act", u8::from(!s.backup).to_string()),
+        ("bck", u8::from(s.backup).to_string()),
         ("type", "2".to_owned()),
         ("addr", s.address.clone()),
         ("qtime", s.average_ms[0].to_string()),

@@ -82,12 +82,22 @@ pub(crate) fn server_state(server: &ServerStatus) -> &'static str {
 
 /// A backend's state in HAProxy's words.
 pub(crate) fn backend_state(backend: &BackendStatus) -> &'static str {
-    if active_servers(backend) > 0 { "UP" } else { "DOWN" }
+    if active_servers(backend) + backup_servers(backend) > 0 { "UP" } else { "DOWN" }
 }
 
-/// Servers that get requests.
+fn able_servers(backend: &BackendStatus, backup: bool) -> u64 {
+    let able = |server: &&ServerStatus| server.up && server.weight > 0 && server.backup == backup;
+    backend.servers.iter().filter(able).count() as u64
+}
+
+/// Servers that get requests, but for backups.
 pub(crate) fn active_servers(backend: &BackendStatus) -> u64 {
-    backend.servers.iter().filter(|server| server.up && server.weight > 0).count() as u64
+    able_servers(backend, false)
+}
+
+/// Backups that would get requests if nobody else could.
+pub(crate) fn backup_servers(backend: &BackendStatus) -> u64 {
+    able_servers(backend, true)
 }
 
 /// What a backend answered: its servers' responses, and 503 where there was no server.
@@ -193,7 +203,10 @@ const BACKEND: &[Metric<BackendStatus>] = &[
     gauge("haproxy_backend_status", "One for the state that the backend is in: UP with any server.", |b| {
         state(&["DOWN", "UP"], backend_state(b))
     }),
-    gauge("haproxy_backend_active_servers", "Servers that get requests.", |b| one(active_servers(b))),
+    gauge("haproxy_backend_active_servers", "Servers that get requests, but for backups.", |b| {
+        one(active_servers(b))
+    }),
+    gauge("haproxy_backend_backup_servers", "Backups that would get requests.", |b| one(backup_servers(b))),
     gauge("haproxy_backend_weight", "Weights of the servers that get requests, summed.", |b| {
         sum(&b.servers, |s| if s.up { s.weight.into() } else { 0 })
     }),
@@ -513,6 +526,7 @@ mod tests {
             ("haproxy_frontend_status{proxy=\"web\",state=\"UP\"}", 1.0),
             ("haproxy_frontend_http_responses_total{proxy=\"web\",code=\"2xx\"}", 1980.0),
             ("haproxy_backend_active_servers{proxy=\"app\"}", 2.0),
+            ("haproxy_backend_backup_servers{proxy=\"app\"}", 0.0),
             ("haproxy_backend_http_responses_total{proxy=\"app\",code=\"5xx\"}", 1.0),
             ("haproxy_backend_http_requests_total{proxy=\"app\"}", 2001.0),
             ("haproxy_server_status{proxy=\"app\",server=\"t1\",state=\"UP\"}", 1.0),

