@@ -323,7 +323,14 @@ fn backups_serve_when_nobody_else_is_up() {
             all.dedup();
             all
         };
-        assert_eq!(answering(&mut client), [1, 2], "{algorithm}");
+        // The quickest may be one and the same all the time.
+        let serve = |client: &mut Peer, servers: &[usize]| {
+            let all = answering(client);
+            let fits =
+                all == servers || (algorithm == "least-time" && all.iter().all(|n| servers.contains(n)));
+            assert!(fits, "{algorithm}: {all:?} of {servers:?}");
+        };
+        serve(&mut client, &[1, 2]);
         well[0].store(false, Ordering::SeqCst);
         proxy.wait_server("s1", false);
         assert_eq!(answering(&mut client), [2], "{algorithm}");
@@ -331,7 +338,7 @@ fn backups_serve_when_nobody_else_is_up() {
         proxy.wait_server("s2", false);
         assert_eq!(answering(&mut client), [3], "{algorithm}");
         proxy.plan(&text.replace("balance", "allbackups\n balance"), &[]);
-        assert_eq!(answering(&mut client), [3, 4], "{algorithm}");
+        serve(&mut client, &[3, 4]);
         well[0].store(true, Ordering::SeqCst);
         proxy.wait_server("s1", true);
         assert_eq!(answering(&mut client), [1], "{algorithm}");
