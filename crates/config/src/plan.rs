@@ -14,7 +14,7 @@ mod balance;
 pub use balance::{Balance, HashKey, HashType};
 
 mod rule;
-pub use rule::{Action, Limit, Rate, RespondBody, RewriteSpec, Rule, RuleCondition};
+pub use rule::{Action, Limit, Measure, Rate, RespondBody, RewriteSpec, Rule, RuleCondition};
 
 /// Index of a [`Node`] in [`Plan::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

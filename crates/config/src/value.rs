@@ -78,6 +78,7 @@ impl Type {
             Self::Name(kind) => format!("the name of the new {}", kind.name()),
             Self::Reference(kind) => format!("the name of a {}", kind.name()),
             Self::Word(words) => alternatives(words),
+            Self::Words(words) => format!("{}, or several of them joined by `+`", alternatives(words)),
             Self::Text => "a text of 1 to 255 characters".into(),
             Self::Path => "an absolute path".into(),
             Self::File => "the absolute path of a file".into(),
@@ -99,6 +100,7 @@ impl Type {
             Self::Signed(most) => format!("a whole number from -{most} to {most}"),
             Self::Duration(min, max) => format!("a time span from {} to {}", show_ms(min), show_ms(max)),
             Self::Size(min, max) => format!("a size from {} to {}", show_size(min), show_size(max)),
+            Self::Amount(min, max) => format!("a number, or a size, from {min} to {max}"),
             Self::Ip => "an IP address".into(),
             Self::Listen | Self::Socket => "an address and a port".into(),
             Self::Address => "an address and the length of its network prefix".into(),
@@ -115,7 +117,7 @@ impl Type {
                 "backend" | "tomcat" => "app",
                 _ => "NAME",
             },
-            Self::Word(words) => words.first().copied().unwrap_or_default(),
+            Self::Word(words) | Self::Words(words) => words.first().copied().unwrap_or_default(),
             Self::Text => "NAME",
             Self::Path | Self::File => "\"/srv/relais/FILE\"",
             Self::LogTarget => "stdout",
@@ -131,7 +133,7 @@ impl Type {
             Self::Location => "\"https://www.example%{uri}\"",
             Self::Interface => "eth0",
             Self::Mail => "\"name@www.example\"",
-            Self::Integer(..) | Self::Decimal(..) | Self::Signed(_) => "10",
+            Self::Integer(..) | Self::Amount(..) | Self::Decimal(..) | Self::Signed(_) => "10",
             Self::Duration(..) => "\"10s\"",
             Self::Size(..) => "\"256MiB\"",
             Self::Ip => "\"192.168.112.176\"",
@@ -150,7 +152,9 @@ impl Type {
     /// What `raw` is as this type.
     pub(crate) fn parse(self, raw: &Raw) -> Result<Value, Misfit> {
         match (self, raw) {
-            (Self::Integer(min, max), _) => self.parse_integer(raw, min, max),
+            (Self::Amount(min, max), Raw::Integer(_)) | (Self::Integer(min, max), _) => {
+                self.parse_integer(raw, min, max)
+            }
             (Self::Decimal(min, max), _) => self.parse_decimal(raw, min, max),
             (Self::Signed(most), Raw::Integer(number)) => match i16::try_from(*number) {
                 Ok(number) if (-most..=most).contains(&number) => Ok(Value::Signed(number)),
@@ -222,6 +226,7 @@ impl Type {
                         .unwrap_or_else(|| format!("write {}", alternatives(words))),
                 )
             }
+            Self::Words(words) => self.parse_words(text, words),
             Self::Text => it(is_text(text), "write 1 to 255 characters on one line"),
             Self::Path | Self::File => it(
                 is_path(text),
@@ -305,7 +310,7 @@ impl Type {
                 "write one such as \"name@www.example\"",
             ),
             Self::Duration(min, max) => self.parse_duration(text, min, max),
-            Self::Size(min, max) => self.parse_size(text, min, max),
+            Self::Size(min, max) | Self::Amount(min, max) => self.parse_size(text, min, max),
             Self::Ip => self.parse_ip(text),
             Self::Listen | Self::Socket => self.parse_socket(text),
             Self::Address => self.parse_address(text),
@@ -343,6 +348,22 @@ impl Type {
                 "names are up to 63 letters, digits, `-`, `_` and `.`, a letter or digit first: {cleaned}"
             )
         }))
+    }
+
+    fn parse_words(self, text: &str, words: &[&str]) -> Result<Value, Misfit> {
+        let mut seen = Vec::new();
+        for part in text.split('+') {
+            if !words.contains(&part) {
+                let near = crate::nearest::nearest(part, words.iter().copied());
+                let help = near.map(|word| format!("did you mean `{}`?", text.replace(part, word)));
+                return Err(self.misfit(help.unwrap_or_else(|| format!("write {}", alternatives(words)))));
+            }
+            if seen.contains(&part) {
+                return Err(self.misfit(format!("`{part}` stands there twice: write each once")));
+            }
+            seen.push(part);
+        }
+        Ok(Value::Text(text.into()))
     }
 
     fn parse_duration(self, text: &str, min: u64, max: u64) -> Result<Value, Misfit> {

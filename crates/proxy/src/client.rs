@@ -36,6 +36,8 @@ pub(crate) struct Client {
     /// Where it connected to, if a trusted one says.
     pub(crate) destination: Option<Box<SocketAddr>>,
     slot: SlotId,
+    /// It has asked rules about a request.
+    asked: Cell<bool>,
     /// Its own, or, of a stream, the connection that it is on.
     places: Held,
 }
@@ -60,7 +62,17 @@ impl Client {
         worker.connections.set(worker.connections.get() + 1);
         front.counters().connections.add(1);
         let since = Cell::new(worker.now());
-        Client { worker, front, io, peer, destination: None, since, slot, places: Held::Own(places) }
+        Client {
+            worker,
+            front,
+            io,
+            peer,
+            destination: None,
+            since,
+            slot,
+            asked: Cell::new(false),
+            places: Held::Own(places),
+        }
     }
 
     /// A stream of an HTTP/2 connection, which keeps that connection's places.
@@ -69,7 +81,25 @@ impl Client {
         let slot = worker.timers.borrow_mut().insert();
         let (peer, since) = (parent.peer, Cell::new(worker.now()));
         let destination = parent.destination.clone();
-        Client { worker, front, io, peer, destination, since, slot, places: Held::Parent(parent) }
+        let asked = Cell::new(false);
+        Client { worker, front, io, peer, destination, since, slot, asked, places: Held::Parent(parent) }
+    }
+
+    fn connection(&self) -> &Client {
+        match &self.places {
+            Held::Own(_) => self,
+            Held::Parent(parent) => parent,
+        }
+    }
+
+    /// Whether what rules are asked about is its connection's first request.
+    pub(crate) fn is_first(&self) -> bool {
+        !self.connection().asked.get()
+    }
+
+    /// Rules have been asked about a request of its connection.
+    pub(crate) fn was_asked(&self) {
+        self.connection().asked.set(true);
     }
 
     /// What TLS knows of the connection; a stream speaks it if its connection does.

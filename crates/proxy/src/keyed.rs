@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use relais_config::plan;
+use relais_config::plan::{self, Measure};
 use relais_rules::rate;
 
 use crate::counters::lock;
@@ -27,6 +27,7 @@ fn shard(hash: u64) -> usize {
 #[derive(Debug)]
 pub(crate) struct Rates {
     over: u32,
+    measure: Measure,
     origin: Instant,
     secret: RandomState,
     shards: Box<[Mutex<rate::Rates>]>,
@@ -38,17 +39,63 @@ impl Rates {
         let per_ms = plan.per.as_millis() as u64;
         Rates {
             over: plan.over,
+            measure: plan.measure,
             origin: Instant::now(),
             secret: RandomState::new(),
             shards: (0..SHARDS).map(|_| Mutex::new(rate::Rates::new(keys, per_ms))).collect(),
         }
     }
 
-    /// Counts a key; whether it came more often than it should.
-    pub(crate) fn over(&self, key: &[u8], now: Instant) -> bool {
+    /// Whether a key comes more often than it should, this time included. `first`: it is its connection's first
+    /// request. Where only its end tells what there is to count, that is left in `tallies`.
+    pub(crate) fn over(
+        self: &Arc<Rates>,
+        key: &[u8],
+        now: Instant,
+        first: bool,
+        tallies: &mut Vec<Tally>,
+    ) -> bool {
         let hash = self.secret.hash_one(key);
-        let now_ms = now.saturating_duration_since(self.origin).as_millis() as u64;
-        lock(&self.shards[shard(hash)]).count(hash, now_ms) > self.over
+        let now_ms = self.ms(now);
+        let counts = match self.measure {
+            Measure::Requests => true,
+            Measure::Connections => first,
+            Measure::Errors | Measure::Failures | Measure::BytesIn | Measure::BytesOut => {
+                tallies.push(Tally { rates: self.clone(), hash });
+                false
+            }
+        };
+        let mut shard = lock(&self.shards[shard(hash)]);
+        let rate = if counts { shard.count(hash, now_ms) } else { shard.rate(hash, now_ms) };
+        rate > self.over
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.origin).as_millis() as u64
+    }
+}
+
+/// What there will be to count of a request when it is over.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    rates: Arc<Rates>,
+    hash: u64,
+}
+
+impl Tally {
+    /// It is over: with this status, after so many bytes received and sent.
+    pub(crate) fn count(&self, now: Instant, status: u16, read: u64, written: u64) {
+        let n = match self.rates.measure {
+            Measure::Requests | Measure::Connections => 0,
+            Measure::Errors => u64::from((400..500).contains(&status)),
+            Measure::Failures => u64::from((500..600).contains(&status)),
+            Measure::BytesIn => read,
+            Measure::BytesOut => written,
+        };
+        if n > 0 {
+            let n = u32::try_from(n).unwrap_or(u32::MAX);
+            lock(&self.rates.shards[shard(self.hash)]).add(self.hash, n, self.rates.ms(now));
+        }
     }
 }
 
@@ -163,18 +210,20 @@ mod tests {
     #[test]
     fn all_threads_count_one_key_together() {
         let rate = |over| plan::Rate {
-            key: relais_rules::Key { what: relais_rules::What::Src, prefix4: 32, prefix6: 64 },
+            measure: Measure::Requests,
+            key: relais_rules::Key { parts: vec![relais_rules::What::Src], prefix4: 32, prefix6: 64 },
             over,
             per: std::time::Duration::from_secs(3600),
             keys: 1024,
         };
-        let (rates, now) = (Rates::new(&rate(999)), Instant::now());
+        let (rates, now) = (Arc::new(Rates::new(&rate(999))), Instant::now());
+        let ask = |key: &[u8]| rates.over(key, now, true, &mut Vec::new());
         let over = std::thread::scope(|scope| {
-            let one = || (0..300).filter(|_| rates.over(b"a", now)).count();
+            let one = || (0..300).filter(|_| ask(b"a")).count();
             let all: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
             all.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
         });
         assert_eq!(over, 1200 - 999);
-        assert!(!rates.over(b"b", now));
+        assert!(!ask(b"b"));
     }
 }

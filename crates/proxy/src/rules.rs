@@ -22,7 +22,7 @@ use relais_rules::{BadPath, Condition, Facts, Key, Program, Rule, Scratch, What}
 use crate::answer::{self, Persistence};
 use crate::client::Client;
 use crate::counters::{Counter, Registry};
-use crate::keyed::{Place, Places, Rates};
+use crate::keyed::{Place, Places, Rates, Tally};
 use crate::limits;
 use crate::pages::Pages;
 use crate::session::Asked;
@@ -143,6 +143,13 @@ impl Rules {
                 _ => false,
             };
             reads_client |= rule.actions.iter().any(client);
+            reads_sni |= rule.rates.iter().any(|rate| rate.key.parts.contains(&What::Sni))
+                || rule.actions.iter().any(|a| match a {
+                    plan::Action::Limit(plan::Limit { places: Some((_, key)), .. }) => {
+                        key.parts.contains(&What::Sni)
+                    }
+                    _ => false,
+                });
             reads_sni |= conditions.iter().any(|c| c.what == What::Sni)
                 || rule.actions.iter().any(
                     |a| matches!(a, plan::Action::Backend { map: Some((_, what)), .. } if *what == What::Sni),
@@ -271,6 +278,8 @@ pub(crate) struct Decision {
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
     places: Vec<Place>,
+    /// What is counted of it when it is over.
+    pub(crate) tallies: Vec<Tally>,
     pub(crate) max_body: Option<u64>,
     pub(crate) min_rate: Option<Option<plan::MinRate>>,
     pub(crate) timeout_client: Option<Duration>,
@@ -427,9 +436,14 @@ fn decide_by(
 ) -> Result<Decision, BadPath> {
     let memory = &mut *client.worker.rules.borrow_mut();
     let worker = &client.worker;
+    let mut tallies = Vec::new();
+    let first = client.is_first();
     rules.program.evaluate_asking(facts, &mut memory.rules, &mut |rule, at, key| {
-        rules.rules[rule as usize].rates[at].over(key, worker.instant(worker.now()))
+        rules.rules[rule as usize].rates[at].over(key, worker.instant(worker.now()), first, &mut tallies)
     })?;
+    if !tallies.is_empty() {
+        decision.limits.get_or_insert_default().tallies.append(&mut tallies);
+    }
     for at in 0..memory.rules.hits().len() {
         let rule = &rules.rules[memory.rules.hits()[at] as usize];
         rule.hits[worker.index].add(1);

@@ -14,6 +14,7 @@ use crate::answer::{self, Persistence};
 use crate::buffer::Buffer;
 use crate::client::{Client, Late, Then};
 use crate::h2;
+use crate::keyed::Tally;
 use crate::limits;
 use crate::marks::{Marks, Seen};
 use crate::rules::{self, Decision, Edits, Limits, Rules, Verdict};
@@ -40,6 +41,8 @@ pub(crate) struct Account {
     pub(crate) noted: Noted,
     /// What the request is marked with.
     pub(crate) marks: Option<Rc<Marks>>,
+    /// What rules count of it when it is over.
+    pub(crate) tallies: Vec<Tally>,
 }
 
 impl Account {
@@ -59,6 +62,7 @@ impl Account {
             held: 0,
             noted: Noted::default(),
             marks: None,
+            tallies: Vec::new(),
         }
     }
 }
@@ -218,6 +222,10 @@ async fn one(client: &Client, buffer: &mut Buffer, first: bool) -> Leaves {
         None => None,
     };
     let answer = ruled.or_else(|| local_answer(&asked)).or_else(|| ask_backend(&mut asked, &mut account));
+    client.was_asked();
+    if let Some(limits) = &mut asked.limits {
+        account.tallies = std::mem::take(&mut limits.tallies);
+    }
     let leaves = match answer {
         Some((status, state, answer)) => {
             let keep = matches!(asked.rest, Rest::Nothing) && may_keep(&asked);
@@ -565,6 +573,9 @@ pub(crate) async fn write_all(client: &Client, plan: &FrontPlan, bytes: &[u8]) -
 pub(crate) fn log_request(client: &Client, plan: &FrontPlan, account: &mut Account, head: Option<&[u8]>) {
     let worker = &client.worker;
     client.since.set(worker.now());
+    for tally in account.tallies.drain(..) {
+        tally.count(worker.instant(worker.now()), account.status, account.read, account.written);
+    }
     account.times.total = worker.now().since(account.began).as_millis() as i64;
     if let Some(server) = &account.server
         && account.times.response >= 0

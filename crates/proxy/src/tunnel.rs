@@ -124,8 +124,8 @@ struct Account {
     /// The one that was tried last.
     server: Option<Rc<Server>>,
     bytes: [u64; 2],
-    /// Its places among those of its keys; they end with it.
-    _limits: Option<Box<Limits>>,
+    /// Its places among those of its keys, and what is counted of it: they end with it.
+    limits: Option<Box<Limits>>,
 }
 
 /// Who answers a connection, and what it is held to; `None`: nobody, by a rule or because there is nobody.
@@ -174,7 +174,7 @@ pub(crate) fn tcp(client: Client) -> impl Future<Output = ()> {
             state: *b"SC",
             server: None,
             bytes: [0; 2],
-            _limits: limits,
+            limits,
         });
         let lease = match Box::pin(open(&client, &backend, &mut account)).await {
             Some((lease, server)) => {
@@ -264,7 +264,7 @@ fn deny(client: &Client, rule: &str) {
         state: *b"PR",
         server: None,
         bytes: [0; 2],
-        _limits: None,
+        limits: None,
     };
     log(client, &client.front.shared.name, Sessions::default(), &account);
 }
@@ -272,6 +272,9 @@ fn deny(client: &Client, rule: &str) {
 fn finish(client: &Client, backend: &Backend, lease: Option<&Lease>, account: &Account) {
     let worker = &client.worker;
     let [up, down] = account.bytes;
+    for tally in account.limits.iter().flat_map(|limits| &limits.tallies) {
+        tally.count(worker.instant(worker.now()), 0, up, down);
+    }
     client.front.counters().bytes_in.add(up);
     client.front.counters().bytes_out.add(down);
     match lease {

@@ -280,3 +280,75 @@ fn a_rule_sets_limits_of_bodies_and_patience_for_some() {
     assert_eq!(status(&door, post("", "01234567890")), 200);
     assert_eq!(proxy.status().frontends[0].rules[0].hits_total, 4);
 }
+
+#[test]
+fn answers_and_bytes_are_counted_when_requests_are_over() {
+    let door = Door::new(1);
+    let app = Origin::new(|mut peer| {
+        while let Some(head) = peer.try_head() {
+            let length = head
+                .to_lowercase()
+                .split("content-length: ")
+                .nth(1)
+                .and_then(|rest| rest.split('\r').next().unwrap().parse::<usize>().ok());
+            length.into_iter().for_each(|length| drop(peer.take(length)));
+            peer.send(match head.split(' ').nth(1).unwrap() {
+                "/missing" => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                "/broken" => "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                "/large" => format!("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n{}", "x".repeat(60_000)),
+                _ => OK.to_owned(),
+            });
+        }
+    });
+    let body = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n{}", "x".repeat(60_000));
+    for (measure, over, counted, other) in [
+        ("errors", "1", get("/missing"), get("/broken")),
+        ("failures", "1", get("/broken"), get("/missing")),
+        ("bytes-out", "\"100KiB\"", get("/large"), get("/")),
+        ("bytes-in", "100000", body.clone(), get("/large")),
+    ] {
+        let rule =
+            format!("rule slow {{ match rate key=src measure={measure} over={over} per=\"1h\"; deny 429; }}");
+        let _proxy = Proxy::start(&plan(&door, &rule, "", &[app.address]), &[&door]);
+        // Each on a connection that lasts, so that an answer's end is known to have been counted.
+        let mut client = Peer::connect(door.address);
+        let mut ask = |request: &str| {
+            client.send(request);
+            client.message().0.split(' ').nth(1).unwrap().to_owned()
+        };
+        for _ in 0..5 {
+            assert_ne!(ask(&other), "429", "{measure}");
+        }
+        assert_ne!(ask(&counted), "429", "{measure}");
+        assert_ne!(ask(&counted), "429", "{measure}: the second is what goes over it");
+        assert_eq!(ask(&get("/")), "429", "{measure}");
+    }
+}
+
+#[test]
+fn connections_are_counted_by_their_first_requests() {
+    let (door, app) = (Door::new(1), obedient());
+    let rule = "rule slow { match rate key=src measure=connections over=2 per=\"1h\"; deny 429; }";
+    let _proxy = Proxy::start(&plan(&door, rule, "", &[app.address]), &[&door]);
+    let mut lasting = Peer::connect(door.address);
+    let mut ask = || {
+        lasting.send(get("/"));
+        lasting.message().0.split(' ').nth(1).unwrap().to_owned()
+    };
+    for _ in 0..10 {
+        assert_eq!(ask(), "200", "requests are not what is counted");
+    }
+    assert_eq!([(); 3].map(|()| status(&door, get("/"))), [200, 429, 429]);
+    assert_eq!(ask(), "429", "its address has too many, whichever connection it asks on");
+}
+
+#[test]
+fn a_key_of_several_parts_counts_each_combination_by_itself() {
+    let (door, app) = (Door::new(1), obedient());
+    let rule = "rule slow { match rate key=\"host+query\" name=q over=1 per=\"1h\"; deny 429; }";
+    let _proxy = Proxy::start(&plan(&door, rule, "", &[app.address]), &[&door]);
+    let ask = |host: &str, q: &str| status(&door, format!("GET /?q={q} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    assert_eq!([ask("a", "bc"), ask("ab", "c"), ask("a", "c"), ask("ab", "bc")], [200; 4]);
+    assert_eq!([ask("a", "bc"), ask("ab", "c"), ask("b", "c")], [429, 429, 200]);
+    assert_eq!([(); 3].map(|()| status(&door, get("/"))), [200; 3], "who lacks a part is not counted");
+}

@@ -130,6 +130,7 @@ pub(crate) struct Worked {
     host: Vec<u8>,
     host_is: Form,
     spare: Vec<u8>,
+    joined: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -214,7 +215,33 @@ impl Worked {
 
     /// Gives the value of a key to `ask`, and returns its answer; `false` if there is none.
     pub(crate) fn key(&mut self, key: &Key, facts: &Facts<'_>, ask: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        if key.what == What::Src {
+        if let [what] = key.parts.as_slice() {
+            return self.part(key, what, facts, ask);
+        }
+        let mut joined = core::mem::take(&mut self.joined);
+        joined.clear();
+        let whole = key.parts.iter().all(|what| {
+            self.part(key, what, facts, &mut |value| {
+                // With its length, so that no two pairs of values look alike.
+                joined.extend_from_slice(&(value.len() as u32).to_be_bytes());
+                joined.extend_from_slice(value);
+                true
+            })
+        });
+        let answer = whole && ask(&joined);
+        self.joined = joined;
+        answer
+    }
+
+    /// Gives the value of a part of a key to `ask`, and returns its answer; `false` if there is none.
+    fn part(
+        &mut self,
+        key: &Key,
+        what: &What,
+        facts: &Facts<'_>,
+        ask: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> bool {
+        if *what == What::Src {
             return match facts.src.to_canonical() {
                 IpAddr::V4(ip) => {
                     let mask = u32::MAX.checked_shl(32 - u32::from(key.prefix4.min(32))).unwrap_or(0);
@@ -227,7 +254,7 @@ impl Worked {
             };
         }
         let mut answer = false;
-        self.values(&key.what, facts, &mut |value| {
+        self.values(what, facts, &mut |value| {
             answer = ask(value);
             true
         });

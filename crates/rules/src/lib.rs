@@ -95,11 +95,11 @@ pub struct Condition {
     pub any: Vec<Pattern>,
 }
 
-/// Whose requests are counted together: those with one value of this.
+/// Whose requests are counted together: those with the same value of each of these.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// What it is; of several values, the first.
-    pub what: What,
+    /// What it is made of, at least one; of several values, the first.
+    pub parts: Vec<What>,
     /// Bits of an IPv4 address that count, 0 to 32.
     pub prefix4: u8,
     /// Bits of an IPv6 address that count, 0 to 128.

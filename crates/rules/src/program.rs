@@ -96,7 +96,7 @@ impl Program {
             }
             // Whatever costs least to find false is asked first.
             conditions.sort_by_key(|asked| cost(&asked.what));
-            program.reads_path |= rule.asked.iter().any(|key| key.what == What::Path);
+            program.reads_path |= rule.asked.iter().any(|key| key.parts.contains(&What::Path));
             program.rules.push(Compiled { conditions, asked: rule.asked.clone(), last: rule.last });
         }
         program.file(rules, &filed_by)?;

@@ -65,10 +65,28 @@ impl Rates {
     /// Counts a key, and says how often it came in the last `per`, this time included. `now_ms` may go
     /// back a little.
     pub fn count(&mut self, key: u64, now_ms: u64) -> u32 {
-        let per_ms = self.per_ms;
+        self.add(key, 1, now_ms)
+    }
+
+    /// How often a key came in the last `per`. It is not counted, nor remembered for that.
+    pub fn rate(&self, key: u64, now_ms: u64) -> u32 {
+        let slot = self.buckets[self.bucket(key)].iter().find(|slot| slot.key == key && slot.now > 0);
+        slot.map_or(0, |slot| slot.rate(now_ms, self.per_ms))
+    }
+
+    fn bucket(&self, key: u64) -> usize {
         // The high half of the product: as good as a remainder, without a division.
-        let at = (u128::from(key) * self.buckets.len() as u128) >> 64;
-        let bucket = &mut self.buckets[at as usize];
+        ((u128::from(key) * self.buckets.len() as u128) >> 64) as usize
+    }
+
+    /// Counts a key as `n` at once, as of bytes, and says what it comes to in the last `per`. Nothing is not remembered.
+    pub fn add(&mut self, key: u64, n: u32, now_ms: u64) -> u32 {
+        if n == 0 {
+            return self.rate(key, now_ms);
+        }
+        let per_ms = self.per_ms;
+        let at = self.bucket(key);
+        let bucket = &mut self.buckets[at];
         let at = bucket.iter().position(|slot| slot.key == key && slot.now > 0).unwrap_or_else(|| {
             let least = (0..WAYS).min_by_key(|&i| (bucket[i].rate(now_ms, per_ms), bucket[i].start_ms));
             let at = least.unwrap_or(0);
@@ -77,7 +95,7 @@ impl Rates {
         });
         let slot = &mut bucket[at];
         slot.turn(now_ms, per_ms);
-        slot.now = slot.now.saturating_add(1);
+        slot.now = slot.now.saturating_add(n);
         slot.rate(now_ms, per_ms)
     }
 }
@@ -125,6 +143,19 @@ mod tests {
             }
         }
         assert_eq!(rate, 200);
+    }
+
+    #[test]
+    fn what_is_only_asked_about_is_not_counted_and_takes_no_room() {
+        let mut rates = Rates::new(8, 1_000);
+        assert_eq!(rates.rate(7, 5_000), 0);
+        assert_eq!(rates.add(7, 0, 5_000), 0);
+        assert_eq!(rates.add(7, 500, 5_000), 500);
+        assert_eq!((rates.rate(7, 5_400), rates.rate(7, 5_400)), (500, 500));
+        assert_eq!(rates.rate(7, 6_500), 250, "half of it is still within the last second");
+        assert_eq!(rates.rate(7, 9_000), 0);
+        assert_eq!(rates.add(7, u32::MAX, 9_000), u32::MAX);
+        assert_eq!(rates.add(7, u32::MAX, 9_001), u32::MAX, "more than can be counted is that much");
     }
 
     #[test]

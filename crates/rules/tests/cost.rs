@@ -25,7 +25,7 @@ fn program(n: usize) -> Program {
         }
     }
     let list = (0..n).map(|i| glob(format!("/list{i}/*.html"))).collect();
-    let key = Key { what: What::Src, prefix4: 24, prefix6: 64 };
+    let key = Key { parts: vec![What::Src], prefix4: 24, prefix6: 64 };
     rules.push(Rule {
         conditions: vec![Condition { negated: false, what: What::Path, any: list }],
         asked: vec![key],

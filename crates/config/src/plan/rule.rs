@@ -35,12 +35,31 @@ pub struct RuleCondition {
 pub struct Rate {
     /// What is counted together.
     pub key: Key,
+    /// What is counted of it.
+    pub measure: Measure,
     /// It is true from the next one on.
     pub over: u32,
     /// The time that they are counted over.
     pub per: Duration,
     /// Keys that are remembered.
     pub keys: u32,
+}
+
+/// What a rate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Measure {
+    /// Requests; in TCP mode connections.
+    Requests,
+    /// Connections, by the first request of each.
+    Connections,
+    /// Answers with a status of 400 to 499.
+    Errors,
+    /// Answers with a status of 500 to 599.
+    Failures,
+    /// Bytes of requests.
+    BytesIn,
+    /// Bytes of answers.
+    BytesOut,
 }
 
 /// What a rule lets those that it is for have.

@@ -10,7 +10,7 @@ use super::front::check_same_mode;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{
-    Action, Backend, Cidr, Limit, MinRate, Mode, Rate, RespondBody, RewriteSpec, Rule, RuleCondition,
+    Action, Backend, Cidr, Limit, Measure, MinRate, Mode, Rate, RespondBody, RewriteSpec, Rule, RuleCondition,
 };
 
 /// Actions after which no later rule is asked.
@@ -190,9 +190,12 @@ fn check_tcp(cx: &mut Context, rule: &Item) {
         }
         let counted = matches!(child.row.name, "limit") || child.row.form == Some("rate");
         for given in child.values().iter().filter(|_| counted) {
-            let src = child.get::<Arc<str>>("key").is_none_or(|key| &*key == "src");
+            let word = child.get::<Arc<str>>(given.field.name).unwrap_or_default();
             let (wrong, help) = match given.field.name {
-                "key" => (!src, "write key=src"),
+                "key" => (word.split('+').any(|part| !matches!(part, "src" | "sni")), "write key=src"),
+                "measure" => {
+                    (matches!(&*word, "errors" | "failures"), "write measure=connections, or take it out")
+                }
                 name => (
                     HTTP_LIMITS.contains(&name),
                     "take it out: in `mode tcp` a `limit` is max-connections=NUMBER key=src",
@@ -294,22 +297,34 @@ fn counted(cx: &mut Context, item: &Item) -> Option<Key> {
     let name = item.get::<Arc<str>>("name");
     let word: Arc<str> = item.get("key")?;
     let said = |name| item.values().iter().any(|given| given.field.name == name);
-    let (what, named) = match (&*word, &name) {
-        ("src", _) => (What::Src, false),
-        ("path", _) => (What::Path, false),
-        ("host", _) => (What::Host, false),
-        ("header", Some(name)) => (What::Header(name.to_ascii_lowercase()), true),
-        ("cookie", Some(name)) => (What::Cookie(name.to_string()), true),
-        ("query", Some(name)) => (What::Query(name.to_string()), true),
-        _ => {
-            cx.error(
-                Diagnostic::error(item.span_of("key"), format!("`key={word}` does not say which"))
-                    .help(format!("add its name: key={word} name=NAME")),
-            );
-            return None;
-        }
-    };
-    for (field, useless) in [("name", !named), ("prefix", *word != *"src"), ("prefix6", *word != *"src")] {
+    let (mut parts, mut named) = (Vec::new(), 0);
+    for part in word.split('+') {
+        named += u32::from(matches!(part, "header" | "cookie" | "query"));
+        parts.push(match (part, &name) {
+            ("src", _) => What::Src,
+            ("path", _) => What::Path,
+            ("host", _) => What::Host,
+            ("sni", _) => What::Sni,
+            ("header", Some(name)) => What::Header(name.to_ascii_lowercase()),
+            ("cookie", Some(name)) => What::Cookie(name.to_string()),
+            ("query", Some(name)) => What::Query(name.to_string()),
+            _ => {
+                cx.error(
+                    Diagnostic::error(item.span_of("key"), format!("`key={part}` does not say which"))
+                        .help(format!("add its name: key={word} name=NAME")),
+                );
+                return None;
+            }
+        });
+    }
+    if named > 1 {
+        cx.error(
+            Diagnostic::error(item.span_of("key"), "`name=` can be of one part of the key only")
+                .help("write one of `header`, `cookie` and `query`"),
+        );
+    }
+    let src = parts.contains(&What::Src);
+    for (field, useless) in [("name", named == 0), ("prefix", !src), ("prefix6", !src)] {
         if useless && said(field) {
             cx.error(
                 Diagnostic::error(item.span_of(field), format!("`key={word}` has no `{field}=`"))
@@ -317,12 +332,20 @@ fn counted(cx: &mut Context, item: &Item) -> Option<Key> {
             );
         }
     }
-    Some(Key { what, prefix4: item.get("prefix").unwrap_or(32), prefix6: item.get("prefix6").unwrap_or(64) })
+    Some(Key { parts, prefix4: item.get("prefix").unwrap_or(32), prefix6: item.get("prefix6").unwrap_or(64) })
 }
 
 fn rate(cx: &mut Context, item: &Item) -> Option<Rate> {
     let key = counted(cx, item)?;
-    Some(Rate { key, over: item.get("over")?, per: item.get("per")?, keys: item.get("remember")? })
+    let measure = match &*item.get::<Arc<str>>("measure")? {
+        "connections" => Measure::Connections,
+        "errors" => Measure::Errors,
+        "failures" => Measure::Failures,
+        "bytes-in" => Measure::BytesIn,
+        "bytes-out" => Measure::BytesOut,
+        _ => Measure::Requests,
+    };
+    Some(Rate { key, measure, over: item.get("over")?, per: item.get("per")?, keys: item.get("remember")? })
 }
 
 fn limit(cx: &mut Context, item: &Item) -> Option<Action> {

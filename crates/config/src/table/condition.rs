@@ -1,7 +1,7 @@
 //! `match` and `unless`: what a rule looks at. Each condition stands here once and makes a row for either word.
 
 use super::Type::{
-    Duration, File, HeaderName, HostPattern, Integer, Networks, PathPattern, Regex, Text, Word,
+    Amount, Duration, File, HeaderName, HostPattern, Integer, Networks, PathPattern, Regex, Text, Word, Words,
 };
 use super::{DAY, Directive, Effect, Field, Section, Times, Type, any, default, many, optional, required};
 
@@ -99,7 +99,17 @@ pub(super) const COUNTING: &[Directive] = &[Directive {
         KEY_NAME,
         PREFIX,
         PREFIX6,
-        required("over", Integer(1, 1_000_000_000), "true from the next one on"),
+        default(
+            "measure",
+            Word(MEASURES),
+            "requests",
+            "what is counted of them: requests, new connections, answers 4xx (`errors`) or 5xx (`failures`), bytes received or sent",
+        ),
+        required(
+            "over",
+            Amount(1, 4_000_000_000),
+            "true from the next one on; of bytes, it may be a size such as \"100MiB\"",
+        ),
         required("per", Duration(1, DAY), "the time that they are counted over"),
         default(
             "remember",
@@ -109,20 +119,25 @@ pub(super) const COUNTING: &[Directive] = &[Directive {
         ),
     ],
     times: Times::Many,
-    doc: "True where more than `over` requests of one `key` came in the last `per`. Counted are the requests for which everything else in the rule holds, whatever is then done with them; so who goes on at the same pace stays over it. The window slides, as HAProxy's does: a burst is counted exactly, and who times bursts gets twice `over` at most. All threads of the machine count together, each machine for itself; a reload goes on counting. A request without that key is not counted, and the rule is not for it. In `mode tcp`: connections, by `src`.",
+    doc: "True where more than `over` requests of one `key` came in the last `per`, or more of another `measure`. Counted are the requests for which everything else in the rule holds, whatever is then done with them; so who goes on at the same pace stays over it. The window slides, as HAProxy's does: a burst is counted exactly, and who times bursts gets twice `over` at most. All threads of the machine count together, each machine for itself; a reload goes on counting. A request without that key is not counted, and the rule is not for it. `key=src+host` counts each pair by itself. With `measure=connections` the first request of each connection counts. Answers and bytes are counted when a request is over, those that Relais gave itself, too. In `mode tcp`: connections and their bytes, by `src` and `sni`.",
     example: "match rate key=src over=200 per=\"10s\"",
     effect: Effect::Tests(&[
         "too_many_requests_from_one_address_are_denied_until_it_slows_down",
         "a_rate_is_counted_by_what_the_rule_says_and_only_where_the_rest_of_it_holds",
         "all_workers_count_together_and_a_reload_goes_on_counting",
+        "answers_and_bytes_are_counted_when_requests_are_over",
+        "connections_are_counted_by_their_first_requests",
+        "a_key_of_several_parts_counts_each_combination_by_itself",
         "too_many_connections_from_one_address_are_refused_in_tcp_mode",
     ]),
     ..Directive::EMPTY
 }];
 
-pub(super) const KEYS: Type = Word(&["src", "header", "cookie", "path", "host", "query"]);
-pub(super) const KEY: &str =
-    "what is counted together: all requests from one address, or with one value of this";
+/// What a rate counts.
+pub(crate) const MEASURES: &[&str] =
+    &["requests", "connections", "errors", "failures", "bytes-in", "bytes-out"];
+pub(super) const KEYS: Type = Words(&["src", "header", "cookie", "path", "host", "query", "sni"]);
+pub(super) const KEY: &str = "what is counted together: all requests from one address, or with one value of this; several joined by `+`: each combination";
 pub(super) const KEY_NAME: Field = optional(
     "name",
     Text,

@@ -216,6 +216,8 @@ pub enum Type {
     Reference(Kind),
     /// One of these words.
     Word(&'static [&'static str]),
+    /// One of these words, or several of them joined by `+`.
+    Words(&'static [&'static str]),
     /// Any text of 1 to 255 characters without control characters.
     Text,
     /// An absolute path on the machine.
@@ -258,6 +260,8 @@ pub enum Type {
     Duration(u64, u64),
     /// A number of bytes.
     Size(u64, u64),
+    /// A whole number, which may be written as a size in bytes.
+    Amount(u64, u64),
     /// An IP address.
     Ip,
     /// `ADDRESS:PORT`, where the address may be `*`.
