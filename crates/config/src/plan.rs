@@ -437,6 +437,8 @@ pub struct Backend {
     pub retries: u8,
     /// Whether a retry may go to another server.
     pub redispatch: bool,
+    /// Whether a client that sends no more, and whose request waits, is taken for gone.
+    pub abort_on_close: bool,
     /// Its servers, tiers expanded.
     pub servers: Vec<Server>,
     /// Bodies of errors; they go before the frontend's.

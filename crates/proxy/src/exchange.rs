@@ -20,6 +20,7 @@ use crate::buffer::Buffer;
 use crate::client::Client;
 use crate::compress::{self, Verdict};
 use crate::counters::Pass;
+use crate::gone::Gone;
 use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
 use crate::limits;
@@ -57,6 +58,8 @@ pub(crate) enum Failure {
     ClientLate,
     /// The client closed in the middle of its body.
     ClientGone,
+    /// The client has asked, and does not want the answer any more.
+    ClientLeft,
 }
 
 /// An attempt under way.
@@ -77,6 +80,7 @@ struct Exchange<'a> {
     pace: Pace,
     /// Bytes of the response that the client has taken.
     taken: u64,
+    gone: Gone<'a>,
 }
 
 /// Whose silence is counted.
@@ -118,6 +122,7 @@ pub(crate) async fn run(
             client.worker.now(),
         ),
         taken: 0,
+        gone: Gone::new(&client.io, backend.plan.abort_on_close),
     };
     exchange.send(asked)?;
     let mut received = client.worker.take_buffer();
@@ -269,8 +274,8 @@ impl Exchange<'_> {
             Stand::Hungry => (Whose::Client, Failure::ClientLate),
             Stand::Done | Stand::Stuffed => (Whose::Server, Failure::Late),
         };
-        if self.client.io.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(Failure::ClientGone));
+        if whose == Whose::Server && upload == Stand::Done && self.gone.poll(cx).is_ready() {
+            return Poll::Ready(Err(Failure::ClientLeft));
         }
         let deadline = self.deadline(whose, moved);
         self.client.poll_deadline(deadline, cx).map(|_| Err(failure))
@@ -492,7 +497,7 @@ impl Exchange<'_> {
             (_, Stand::Stuffed) | (Stand::Hungry, Stand::Hungry) => (Whose::Client, *b"cD"),
             _ => (Whose::Server, *b"sD"),
         };
-        if self.client.io.poll_gone(cx).is_ready() {
+        if self.client.io.poll_cancelled(cx).is_ready() {
             return Poll::Ready(*b"CD");
         }
         let moved = self.up.has_moved() | down.has_moved();

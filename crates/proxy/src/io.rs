@@ -227,9 +227,8 @@ impl Io {
         matches!(self.layer(), Layer::Stream(_))
     }
 
-    /// Ready once the other end has said that it wants no answer any more. Only HTTP/2 can say that: a half-closed
-    /// socket may belong to a client that still listens.
-    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once the other end has cancelled its stream; sockets have none (`gone`).
+    pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self.layer() {
             Layer::Stream(stream) => stream.poll_gone(cx),
             _ => Poll::Pending,

@@ -22,6 +22,7 @@ mod compress;
 mod counters;
 mod dns;
 mod exchange;
+mod gone;
 mod h2;
 mod half;
 mod io;

@@ -101,13 +101,16 @@ async fn attempts(
                 }
             }
             Err(no) => {
-                server.counters().connect_errors.add(1);
+                if !matches!(no, NoConnection::Gone) {
+                    server.counters().connect_errors.add(1);
+                }
                 match no {
+                    NoConnection::Gone => return Err(Verdict::plain(400, b"CC")),
                     NoConnection::Late => Failure::NoConnection(*b"sC"),
                     NoConnection::Down => Failure::NoConnection(*b"SC"),
                     NoConnection::Failed(error) => {
                         complain_of_connect(asked, &server, &error);
-                        Failure::NoConnection(*b"SC")
+                        Failure::NoConnection(upstream::state_of(&error))
                     }
                 }
             }
@@ -169,6 +172,7 @@ impl Attempts {
             }
             Failure::ClientLate => (false, Verdict::plain(408, b"cD")),
             Failure::ClientGone => (false, Verdict::plain(400, b"CD")),
+            Failure::ClientLeft => (false, Verdict::plain(400, b"CH")),
         };
         let counters = lease.server().counters();
         if matches!(failure, Failure::Silent | Failure::Late | Failure::Broken | Failure::Response(_))
@@ -253,6 +257,11 @@ async fn place(
             account.queued = queued;
             account.times.queue = waited;
             Err(Verdict::plain(503, b"sQ"))
+        }
+        Err(NoPlace::Gone { queued }) => {
+            account.queued = queued;
+            account.times.queue = waited;
+            Err(Verdict::plain(400, b"CQ"))
         }
         Err(NoPlace::Full { queued }) => {
             account.queued = queued;

@@ -198,10 +198,10 @@ async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> 
     loop {
         let place = match backend.acquire(client, key, tried).await {
             Ok(place) => place,
-            Err(NoPlace::Late { queued }) => {
+            Err(late @ (NoPlace::Late { queued } | NoPlace::Gone { queued })) => {
                 account.queued = queued;
                 account.queue = client.worker.now().since(account.began).as_millis() as i64;
-                account.state = *b"sQ";
+                account.state = if matches!(late, NoPlace::Gone { .. }) { *b"CQ" } else { *b"sQ" };
                 return None;
             }
             Err(NoPlace::Full { queued }) => {
@@ -222,8 +222,13 @@ async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> 
                 backend.chooser.answered(&client.worker, place.lease.index(), took);
                 return Some((place.lease, io));
             }
+            Err(NoConnection::Gone) => {
+                account.state = *b"CC";
+                return None;
+            }
             Err(NoConnection::Late) => account.state = *b"sC",
-            Err(NoConnection::Failed(_) | NoConnection::Down) => account.state = *b"SC",
+            Err(NoConnection::Down) => account.state = *b"SC",
+            Err(NoConnection::Failed(error)) => account.state = upstream::state_of(&error),
         }
         let counters = server.counters();
         counters.connect_errors.add(1);
@@ -282,6 +287,7 @@ fn finish(client: &Client, backend: &Backend, lease: Option<&Lease>, account: &A
             lease.server().counters().bytes_in.add(up);
             lease.server().counters().bytes_out.add(down);
         }
+        None if account.state[0] == b'C' => {} // it was the client that left
         None => backend.shared.unserved[worker.index].add(1),
     }
     let sessions = Sessions {

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use crate::choose::{Chooser, Common};
 use crate::client::{Client, Late};
 use crate::counters::{BackShared, ServerCounters, ServerShared, Waiter, lock};
+use crate::gone::Gone;
 use crate::h2::upstream::Links;
 use crate::io::Io;
 use crate::limits;
@@ -232,14 +233,16 @@ impl Backend {
         let before = self.shared.wait(&wait.waiter, most).map_err(|queued| NoPlace::Full { queued })?;
         let queued = before + 1; // as HAProxy counts: 0 is said by those that did not wait
         let deadline = client.worker.now() + self.plan.timeout.queue;
+        let mut gone = Gone::new(&client.io, self.plan.abort_on_close);
         let granted = |cx: &mut Context<'_>| {
             *lock(&wait.waiter.waker) = Some(cx.waker().clone());
             match lock(&wait.waiter.granted).take() {
-                Some(server) => Poll::Ready(server),
-                None => Poll::Pending,
+                Some(server) => Poll::Ready(Some(server)),
+                None => gone.poll(cx).map(|()| None),
             }
         };
-        let server = client.until(deadline, granted).await.map_err(|Late| NoPlace::Late { queued })?;
+        let granted = client.until(deadline, granted).await.map_err(|Late| NoPlace::Late { queued })?;
+        let server = granted.ok_or(NoPlace::Gone { queued })?;
         match self.servers.iter().position(|s| Arc::ptr_eq(&s.shared, &server)) {
             Some(index) => {
                 self.chooser.load_changed(index, &server);
@@ -281,6 +284,8 @@ pub(crate) enum NoPlace {
     Full { queued: u32 },
     /// The queue time-out is over.
     Late { queued: u32 },
+    /// The client does not want it any more.
+    Gone { queued: u32 },
 }
 
 /// Servers of a backend that have failed a request, by index; those from 128 on are not remembered.
@@ -327,6 +332,8 @@ pub(crate) enum NoConnection {
     Late,
     /// The checks took the server out while we waited.
     Down,
+    /// The client does not want it any more.
+    Gone,
 }
 
 /// Connects to a server within the connect time-out.
@@ -335,20 +342,16 @@ pub(crate) async fn connect(client: &Client, backend: &Backend, server: &Server)
     let attempt = dial(client, server);
     let mut attempt = std::pin::pin!(attempt);
     client.wait_for(server.shared.id);
+    let mut gone = Gone::new(&client.io, backend.plan.abort_on_close);
     let result = client
         .until(deadline, |cx| match attempt.as_mut().poll(cx) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending if !server.shared.is_up() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => Poll::Ready(result.map_err(NoConnection::Failed)),
+            Poll::Pending if !server.shared.is_up() => Poll::Ready(Err(NoConnection::Down)),
+            Poll::Pending => gone.poll(cx).map(|()| Err(NoConnection::Gone)),
         })
         .await;
     client.wait_for(0);
-    let io = match result {
-        Err(Late) => return Err(NoConnection::Late),
-        Ok(None) => return Err(NoConnection::Down),
-        Ok(Some(Err(error))) => return Err(NoConnection::Failed(error)),
-        Ok(Some(Ok(io))) => io,
-    };
+    let io = result.map_err(|Late| NoConnection::Late)??;
     io.set_nodelay(true).map_err(NoConnection::Failed)?;
     if let Some(version) = server.plan.send_proxy {
         introduce(client, &io, version).map_err(NoConnection::Failed)?;
@@ -356,11 +359,24 @@ pub(crate) async fn connect(client: &Client, backend: &Backend, server: &Server)
     let Some(tls) = &server.tls else { return Ok(Io::Plain(io)) };
     let stream = tls.open(io, server.plan.address.ip(), server.plan.http2).map_err(io::Error::other);
     let stream = stream.map_err(NoConnection::Failed)?;
-    match client.until(deadline, |cx| stream.poll_handshake(cx)).await {
-        Err(Late) => Err(NoConnection::Late),
-        Ok(Err(error)) => Err(NoConnection::Failed(io::Error::new(error.kind(), format!("TLS: {error}")))),
-        Ok(Ok(())) => Ok(Io::tls_over(stream)),
-    }
+    let result = client
+        .until(deadline, |cx| match stream.poll_handshake(cx) {
+            Poll::Ready(result) => Poll::Ready(result.map_err(|error| {
+                NoConnection::Failed(io::Error::new(error.kind(), format!("TLS: {error}")))
+            })),
+            Poll::Pending => gone.poll(cx).map(|()| Err(NoConnection::Gone)),
+        })
+        .await;
+    result.map_err(|Late| NoConnection::Late)??;
+    Ok(Io::tls_over(stream))
+}
+
+/// How a failed connection is logged: by who could not, the server or this machine.
+pub(crate) fn state_of(error: &io::Error) -> [u8; 2] {
+    use rustix::io::Errno;
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
+    let is_ours = error.raw_os_error().is_some_and(|code| ours.iter().any(|e| e.raw_os_error() == code));
+    if is_ours { *b"RC" } else { *b"SC" }
 }
 
 async fn dial(client: &Client, server: &Server) -> io::Result<TcpStream> {
@@ -395,4 +411,18 @@ fn introduce(client: &Client, io: &TcpStream, version: ProxyVersion) -> io::Resu
     };
     client.worker.give_scratch(header);
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_has_run_out_of_is_no_fault_of_the_server() {
+        let state = |errno: rustix::io::Errno| state_of(&errno.into());
+        assert_eq!(state(rustix::io::Errno::MFILE), *b"RC");
+        assert_eq!(state(rustix::io::Errno::ADDRNOTAVAIL), *b"RC", "no port of ours is free");
+        assert_eq!(state(rustix::io::Errno::CONNREFUSED), *b"SC");
+        assert_eq!(state_of(&io::ErrorKind::InvalidData.into()), *b"SC", "TLS");
+    }
 }

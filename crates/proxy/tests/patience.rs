@@ -481,3 +481,97 @@ fn a_full_frontend_leaves_connections_in_the_kernels_queue() {
     second.io.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(second.message().1, "ok");
 }
+
+/// Resets a connection.
+fn reset(peer: Peer) {
+    socket2::Socket::from(peer.io.into_inner()).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// A request waits for the only place; its client leaves by `leave`. The next one in the queue gets the place that it left.
+fn leave_the_queue(back: &str, leave: fn(Peer)) {
+    let (origin, asked, answer) = gated();
+    let door = Door::new(1);
+    let proxy = Proxy::start(&one_place(&door, back, &origin), &[&door]);
+    let queued = || proxy.status().backends[0].queued;
+    let mut first = Peer::connect(door.address);
+    first.send(get("/first"));
+    assert!(asked.recv_timeout(PATIENCE).unwrap().contains("/first"));
+    let mut leaver = Peer::connect(door.address);
+    leaver.send(get("/leaver"));
+    wait("the queue", || queued() == 1);
+    leave(leaver);
+    wait("its place in the queue", || queued() == 0);
+    let line = proxy.lines(1).remove(0);
+    assert!(line.contains(" app/<NOSRV> ") && line.contains(" 400 ") && line.contains(" CQ-- "), "{line}");
+    let mut next = Peer::connect(door.address);
+    next.send(get("/next"));
+    wait("the queue", || queued() == 1);
+    answer.send(()).unwrap();
+    assert!(asked.recv_timeout(PATIENCE).unwrap().contains("/next"), "nobody asks for who has left");
+    answer.send(()).unwrap();
+    assert_eq!((first.message().1, next.message().1), ("/first".into(), "/next".into()));
+    assert_eq!(proxy.status().backends[0].unserved_total, 0, "it is no fault of the backend");
+}
+
+#[test]
+fn a_client_whose_connection_is_reset_leaves_the_queue_and_its_server() {
+    leave_the_queue("", reset);
+    let origin = silent();
+    let door = Door::new(1);
+    let proxy = Proxy::start(&plan(&door, "", "timeout server=\"1h\"", &[origin.address]), &[&door]);
+    let active = || proxy.status().backends[0].servers[0].active;
+    for early in ["", "GET /next HTTP/1.1\r\nHost: h\r\n"] {
+        let mut client = Peer::connect(door.address);
+        client.send(get("/") + early);
+        wait("the request", || active() == 1);
+        reset(client);
+        wait("its place at the server", || active() == 0);
+    }
+    let line = proxy.lines(2).remove(1);
+    assert!(line.contains(" app/s1 ") && line.contains(" 400 ") && line.contains(" CH-- "), "{line}");
+}
+
+#[test]
+fn a_client_that_closes_while_it_waits_leaves_its_place_where_the_file_says_so() {
+    leave_the_queue("abort-on-close", drop);
+    let origin = silent();
+    let door = Door::new(1);
+    let back = "abort-on-close; timeout server=\"1h\"";
+    let proxy = Proxy::start(&plan(&door, "", back, &[origin.address]), &[&door]);
+    let active = || proxy.status().backends[0].servers[0].active;
+    for early in ["", "GET /next HTTP/1.1\r\nHost: h\r\n"] {
+        let mut client = Peer::connect(door.address);
+        client.send(get("/") + early);
+        wait("the request", || active() == 1);
+        client.half_close();
+        wait("its place at the server", || active() == 0);
+        assert!(client.head().starts_with("HTTP/1.1 400 "), "it may still read");
+    }
+    let line = proxy.lines(2).remove(1);
+    assert!(line.contains(" CH-- "), "{line}");
+}
+
+#[test]
+fn a_client_that_half_closes_is_answered_where_the_file_does_not_say_otherwise() {
+    let (origin, asked, answer) = gated();
+    let door = Door::new(1);
+    let proxy = Proxy::start(&one_place(&door, "", &origin), &[&door]);
+    let mut clients = Vec::new();
+    for i in 0..2 {
+        let mut client = Peer::connect(door.address);
+        client.send(get("/"));
+        client.half_close();
+        if i == 0 {
+            asked.recv_timeout(PATIENCE).unwrap();
+        } else {
+            wait("the queue", || proxy.status().backends[0].queued == 1);
+        }
+        clients.push(client);
+    }
+    answer.send(()).unwrap();
+    answer.send(()).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.message().1, "/");
+    }
+    assert!(proxy.lines(2).iter().all(|line| line.contains(" 200 ") && line.contains(" ---- ")));
+}

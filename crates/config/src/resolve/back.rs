@@ -82,6 +82,7 @@ fn backend(
         responses: item.find("responses").and_then(|responses| responses.get("number")),
         retries: item.setting("retries").get("number")?,
         redispatch: item.find("redispatch").is_some(),
+        abort_on_close: item.find("abort-on-close").is_some(),
         servers: servers?
             .into_iter()
             .map(|server| Server { source_client: item.find("source").is_some(), ..server })

@@ -283,6 +283,20 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "abort-on-close",
+        inside: &[Section::Backend],
+        doc: "A client that has closed its half of the connection, and whose request still waits for a place, a connection or the \
+              first byte of an answer, is taken for gone: its place is free at once (`CQ`, `CC`, `CH` in the log). Browsers close both halves \
+              when somebody presses stop or reload; a program that half-closes and still reads gets no answer. Without \
+              it only a reset, or a cancelled HTTP/2 stream, frees the place.",
+        example: "abort-on-close",
+        effect: Effect::Tests(&[
+            "a_client_that_closes_while_it_waits_leaves_its_place_where_the_file_says_so",
+            "a_client_that_half_closes_is_answered_where_the_file_does_not_say_otherwise",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "source",
         inside: &[Section::Backend],
         arguments: &[required(

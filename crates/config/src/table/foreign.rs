@@ -15,6 +15,7 @@ const WORDS: &[(&str, &str)] = &[
     ("acl", "rule"),
     ("http-request", "rule"),
     ("option", "check http"),
+    ("abortonclose", "abort-on-close"),
     ("httpchk", "check http"),
     ("http-check", "check http"),
     ("forwardfor", "forwarded-for"),

@@ -15,6 +15,7 @@ use relais_base::Time;
 use super::stream::StreamIo;
 use super::wire::{Socket, Wire};
 use crate::client::{Client, Late};
+use crate::gone::Gone;
 use crate::io::Io;
 use crate::limits;
 use crate::upstream::{self, Backend, NoConnection, Server};
@@ -114,15 +115,21 @@ pub(crate) async fn open(
 ) -> Result<(Io, bool), NoConnection> {
     let deadline = client.worker.now() + backend.plan.timeout.connect;
     let links = &server.links;
+    let mut gone = Gone::new(&client.io, backend.plan.abort_on_close);
     let mut reused = true;
     loop {
         if let Some((mut send, state)) = links.find(server.plan.max_concurrent_streams) {
-            match client.until(deadline, |cx| send.poll_ready(cx)).await {
-                Ok(Ok(())) => {
+            let ready = |cx: &mut std::task::Context<'_>| match send.poll_ready(cx) {
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+                Poll::Pending => gone.poll(cx).map(|()| None),
+            };
+            match client.until(deadline, ready).await {
+                Ok(None) => return Err(NoConnection::Gone),
+                Ok(Some(Ok(()))) => {
                     let link = Link::new(state, client.worker.clone());
                     return Ok((Io::stream(StreamIo::to_server(send, link)), reused));
                 }
-                Ok(Err(_)) => state.over.set(true),
+                Ok(Some(Err(_))) => state.over.set(true),
                 Err(Late) => return Err(NoConnection::Late),
             }
             continue;
@@ -130,12 +137,12 @@ pub(crate) async fn open(
         if links.connecting.get() && !links.only_h1.get() {
             let made = |cx: &mut std::task::Context<'_>| {
                 if !links.connecting.get() {
-                    return Poll::Ready(());
+                    return Poll::Ready(Ok(()));
                 }
                 links.waiting.borrow_mut().push(cx.waker().clone());
-                Poll::Pending
+                gone.poll(cx).map(|()| Err(NoConnection::Gone))
             };
-            client.until(deadline, made).await.map_err(|Late| NoConnection::Late)?;
+            client.until(deadline, made).await.map_err(|Late| NoConnection::Late)??;
             if links.find(server.plan.max_concurrent_streams).is_none() && !server.shared.is_up() {
                 return Err(NoConnection::Down);
             }

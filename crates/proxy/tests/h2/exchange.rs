@@ -216,7 +216,7 @@ fn a_cancelled_request_is_cancelled_at_the_server() {
     tell.recv_timeout(PATIENCE).expect("the request arrives");
     raw.send(RST_STREAM, 0, 1, CANCEL.to_be_bytes());
     tell.recv_timeout(PATIENCE).expect("the server sees its end");
-    assert!(proxy.lines(1)[0].contains(" CD-- "), "{:?}", proxy.lines(1));
+    assert!(proxy.lines(1)[0].contains(" CH-- "), "{:?}", proxy.lines(1));
     assert!(raw.lives());
 }
 
