@@ -294,6 +294,17 @@ def tls_cost(product, port, case, seconds):
     return cpu / requests / 1000
 
 
+def ask_once(product, s, request):
+    """One request and its whole answer, after which the connection is idle."""
+    s.sendall(request)
+    got = b""
+    while SMALL.encode() not in got:
+        part = s.recv(4096)
+        if not part:
+            sys.exit(f"bench: {product.name} closed a connection that should have become idle")
+        got += part
+
+
 def tls_idle(product, port, count):
     """KiB of memory that each idle TLS connection costs, each having had one answer."""
     context = ssl.create_default_context()
@@ -302,13 +313,7 @@ def tls_idle(product, port, count):
     try:
         for _ in range(count):
             s = context.wrap_socket(socket.create_connection(("127.0.0.1", port), 5))
-            s.sendall(b"GET /small HTTP/1.1\r\nHost: bench\r\n\r\n")
-            got = b""
-            while SMALL.encode() not in got:
-                part = s.recv(4096)
-                if not part:
-                    sys.exit(f"bench: {product.name} closed an idle TLS connection")
-                got += part
+            ask_once(product, s, b"GET /small HTTP/1.1\r\nHost: bench\r\n\r\n")
             sockets.append(s)
         time.sleep(1.5)  # the measured thing itself: connections at rest
         return (product.memory_kib() - before) / count
@@ -368,13 +373,7 @@ def idle(product, count):
             s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leave no TIME_WAIT behind
             s.bind((f"127.0.0.{2 + n // 5000}", 0))
             s.connect(("127.0.0.1", product.port))
-            s.sendall(request)
-            got = b""
-            while SMALL.encode() not in got:
-                part = s.recv(4096)
-                if not part:
-                    sys.exit(f"bench: {product.name} closed idle connection {n}")
-                got += part
+            ask_once(product, s, request)
             sockets.append(s)
         time.sleep(1.5)  # the measured thing itself: connections at rest
         return (product.memory_kib() - before) / count

@@ -8,7 +8,7 @@ mod node;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use node::{Node, Origin, await_some, free_port, get, plan, under_load};
+use node::{Node, Origin, await_some, await_standstill, free_port, get, plan, under_load};
 use relais_ipc::Role;
 
 #[test]
@@ -30,14 +30,7 @@ fn a_proxy_that_hangs_is_replaced() {
     let before = node.pid(Role::Proxy).unwrap();
     // Stopped, it holds its connections and its listeners and says nothing, as one that is blocked.
     node.signal(before, rustix::process::Signal::STOP);
-    await_some("all its threads to stand still", || {
-        let tasks = std::fs::read_dir(format!("/proc/{before}/task")).ok()?;
-        let stopped = |task: std::fs::DirEntry| {
-            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-        };
-        tasks.flatten().all(stopped).then_some(())
-    });
+    await_standstill(before);
     let start = Instant::now();
     assert_eq!(get(node.web, "/").unwrap().0, 200);
     assert!(start.elapsed() >= Duration::from_secs(2), "only {:?} of patience", start.elapsed());

@@ -11,7 +11,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use node::{Node, PATIENCE, await_some, echo_datagrams, free_port, get, udp_plan, under_udp_load};
+use node::{
+    Node, PATIENCE, await_some, await_standstill, echo_datagrams, free_port, get, udp_plan, under_udp_load,
+};
 use relais_ipc::Role;
 use rustix::process::Signal;
 
@@ -46,14 +48,7 @@ fn what_came_while_no_proxy_was_there_is_answered_by_the_next() {
     let node = udp_node("");
     let before = node.pid(Role::Proxy).unwrap();
     node.signal(before, Signal::STOP);
-    await_some("all its threads to stand still", || {
-        let tasks = std::fs::read_dir(format!("/proc/{before}/task")).ok()?;
-        let stopped = |task: std::fs::DirEntry| {
-            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-        };
-        tasks.flatten().all(stopped).then_some(())
-    });
+    await_standstill(before);
     let clients = [0u8; 100].map(|_| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();

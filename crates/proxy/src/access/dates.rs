@@ -93,16 +93,9 @@ impl Second {
         // Writing to a vector cannot fail.
         let _ = write!(self.local, "{day:02}/{}/{year}:{h:02}:{m:02}:{s:02}", month(local.month()));
         let _ = write!(self.offset, "{sign}{:02}{:02}", shift / 60, shift % 60);
-        let _ = write!(
-            self.gmt,
-            "{:02}/{}/{}:{:02}:{:02}:{:02} +0000",
-            gmt.day(),
-            month(gmt.month()),
-            gmt.year(),
-            gmt.hour(),
-            gmt.minute(),
-            gmt.second()
-        );
+        let (gmt_day, gmt_month, gmt_year) = (gmt.day(), month(gmt.month()), gmt.year());
+        let gmt_time = format_args!("{:02}:{:02}:{:02}", gmt.hour(), gmt.minute(), gmt.second());
+        let _ = write!(self.gmt, "{gmt_day:02}/{gmt_month}/{gmt_year}:{gmt_time} +0000");
         let _ = write!(self.iso, "{year:04}-{:02}-{day:02}T{h:02}:{m:02}:{s:02}", local.month());
         let _ = match shift {
             0 => write!(self.iso_offset, "Z"),
@@ -111,14 +104,8 @@ impl Second {
         let weekday = usize::from(gmt.weekday().to_monday_zero_offset().unsigned_abs());
         let _ = write!(
             self.http,
-            "Date: {}, {:02} {} {:04} {:02}:{:02}:{:02} GMT\r\n",
+            "Date: {}, {gmt_day:02} {gmt_month} {gmt_year:04} {gmt_time} GMT\r\n",
             DAYS.get(weekday).copied().unwrap_or("???"),
-            gmt.day(),
-            month(gmt.month()),
-            gmt.year(),
-            gmt.hour(),
-            gmt.minute(),
-            gmt.second()
         );
         let _ = write!(self.bsd, "{} {day:2} {h:02}:{m:02}:{s:02}", month(local.month()));
     }
