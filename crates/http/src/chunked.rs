@@ -26,8 +26,8 @@ enum State {
     Data(u64),
     /// Before the CRLF behind the data.
     DataEnd,
-    /// Before a trailer field or the empty line that ends it all; so many trailer bytes were seen.
-    Trailer(usize),
+    /// Before a trailer field or the empty line that ends it all; what was seen of them.
+    Trailer { bytes: usize, fields: usize },
     /// Behind the end.
     End,
 }
@@ -119,7 +119,10 @@ impl Chunked {
                         if self.announced > self.most {
                             return Err(Reject::new(Why::BodyTooLong, used));
                         }
-                        self.state = if line.size == 0 { State::Trailer(0) } else { State::Data(line.size) };
+                        self.state = match line.size {
+                            0 => State::Trailer { bytes: 0, fields: 0 },
+                            size => State::Data(size),
+                        };
                         if line.digits + 2 < line.length && self.framing == Framing::Keep {
                             // An extension stands between size and CRLF: both are kept, it is not.
                             buffer.copy_within(used + line.zeros..used + line.digits, kept);
@@ -150,14 +153,15 @@ impl Chunked {
                     [b'\r', ..] => return Err(Reject::new(Why::ChunkEnd, used + 1)),
                     _ => return Err(Reject::new(Why::ChunkEnd, used)),
                 },
-                State::Trailer(seen) => {
-                    match trailer_line(rest, seen).map_err(|r| Reject::new(r.why, r.at + used))? {
-                        None => break,
-                        Some(length) => {
-                            self.state = if length == 2 { State::End } else { State::Trailer(seen + length) };
-                            (length, (0, length))
-                        }
-                    }
+                State::Trailer { bytes, fields } => {
+                    let read = trailer_line(rest, bytes).map_err(|r| Reject::new(r.why, r.at + used))?;
+                    let Some(length) = read else { break };
+                    self.state = match length {
+                        2 => State::End,
+                        _ if fields == limits::FIELDS => return Err(Reject::new(Why::TrailerTooLong, used)),
+                        _ => State::Trailer { bytes: bytes + length, fields: fields + 1 },
+                    };
+                    (length, (0, length))
                 }
                 State::End => break,
             };
@@ -405,6 +409,14 @@ mod tests {
             many.extend_from_slice(b"X: v\r\n");
         }
         assert_eq!(why(&many), Why::TrailerTooLong);
+        let fields = |n: usize| [&b"0\r\n"[..], &b"T:\r\n".repeat(n), b"\r\n"].concat();
+        assert_eq!(why(&fields(limits::FIELDS + 1)), Why::TrailerTooLong);
+        let mut most = fields(limits::FIELDS);
+        let length = most.len();
+        assert_eq!(
+            Chunked::new(Framing::Keep).forward(&mut most).unwrap(),
+            Progress { kept: length, used: length }
+        );
     }
 
     #[test]

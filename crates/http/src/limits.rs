@@ -2,7 +2,7 @@
 
 /// Longest head, bytes, empty lines before it included (HAProxy's `tune.bufsize`).
 pub const HEAD_BYTES: usize = 16 * 1024;
-/// Most fields of a head; more is answered with 431.
+/// Most fields of a head, more is answered with 431; and of a trailer section.
 pub const FIELDS: usize = 128;
 /// Most empty lines before a request line (RFC 9112 §2.2 asks for at least one).
 pub const LEADING_EMPTY_LINES: usize = 4;
