@@ -16,6 +16,8 @@ pub enum Framing {
     Keep,
     /// Only the data is passed on.
     Strip,
+    /// The data is passed on, and behind it the trailer fields.
+    Trailers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct Chunked {
 pub struct Progress {
     /// So many bytes at the beginning of the buffer are to be sent on.
     pub kept: usize,
+    /// So many of these, at their end, are trailer fields ([`Framing::Trailers`]).
+    pub trailers: usize,
     /// They stand for so many bytes; what lies behind these was not looked at or is not complete.
     pub used: usize,
 }
@@ -108,9 +112,10 @@ impl Chunked {
     }
 
     fn advance(&mut self, buffer: &mut [u8]) -> Result<Progress, Reject> {
-        let (mut kept, mut used) = (0, 0);
+        let (mut kept, mut used, mut trailers) = (0, 0, 0);
         while self.state != State::End {
             let rest = &buffer[used..];
+            let mut emits = self.framing == Framing::Keep;
             let (take, emit) = match self.state {
                 State::Size => match size_line(rest).map_err(|r| Reject::new(r.why, r.at + used))? {
                     None => break,
@@ -161,17 +166,21 @@ impl Chunked {
                         _ if fields == limits::FIELDS => return Err(Reject::new(Why::TrailerTooLong, used)),
                         _ => State::Trailer { bytes: bytes + length, fields: fields + 1 },
                     };
+                    if self.framing == Framing::Trailers && length > 2 {
+                        emits = true;
+                        trailers += length;
+                    }
                     (length, (0, length))
                 }
                 State::End => break,
             };
-            if self.framing == Framing::Keep {
+            if emits {
                 buffer.copy_within(used + emit.0..used + emit.0 + emit.1, kept);
                 kept += emit.1;
             }
             used += take;
         }
-        Ok(Progress { kept, used })
+        Ok(Progress { kept, trailers, used })
     }
 }
 
@@ -423,7 +432,7 @@ mod tests {
     fn data_that_went_by_outside_counts() {
         let mut chunked = Chunked::new(Framing::Keep);
         let mut head = b"a\r\n123".to_vec();
-        assert_eq!(chunked.forward(&mut head).unwrap(), Progress { kept: 6, used: 6 });
+        assert_eq!(chunked.forward(&mut head).unwrap(), Progress { kept: 6, trailers: 0, used: 6 });
         assert_eq!(chunked.data_ahead(), 7);
         chunked.skip_data(7);
         let mut tail = b"\r\n0\r\n\r\n".to_vec();

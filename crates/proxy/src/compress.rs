@@ -5,6 +5,7 @@
 use relais_config::plan::{self, Coding, Compression};
 use relais_http::{Body, Kept, Method, Response, accept, field, response};
 
+use crate::limits;
 use crate::session::Asked;
 
 /// What becomes of a response.
@@ -14,6 +15,8 @@ pub(crate) enum Verdict {
     Leave,
     /// It goes as it is, and caches hear that it could have been otherwise.
     Vary,
+    /// As `Vary`, and its tag is weak: it says that a compressed response still holds.
+    Weaken,
     /// It is compressed.
     Squeeze(Coding),
 }
@@ -46,12 +49,22 @@ fn lists(value: &[u8], word: &str) -> bool {
 /// Decides on a response.
 pub(crate) fn judge(plan: &Compression, asked: &Asked<'_>, response: &Response, bytes: &[u8]) -> Verdict {
     let request = asked.request;
-    if !may_be(plan, response, bytes) {
+    let asked_bytes = asked.buffer.bytes();
+    let size = match response.body {
+        Body::Length(n) => Some(n),
+        // What GET would be answered with.
+        Body::None if request.method == Method::Head => length(response, bytes),
+        Body::None => Some(0),
+        Body::Chunked | Body::UntilClose => None,
+    };
+    if response.status == 304 {
+        return unchanged(plan, asked, response, bytes);
+    }
+    if !may_be(plan, response, size, bytes) {
         return Verdict::Leave;
     }
-    let asked_bytes = asked.buffer.bytes();
     let mut caches = named(&request.fields, asked_bytes, "cache-control");
-    let whole = request.minor == 1 && request.method != Method::Head && response.body != Body::None;
+    let whole = request.minor == 1 && size != Some(0);
     if !whole || caches.any(|value| lists(value, "no-transform")) {
         return Verdict::Vary;
     }
@@ -66,12 +79,49 @@ pub(crate) fn judge(plan: &Compression, asked: &Asked<'_>, response: &Response, 
     }
 }
 
-/// Whether a response is of the kind that is compressed for those who like it.
-fn may_be(plan: &Compression, response: &Response, bytes: &[u8]) -> bool {
-    if response.status < 200 || matches!(response.status, 204 | 206 | 304) || response.unchunk {
+/// What a response says that its body's length is; `None`: nothing.
+fn length(response: &Response, bytes: &[u8]) -> Option<u64> {
+    let value = named(&response.kept, bytes, "content-length").next()?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// What becomes of a 304: it says what the 200 would have said (RFC 9110 §15.4.5), which depends on the client unless its
+/// type is one that is never compressed, and names the tag that the client has: another one would not freshen what is stored
+/// under it (RFC 9111 §4.3.4).
+fn unchanged(plan: &Compression, asked: &Asked<'_>, response: &Response, bytes: &[u8]) -> Verdict {
+    let typed = named(&response.kept, bytes, "content-type").next().is_some();
+    let coded = named(&response.kept, bytes, "content-encoding").next().is_some();
+    if coded || (typed && !may_be(plan, response, None, bytes)) {
+        return Verdict::Leave;
+    }
+    let tag = named(&response.kept, bytes, "etag").next().unwrap_or_default();
+    let held = named(&asked.request.fields, asked.buffer.bytes(), "if-none-match");
+    if held.flat_map(weak_tags).any(|weak| weak == tag) { Verdict::Weaken } else { Verdict::Vary }
+}
+
+/// The tags of an `If-None-Match` that are weak, without what says so.
+fn weak_tags(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = value;
+    std::iter::from_fn(move || {
+        loop {
+            let start = rest.iter().position(|byte| *byte == b'"')?;
+            let length = rest[start + 1..].iter().position(|byte| *byte == b'"')? + 2;
+            let (tag, weak) = (&rest[start..start + length], rest[..start].ends_with(b"W/"));
+            rest = &rest[start + length..];
+            if weak {
+                return Some(tag);
+            }
+        }
+    })
+}
+
+/// Whether a response is of the kind that is compressed for those who like it; `size`: of its body, if it is known.
+fn may_be(plan: &Compression, response: &Response, size: Option<u64>, bytes: &[u8]) -> bool {
+    if response.status < 200 || matches!(response.status, 204 | 206) || response.unchunk {
         return false;
     }
-    if matches!(response.body, Body::Length(n) if n < plan.min_size) {
+    // An empty one is no shorter for anybody, but what caches hear of it is what they hear of its like.
+    if size.is_some_and(|n| n > 0 && n < plan.min_size) {
         return false;
     }
     let mut wanted = false;
@@ -89,7 +139,7 @@ fn may_be(plan: &Compression, response: &Response, bytes: &[u8]) -> bool {
             {
                 return false;
             }
-            // It is a part, or what is said of its bytes would not hold, or its trailers would be lost.
+            // It is a part, or what is said of its bytes, perhaps behind them, would not hold.
             _ if UNTOUCHED.iter().any(|u| name.eq_ignore_ascii_case(u.as_bytes())) => return false,
             _ => {}
         }
@@ -100,6 +150,12 @@ fn may_be(plan: &Compression, response: &Response, bytes: &[u8]) -> bool {
 /// A response with one of these is left as it is.
 const UNTOUCHED: [&str; 6] =
     ["content-range", "content-md5", "content-digest", "repr-digest", "digest", "trailer"];
+
+/// Whether a field line would not hold for other bytes than those that it came with.
+pub(crate) fn speaks_of_bytes(line: &[u8]) -> bool {
+    let name = split(line).0;
+    UNTOUCHED.iter().any(|untouched| name.eq_ignore_ascii_case(untouched.as_bytes()))
+}
 
 /// Whether a media type is the one that the plan says, or of its kind.
 fn is_of(kind: &[u8], wanted: &[u8]) -> bool {
@@ -119,21 +175,20 @@ pub(crate) fn response_fields(out: &mut Vec<u8>, response: &Response, bytes: &[u
         if is("vary") {
             varies |= lists(value, "accept-encoding") || lists(value, "*");
         }
-        if squeeze {
-            if is("content-length")
+        if squeeze
+            && (is("content-length")
                 || is("transfer-encoding")
                 || is("content-encoding")
-                || is("accept-ranges")
-            {
-                continue;
-            }
-            if is("etag") && value.starts_with(b"\"") {
-                // The bytes are others now: only their meaning is the same (RFC 9110 §8.8.1).
-                out.extend_from_slice(b"ETag: W/");
-                out.extend_from_slice(value);
-                out.extend_from_slice(b"\r\n");
-                continue;
-            }
+                || is("accept-ranges"))
+        {
+            continue;
+        }
+        if (squeeze || verdict == Verdict::Weaken) && is("etag") && value.starts_with(b"\"") {
+            // The bytes are others now: only their meaning is the same (RFC 9110 §8.8.1).
+            out.extend_from_slice(b"ETag: W/");
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
+            continue;
         }
         out.extend_from_slice(line);
     }
@@ -150,11 +205,28 @@ pub(crate) fn response_fields(out: &mut Vec<u8>, response: &Response, bytes: &[u
     }
 }
 
-/// Writes a request's fields without `Accept-Encoding`.
-pub(crate) fn request_fields(out: &mut Vec<u8>, fields: &Kept, bytes: &[u8]) {
+/// Writes a request's fields for a server whose responses are compressed here; `offload`: without `Accept-Encoding`. A tag that we
+/// made weak is named as the server knows it, too: to compare weakly (RFC 9110 §13.1.2) both are the same, and a
+/// server that compares letter by letter finds its own.
+pub(crate) fn request_fields(out: &mut Vec<u8>, fields: &Kept, bytes: &[u8], offload: bool) {
     for line in fields.lines(bytes) {
-        if !split(line).0.eq_ignore_ascii_case(b"accept-encoding") {
-            out.extend_from_slice(line);
+        let (name, value) = split(line);
+        if offload && name.eq_ignore_ascii_case(b"accept-encoding") {
+            continue;
+        }
+        out.extend_from_slice(line);
+        if name.eq_ignore_ascii_case(b"if-none-match") && value.len() <= limits::TAGS_BYTES {
+            let end = out.len() - 2;
+            for (i, tag) in weak_tags(value).enumerate() {
+                if i == 0 {
+                    out.truncate(end);
+                }
+                out.extend_from_slice(b", ");
+                out.extend_from_slice(tag);
+            }
+            if !out.ends_with(b"\r\n") {
+                out.extend_from_slice(b"\r\n");
+            }
         }
     }
 }

@@ -327,6 +327,9 @@ impl Exchange<'_> {
         };
         let verdict = compress::judge(plan, asked, response, bytes);
         let Verdict::Squeeze(coding) = verdict else { return (verdict, None) };
+        if response.body == Body::None {
+            return (verdict, None); // an answer to HEAD
+        }
         let place = Pass::at_once(&self.client.worker.compressors, plan.max_active);
         match place.and_then(|place| Squeeze::new(coding, plan.level, place).ok()) {
             Some(squeeze) => (verdict, Some(Box::new(squeeze))),
@@ -360,7 +363,11 @@ impl Exchange<'_> {
         let worker = &client.worker;
         let (verdict, squeeze) = self.judge(asked, response, received.bytes());
         let strip = response.unchunk || squeeze.is_some();
-        let framing = if strip { Framing::Strip } else { Framing::Keep };
+        let framing = match strip {
+            _ if squeeze.is_some() => Framing::Trailers,
+            true => Framing::Strip,
+            false => Framing::Keep,
+        };
         let unframed = response.unchunk || (response.body == Body::UntilClose && squeeze.is_none());
         let keep = session::may_keep(asked) && self.up.is_done() && !unframed;
         let mut head = worker.take_scratch();
@@ -592,8 +599,8 @@ fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, backend: &plan::Backend, s
     out.extend_from_slice(path);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let fields = out.len();
-    if compress::plan(backend, &asked.plan.plan).is_some_and(|c| c.offload) {
-        compress::request_fields(out, &request.fields, bytes);
+    if let Some(compression) = compress::plan(backend, &asked.plan.plan) {
+        compress::request_fields(out, &request.fields, bytes, compression.offload);
     } else {
         for span in request.fields.spans() {
             out.extend_from_slice(span.of(bytes));

@@ -213,7 +213,11 @@ impl Half {
                 let progress =
                     chunked.forward(&mut buffer.bytes_mut()[self.ready..]).map_err(Broken::Framing)?;
                 buffer.remove(self.ready + progress.kept, progress.used - progress.kept);
-                self.ready += progress.kept;
+                self.ready += progress.kept - progress.trailers;
+                if let Some(squeeze) = self.squeeze.as_mut().filter(|_| progress.trailers > 0) {
+                    squeeze.add_trailers(&buffer.bytes()[self.ready..self.ready + progress.trailers]);
+                    buffer.remove(self.ready, progress.trailers);
+                }
                 if chunked.is_end() {
                     self.left = Left::Nothing;
                 }

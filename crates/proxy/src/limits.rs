@@ -47,6 +47,8 @@ pub(crate) const DESCRIPTORS_PER_WORKER: u64 = 8;
 pub(crate) const SLOW_HEAD_BYTES: usize = 2048;
 /// Turns of a direction that is compressed: each is a buffer's worth of the processor.
 pub(crate) const SQUEEZE_TURNS: u32 = 2;
+/// Longest `If-None-Match` whose weak tags are named as the server knows them, too.
+pub(crate) const TAGS_BYTES: usize = 2048;
 /// What brotli gathers before it hands it over.
 pub(crate) const SQUEEZE_BYTES: usize = 4096;
 /// Logarithm of brotli's window: 128 KiB, for the sake of memory.

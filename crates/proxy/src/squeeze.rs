@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use relais_config::plan::Coding;
 
+use crate::compress;
 use crate::counters::Pass;
 use crate::limits;
 
@@ -19,6 +20,8 @@ pub(crate) struct Squeeze {
     /// The encoder holds back what it was given.
     dirty: bool,
     finished: bool,
+    /// Field lines that go behind the last chunk.
+    trailers: Vec<u8>,
     /// Bytes given to it.
     pub(crate) taken: u64,
     /// Its place among the compressors of the process.
@@ -108,7 +111,16 @@ impl Squeeze {
     pub(crate) fn new(coding: Coding, level: u8, place: Pass) -> io::Result<Squeeze> {
         let encoder = Encoder::new(coding, level)?;
         let (out, at) = (Vec::new(), 0);
-        Ok(Squeeze { encoder, out, at, dirty: false, finished: false, taken: 0, _place: place })
+        Ok(Squeeze {
+            encoder,
+            out,
+            at,
+            dirty: false,
+            finished: false,
+            trailers: Vec::new(),
+            taken: 0,
+            _place: place,
+        })
     }
 
     /// What is to be written next.
@@ -149,6 +161,16 @@ impl Squeeze {
         self.chunk(|encoder, _| encoder.write(bytes))
     }
 
+    /// Takes field lines that stood behind the body; those that speak of its plain bytes do not hold any more.
+    pub(crate) fn add_trailers(&mut self, lines: &[u8]) {
+        debug_assert!(!self.finished);
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            if !compress::speaks_of_bytes(line) {
+                self.trailers.extend_from_slice(line);
+            }
+        }
+    }
+
     /// Has everything that was fed come out.
     ///
     /// # Errors
@@ -166,7 +188,9 @@ impl Squeeze {
         self.dirty = false;
         self.finished = true;
         self.chunk(Encoder::finish)?;
-        self.out.extend_from_slice(b"0\r\n\r\n");
+        self.out.extend_from_slice(b"0\r\n");
+        self.out.append(&mut self.trailers);
+        self.out.extend_from_slice(b"\r\n");
         Ok(())
     }
 
