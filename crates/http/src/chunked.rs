@@ -424,7 +424,7 @@ mod tests {
         let length = most.len();
         assert_eq!(
             Chunked::new(Framing::Keep).forward(&mut most).unwrap(),
-            Progress { kept: length, used: length }
+            Progress { kept: length, trailers: 0, used: length }
         );
     }
 
