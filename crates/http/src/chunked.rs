@@ -29,7 +29,7 @@ enum State {
     /// Before the CRLF behind the data.
     DataEnd,
     /// Before a trailer field or the empty line that ends it all; what was seen of them.
-    Trailer { bytes: usize, fields: usize },
+    Trailer { bytes: u32, fields: u32 },
     /// Behind the end.
     End,
 }
@@ -159,12 +159,12 @@ impl Chunked {
                     _ => return Err(Reject::new(Why::ChunkEnd, used)),
                 },
                 State::Trailer { bytes, fields } => {
-                    let read = trailer_line(rest, bytes).map_err(|r| Reject::new(r.why, r.at + used))?;
+                    let read = trailer_line(rest, bytes as usize).map_err(|r| Reject::new(r.why, r.at + used))?;
                     let Some(length) = read else { break };
                     self.state = match length {
                         2 => State::End,
-                        _ if fields == limits::FIELDS => return Err(Reject::new(Why::TrailerTooLong, used)),
-                        _ => State::Trailer { bytes: bytes + length, fields: fields + 1 },
+                        _ if fields as usize == limits::FIELDS => return Err(Reject::new(Why::TrailerTooLong, used)),
+                        _ => State::Trailer { bytes: bytes + length as u32, fields: fields + 1 },
                     };
                     if self.framing == Framing::Trailers && length > 2 {
                         emits = true;
