@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use relais_ipc::status::{
     AccessLogStatus, BackendStatus, Certificate, FrontendStatus, ProcessStatus, ProxyStatus, ServerStatus,
-    VipStatus,
+    ShieldStatus, VipStatus,
 };
 use relais_ipc::{FrontendState, Role, VipState};
 
@@ -190,10 +190,30 @@ const FRONTEND: &[Metric<FrontendStatus>] = &[
         "Datagrams lost: too many sessions, no server, no room in a socket.",
         |f| if_udp(&f.mode, f.datagrams_dropped_total),
     ),
+    gauge("relais_frontend_shield_active", "1 while newcomers wait outside.", |f| {
+        shield(f, |s| s.active.into())
+    }),
+    gauge("relais_frontend_shield_waiting", "Those who wait outside.", |f| shield(f, |s| s.waiting)),
+    gauge("relais_frontend_shield_rate", "Newcomers let in, a second.", |f| {
+        f.shield.as_ref().map_or(Value::None, |s| Value::One(s.rate_per_1000_s as f64 / 1000.0))
+    }),
+    counter("relais_frontend_shield_admitted_total", "Newcomers let in.", |f| {
+        shield(f, |s| s.admitted_total)
+    }),
+    counter("relais_frontend_shield_abandoned_total", "Those who waited and did not come back.", |f| {
+        shield(f, |s| s.abandoned_total)
+    }),
+    counter("relais_frontend_shield_turned_away_total", "Requests that were told to wait.", |f| {
+        shield(f, |s| s.turned_away_total)
+    }),
     counter("relais_rule_hits_total", "Requests or connections that a rule matched.", |f| {
         Value::By("rule", f.rules.iter().map(|rule| (rule.name.clone(), rule.hits_total as f64)).collect())
     }),
 ];
+
+fn shield(frontend: &FrontendStatus, number: fn(&ShieldStatus) -> u64) -> Value {
+    frontend.shield.as_ref().map_or(Value::None, |shield| one(number(shield)))
+}
 
 fn if_udp(mode: &str, number: u64) -> Value {
     if mode == "udp" { one(number) } else { Value::None }

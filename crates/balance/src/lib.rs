@@ -12,6 +12,8 @@
 //! | load | [`Ranking`]: least connections, shortest expected delay, never queue, first, least time; [`Random`] |
 //! | a key's hash | [`Ring`], [`map()`], [`maglev()`], all of them bounded by [`has_share`] if one likes |
 //! | both | [`Locality`] |
+//!
+//! Where more come than all servers together can serve, [`shield`] says who is let in.
 
 extern crate alloc;
 
@@ -26,6 +28,7 @@ mod random;
 mod ranking;
 mod ring;
 mod round_robin;
+pub mod shield;
 mod slots;
 mod static_rr;
 mod tree;

@@ -13,6 +13,9 @@ mod balance;
 
 pub use balance::{Balance, HashKey, HashType};
 
+mod shield;
+pub use shield::Shield;
+
 mod rule;
 pub use rule::{Action, Limit, Measure, Rate, RespondBody, RewriteSpec, Rule, RuleCondition};
 
@@ -227,6 +230,8 @@ pub struct Frontend {
     pub redirect: Option<Redirect>,
     /// Asked in this order before anything else decides.
     pub rules: Vec<Rule>,
+    /// Who is let in under overload; `None`: everybody.
+    pub shield: Option<Shield>,
     /// Who answers; always there unless `redirect` is.
     pub default_backend: Option<BackendId>,
 }
@@ -811,6 +816,8 @@ impl Plan {
                 files.extend(client.crl.clone());
             }
         }
+        let shields = self.frontends_on(node).filter_map(|(_, front)| front.shield.as_ref());
+        files.extend(shields.filter_map(|shield| shield.key.clone()));
         for tls in self.backends.iter().filter_map(|backend| backend.tls.as_ref()) {
             files.extend(tls.certificate.clone());
             if tls.verify {

@@ -142,6 +142,26 @@ pub struct FrontendStatus {
     /// Its rules, in the order that they are asked in.
     #[serde(default)]
     pub rules: Vec<RuleStatus>,
+    /// Its waiting room, if it has one.
+    #[serde(default)]
+    pub shield: Option<ShieldStatus>,
+}
+
+/// A frontend's waiting room.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShieldStatus {
+    /// Newcomers wait.
+    pub active: bool,
+    /// Those who do.
+    pub waiting: u64,
+    /// Let in from there, or past it while it was empty.
+    pub admitted_total: u64,
+    /// Those who waited and did not come back.
+    pub abandoned_total: u64,
+    /// Requests that were answered with its page, or with 503.
+    pub turned_away_total: u64,
+    /// Newcomers let in, in a thousand seconds.
+    pub rate_per_1000_s: u64,
 }
 
 /// A rule of a frontend or backend.

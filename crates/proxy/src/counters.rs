@@ -12,6 +12,7 @@ use relais_config::plan;
 use relais_rules::Key;
 
 use crate::keyed::{Places, Rates};
+use crate::shield::Line;
 
 /// A number that one thread counts up and others read: no locked instruction.
 #[derive(Debug, Default)]
@@ -457,6 +458,8 @@ pub(crate) struct Registry {
     /// What rules count by key, by owner, rule and number; as long as a plan in force has it.
     rates: HashMap<Counted<plan::Rate>, Weak<Rates>>,
     places: HashMap<Counted<Key>, Weak<Places>>,
+    /// Those who wait, by frontend.
+    lines: HashMap<Arc<str>, Arc<Line>>,
     /// What a predecessor of this process knew: down servers start down.
     pub(crate) remembered: HashMap<(String, String), bool>,
 }
@@ -478,6 +481,7 @@ impl Registry {
             rules: HashMap::new(),
             rates: HashMap::new(),
             places: HashMap::new(),
+            lines: HashMap::new(),
             remembered: HashMap::new(),
         }
     }
@@ -515,6 +519,12 @@ impl Registry {
     /// The places of a limit; how many there are of a key may change.
     pub(crate) fn places(&mut self, of: Counted<Key>) -> Arc<Places> {
         in_use(&mut self.places, of, Places::new)
+    }
+
+    /// Those who wait before a frontend, across plans.
+    pub(crate) fn line(&mut self, front: &Arc<str>, now_ms: u64) -> Arc<Line> {
+        let issuer = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), front);
+        self.lines.entry(front.clone()).or_insert_with(|| Arc::new(Line::new(issuer(), now_ms))).clone()
     }
 
     pub(crate) fn back(&mut self, name: &Arc<str>) -> Arc<BackShared> {

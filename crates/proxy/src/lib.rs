@@ -36,6 +36,7 @@ mod process;
 mod proxied;
 mod rules;
 mod session;
+mod shield;
 mod source;
 mod splice;
 mod squeeze;

@@ -118,5 +118,7 @@ pub(crate) const UDP_HELD: usize = 16;
 pub(crate) const UDP_HELD_BYTES: usize = 4096;
 /// How often the files that rules read are looked at.
 pub(crate) const FILES_EVERY: Duration = Duration::from_secs(1);
+/// How often the load before waiting rooms is measured.
+pub(crate) const LOAD_EVERY: Duration = Duration::from_millis(100);
 /// How often it is said which certificates expire soon.
 pub(crate) const REMARKS_EVERY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -28,6 +28,7 @@ use crate::choose::Common;
 use crate::counters::Registry;
 use crate::limits;
 use crate::rules::{self, Owner, Rules};
+use crate::shield::Guard;
 use crate::status::document;
 use crate::tls::{self, Secret};
 use crate::worker::{self, Command, Setup, Signs};
@@ -98,6 +99,9 @@ struct Process {
     /// Another generation accepts on the same sockets.
     shared: bool,
     answering: Option<tokio::task::JoinHandle<()>>,
+    /// There are waiting rooms, whose load is measured.
+    guards: bool,
+    busy: Busy,
 }
 
 /// Obeys the orders on `channel` until the end.
@@ -130,6 +134,8 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         short: None,
         shared: false,
         answering: None,
+        guards: false,
+        busy: Busy::default(),
     };
     let beating = tokio::task::spawn_local(beat(process.channel.clone(), process.signs.clone()));
     let result = process.obey(&mut changed).await;
@@ -170,6 +176,8 @@ impl Process {
     async fn obey(&mut self, changed: &mut UnboundedReceiver<Change>) -> io::Result<()> {
         let mut files = tokio::time::interval(limits::FILES_EVERY);
         files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut load = tokio::time::interval(limits::LOAD_EVERY);
+        load.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut daily = tokio::time::interval(limits::REMARKS_EVERY);
         daily.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -197,6 +205,7 @@ impl Process {
                         self.remark(plan);
                     }
                 }
+                _ = load.tick(), if self.guards => self.look_at_load(),
                 _ = files.tick(), if !self.watched.is_empty() => self.look_at_files(),
                 () = tokio::time::sleep(Duration::from_millis(10)), if draining => {
                     if let Some(unfinished) = self.drained() {
@@ -385,6 +394,7 @@ impl Process {
         let backs = setup.backs.iter().map(|(plan, shared, servers)| (plan, shared, servers.as_slice()));
         self.checks.set(backs, &setup.connects);
         self.watch_files(&setup);
+        self.guards = setup.shields.iter().any(Option::is_some);
         self.view.setup.replace(Some(setup));
         Ok(())
     }
@@ -494,11 +504,52 @@ impl Process {
             let owner = Owner::Frontend(front.name.clone());
             setup.rules.push(Rules::new(&owner, &front.rules, &names, &mut self.registry)?);
         }
+        for (front, _) in &setup.fronts {
+            setup.shields.push(self.guard(front)?);
+        }
         for (back, ..) in &setup.backs {
             let owner = Owner::Backend(back.name.clone());
             setup.back_rules.push(Rules::new(&owner, &back.rules, &names, &mut self.registry)?);
         }
         Ok(setup)
+    }
+
+    /// A frontend's waiting room, if it has one.
+    fn guard(&mut self, front: &plan::Frontend) -> Result<Option<Arc<Guard>>, String> {
+        let Some(shield) = &front.shield else { return Ok(None) };
+        let now_ms = wall_ms();
+        let line = self.registry.line(&front.name, now_ms);
+        let wrong = |why| format!("the shield of frontend {}: {why}", front.name);
+        let secret = match &shield.key {
+            Some(path) => self.files.get(path).map_err(wrong)?.trim_ascii(),
+            None => self.tickets.bytes(),
+        };
+        if secret.len() < SHORTEST_KEY {
+            return Err(wrong(format!(
+                "the cluster's key has at least {SHORTEST_KEY} characters; make one with `openssl rand -base64 48`"
+            )));
+        }
+        Guard::new(&front.name, shield, secret, line, now_ms).map(Arc::new).map(Some).map_err(wrong)
+    }
+
+    /// Measures the load before every waiting room.
+    fn look_at_load(&mut self) {
+        let Some(setup) = self.view.setup.borrow().clone() else { return };
+        let cpu = self.busy.percent(&self.signs.borrow());
+        let now_ms = wall_ms();
+        for ((front, _), guard) in setup.fronts.iter().zip(&setup.shields) {
+            let Some(guard) = guard else { continue };
+            let (queued, saturation) = load_of(&setup, front);
+            match guard.line.load(guard.judge(queued, saturation, cpu), now_ms) {
+                Some(true) => tracing::warn!(
+                    "frontend {}: too much load ({queued} requests wait, servers {saturation} % full, workers {cpu} % \
+                     busy): newcomers wait outside",
+                    front.name
+                ),
+                Some(false) => tracing::info!("frontend {}: nobody waits outside any more", front.name),
+                None => {}
+            }
+        }
     }
 
     /// Notes the state of the files that rules read.
@@ -619,6 +670,59 @@ impl Process {
         }
         // A stuck sink must not keep the process from ending.
         self.logs.end(limits::LOG_END);
+    }
+}
+
+/// Shortest key of a cluster, characters.
+const SHORTEST_KEY: usize = 32;
+
+/// Milliseconds since 1970.
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// How many requests wait for the servers of the backends that a frontend names, and how full those servers are that have
+/// a limit, percent: the worst of the backends.
+fn load_of(setup: &Setup, front: &plan::Frontend) -> (u64, u64) {
+    let named = front.rules.iter().flat_map(plan::Rule::backends).chain(front.default_backend);
+    let (mut queued, mut saturation) = (0, 0);
+    for (_, shared, servers) in named.filter_map(|id| setup.backs.get(usize::from(id.0))) {
+        queued = queued.max(u64::from(shared.queued.load(Relaxed)));
+        let (mut active, mut most) = (0, 0);
+        for server in servers.iter().filter(|server| server.is_up()) {
+            let limit = server.limit.load(Relaxed);
+            if limit < u32::MAX {
+                active += u64::from(server.active.load(Relaxed));
+                most += u64::from(limit);
+            }
+        }
+        saturation = saturation.max((active * 100).checked_div(most).unwrap_or(0));
+    }
+    (queued, saturation)
+}
+
+/// How much of the workers' time is used, as of the last second.
+#[derive(Default)]
+struct Busy {
+    last: Option<(Instant, u64)>,
+    percent: u64,
+}
+
+impl Busy {
+    fn percent(&mut self, workers: &[Arc<Signs>]) -> u64 {
+        let now = Instant::now();
+        if self.last.is_none_or(|(at, _)| now.duration_since(at) >= Duration::from_secs(1)) {
+            let used =
+                |signs: &Arc<Signs>| pulse::Stat::of_thread(signs.thread.load(Relaxed)).map(|stat| stat.cpu);
+            let used: u64 = workers.iter().filter_map(used).sum();
+            if let Some((at, before)) = self.last {
+                // Hundredths of a second: of one second and one worker, percent.
+                let gone = now.duration_since(at).as_millis() as u64 * workers.len().max(1) as u64;
+                self.percent = used.saturating_sub(before) * 1_000 / gone.max(1);
+            }
+            self.last = Some((now, used));
+        }
+        self.percent
     }
 }
 

@@ -249,7 +249,7 @@ fn read_map(file: &str, key: &What, backends: &[Arc<str>]) -> Result<Map, String
     Ok(Map { program, to })
 }
 
-fn read_body(file: &str) -> Result<Arc<[u8]>, String> {
+pub(crate) fn read_body(file: &str) -> Result<Arc<[u8]>, String> {
     use std::io::Read;
     let mut body = Vec::new();
     std::fs::File::open(file)
@@ -287,6 +287,11 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// Keeps a place for as long as the request is under way.
+    pub(crate) fn hold(&mut self, place: Place) {
+        self.places.push(place);
+    }
+
     fn add(&mut self, limit: &plan::Limit) {
         self.max_body = [self.max_body, limit.max_body].into_iter().flatten().min();
         self.min_rate = limit.min_rate.or(self.min_rate);
@@ -337,6 +342,11 @@ pub(crate) struct Change {
 }
 
 impl Change {
+    /// Adds a whole line.
+    pub(crate) fn add_line(&mut self, line: &[u8]) {
+        self.add.extend_from_slice(line);
+    }
+
     fn cut(&mut self, name: &Arc<str>) {
         // What an earlier rule added under that name goes, too.
         let mut kept = Vec::with_capacity(self.add.len());

@@ -18,6 +18,7 @@ use crate::keyed::Tally;
 use crate::limits;
 use crate::marks::{Marks, Seen};
 use crate::rules::{self, Decision, Edits, Limits, Rules, Verdict};
+use crate::shield;
 use crate::transaction;
 use crate::upstream::{Backend, Server};
 use crate::worker::FrontPlan;
@@ -221,7 +222,12 @@ async fn one(client: &Client, buffer: &mut Buffer, first: bool) -> Leaves {
         Some(rules) => ask_rules(&mut asked, rules),
         None => None,
     };
-    let answer = ruled.or_else(|| local_answer(&asked)).or_else(|| ask_backend(&mut asked, &mut account));
+    let answer = ruled.or_else(|| local_answer(&asked));
+    let answer = match &plan.shield {
+        Some(guard) if answer.is_none() => shield::ask(&mut asked, guard),
+        _ => answer,
+    };
+    let answer = answer.or_else(|| ask_backend(&mut asked, &mut account));
     client.was_asked();
     if let Some(limits) = &mut asked.limits {
         account.tallies = std::mem::take(&mut limits.tallies);

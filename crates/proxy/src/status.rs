@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use relais_config::plan;
 use relais_ipc::status::{
-    AccessLogStatus, BackendStatus, FrontendStatus, ProxyStatus, RuleStatus, ServerStatus,
+    AccessLogStatus, BackendStatus, FrontendStatus, ProxyStatus, RuleStatus, ServerStatus, ShieldStatus,
 };
 
 use crate::counters::{
     Averages, BackShared, Classes, Counter, FrontCounters, FrontShared, ServerCounters, ServerShared, lock,
 };
 use crate::rules::Rules;
+use crate::shield::Guard;
 use crate::worker::Setup;
 
 /// What this process says of itself.
@@ -25,7 +26,8 @@ pub(crate) fn document(setup: Option<&Setup>, generation: u64, draining: bool, w
             .enumerate()
             .map(|(i, (plan, shared))| {
                 let rules = setup.rules.get(i).and_then(Option::as_deref);
-                frontend(plan, shared, rules)
+                let shield = setup.shields.get(i).and_then(Option::as_deref).map(shield);
+                FrontendStatus { shield, ..frontend(plan, shared, rules) }
             })
             .collect();
         let reached = |i: usize| {
@@ -73,6 +75,19 @@ fn frontend(plan: &plan::Frontend, shared: &FrontShared, rules: Option<&Rules>) 
         comp_out_total: sum(|w| &w.comp_out),
         comp_bypassed_total: sum(|w| &w.comp_bypassed),
         rules: rules.map(hits).unwrap_or_default(),
+        shield: None,
+    }
+}
+
+fn shield(guard: &Guard) -> ShieldStatus {
+    let (figures, turned_away_total) = guard.line.figures();
+    ShieldStatus {
+        active: figures.on,
+        waiting: figures.waiting,
+        admitted_total: figures.admitted,
+        abandoned_total: figures.abandoned,
+        turned_away_total,
+        rate_per_1000_s: figures.rate,
     }
 }
 

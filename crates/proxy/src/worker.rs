@@ -35,6 +35,7 @@ use crate::limits;
 use crate::pages::Pages;
 use crate::proxied;
 use crate::rules::{Memory, Owner, Rules};
+use crate::shield::Guard;
 use crate::splice::Pipe;
 use crate::timer::Timers;
 use crate::tls;
@@ -68,6 +69,8 @@ pub(crate) struct Setup {
     pub(crate) rules: Vec<Option<Arc<Rules>>>,
     /// Rules of the backends, by `BackendId`.
     pub(crate) back_rules: Vec<Option<Arc<Rules>>>,
+    /// Waiting rooms of the frontends, in their order.
+    pub(crate) shields: Vec<Option<Arc<Guard>>>,
     /// What clients are shown.
     pub(crate) certificates: Vec<relais_ipc::status::Certificate>,
 }
@@ -103,6 +106,8 @@ pub(crate) struct FrontPlan {
     /// Every backend of the plan, for rules.
     pub(crate) backends: Rc<[Rc<Backend>]>,
     pub(crate) rules: Option<Arc<Rules>>,
+    /// Its waiting room.
+    pub(crate) shield: Option<Arc<Guard>>,
     /// The plan in force does not have it any more: its connections end with their next answer.
     pub(crate) removed: bool,
     /// `None`: its requests are not logged.
@@ -429,6 +434,7 @@ impl Worker {
                 backend,
                 backends,
                 rules,
+                shield: setup.shields.get(index).cloned().flatten(),
                 removed: false,
                 log,
                 pages,

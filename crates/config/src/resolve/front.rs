@@ -86,6 +86,7 @@ fn frontend(
             Mode::Udp => Vec::new(), // they have been refused
             mode => super::rules::rules(cx, item, mode, backends)?,
         },
+        shield: super::shield::shield(cx, item)?,
         default_backend: match default_backend {
             Some(id) => Some(id?),
             None => None,
@@ -275,6 +276,7 @@ fn check_tcp(cx: &mut Context, item: &Item) {
                 | "min-rate"
                 | "compression"
                 | "http2"
+                | "shield"
         ) {
             cx.error(
                 Diagnostic::error(

@@ -17,6 +17,7 @@ mod names;
 mod pages;
 mod pending;
 mod rules;
+mod shield;
 mod tiers;
 mod vip;
 
@@ -193,6 +194,7 @@ fn plan(cx: &mut Context, items: &[Item]) -> Option<Plan> {
     for frontend in frontends.iter_mut().filter(|f| f.mode == Mode::Http) {
         frontend.error_pages.extend(common.iter().cloned());
     }
+    shield::keys(cx, items, platform, &mut frontends);
     let logs = logs::logs(cx, items, platform, &mut frontends)?;
     Some(Plan {
         platform: platform.name(),

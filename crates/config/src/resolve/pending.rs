@@ -7,6 +7,7 @@ use crate::item::Item;
 /// One phrase each, in the order of the file: `cache pages`, `frontend web: 2 rules`.
 pub(super) fn pending(items: &[Item]) -> Vec<String> {
     let mut phrases = Vec::new();
+    let signs = items.iter().any(|item| item.find("shield").is_some());
     for item in items {
         let title = format!("{} {}", item.row.name, item.name());
         if !item.row.acts() {
@@ -14,7 +15,7 @@ pub(super) fn pending(items: &[Item]) -> Vec<String> {
             continue;
         }
         let mut parts: Vec<(String, usize)> = Vec::new();
-        section(item, &mut parts);
+        section(item, signs, &mut parts);
         phrases.extend(parts.into_iter().map(|(part, times)| {
             if times == 1 { format!("{title}: {part}") } else { format!("{title}: {times} {part}s") }
         }));
@@ -22,10 +23,14 @@ pub(super) fn pending(items: &[Item]) -> Vec<String> {
     phrases
 }
 
-fn section(item: &Item, parts: &mut Vec<(String, usize)>) {
+/// `signs`: something signs with the cluster's key, which then is in use.
+fn section(item: &Item, signs: bool, parts: &mut Vec<(String, usize)>) {
     for child in &item.children {
         if child.row.acts() {
-            section(child, parts);
+            section(child, signs, parts);
+            continue;
+        }
+        if signs && child.row.name == "secret" && &*child.name() == super::shield::KEY {
             continue;
         }
         let part = match child.row.name {

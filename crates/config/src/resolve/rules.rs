@@ -246,7 +246,7 @@ pub(super) fn key(item: &Item) -> Option<What> {
     })
 }
 
-fn condition(cx: &mut Context, item: &Item) -> Option<RuleCondition> {
+pub(super) fn condition(cx: &mut Context, item: &Item) -> Option<RuleCondition> {
     let what = what(item)?;
     if what == What::Header("host".into()) {
         cx.error(

@@ -15,6 +15,7 @@ mod frontend;
 mod messages;
 mod platform;
 mod rule;
+mod shield;
 mod tiers;
 mod vip;
 
@@ -39,6 +40,8 @@ pub enum Section {
     Tls,
     /// `rule "WHAT IT IS FOR" { }`
     Rule,
+    /// `shield { }`
+    Shield,
     /// `cache NAME { }`
     Cache,
     /// `backend NAME { }`
@@ -67,7 +70,7 @@ pub enum Section {
 
 impl Section {
     /// Every section, in the order of the manual.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::File,
         Self::Platform,
         Self::Node,
@@ -76,6 +79,7 @@ impl Section {
         Self::Bind,
         Self::Tls,
         Self::Rule,
+        Self::Shield,
         Self::Cache,
         Self::Backend,
         Self::Compression,
@@ -101,6 +105,7 @@ impl Section {
             Self::Bind => "bind",
             Self::Tls => "tls",
             Self::Rule => "rule",
+            Self::Shield => "shield",
             Self::Cache => "cache",
             Self::Backend => "backend",
             Self::Compression => "compression",
@@ -419,6 +424,7 @@ pub fn all() -> impl Iterator<Item = &'static Directive> {
         condition::ROWS,
         condition::COUNTING,
         action::ROWS,
+        shield::ROWS,
         backend::ROWS,
         balance::ROWS,
         compression::ROWS,

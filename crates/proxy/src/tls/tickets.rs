@@ -69,6 +69,11 @@ impl Tickets {
 pub(crate) struct Secret([u8; 48]);
 
 impl Secret {
+    /// It, to make keys of.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// A new one.
     ///
     /// # Errors

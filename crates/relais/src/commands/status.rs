@@ -85,6 +85,18 @@ fn write_frontend(out: &mut String, frontend: &FrontendStatus) {
             frontend.requests_total, frontend.request_errors_total, frontend.responses_total[4]
         ),
     };
+    if let Some(shield) = &frontend.shield {
+        let _ = writeln!(
+            out,
+            "  shield {}: {} wait, {} let in, {} gave up, {} told to wait, {:.1} a second may come in",
+            if shield.active { "ACTIVE" } else { "open" },
+            shield.waiting,
+            shield.admitted_total,
+            shield.abandoned_total,
+            shield.turned_away_total,
+            shield.rate_per_1000_s as f64 / 1000.0
+        );
+    }
 }
 
 fn write_backend(out: &mut String, backend: &BackendStatus) {
