@@ -159,11 +159,14 @@ impl Chunked {
                     _ => return Err(Reject::new(Why::ChunkEnd, used)),
                 },
                 State::Trailer { bytes, fields } => {
-                    let read = trailer_line(rest, bytes as usize).map_err(|r| Reject::new(r.why, r.at + used))?;
+                    let read =
+                        trailer_line(rest, bytes as usize).map_err(|r| Reject::new(r.why, r.at + used))?;
                     let Some(length) = read else { break };
                     self.state = match length {
                         2 => State::End,
-                        _ if fields as usize == limits::FIELDS => return Err(Reject::new(Why::TrailerTooLong, used)),
+                        _ if fields as usize == limits::FIELDS => {
+                            return Err(Reject::new(Why::TrailerTooLong, used));
+                        }
                         _ => State::Trailer { bytes: bytes + length as u32, fields: fields + 1 },
                     };
                     if self.framing == Framing::Trailers && length > 2 {

@@ -15,7 +15,7 @@ use crate::io::Io;
 use crate::session;
 use crate::timer::SlotId;
 use crate::tls;
-use crate::worker::{Front, Worker};
+use crate::worker::{Front, Worker, kernel_patience};
 
 /// The places that a connection takes: at its listener if that has a limit, at its frontend, in the process.
 pub(crate) type Places = (Option<Pass>, Pass, Pass);
@@ -120,6 +120,17 @@ impl Client {
         }
         let address = rustix::net::getsockname(self.io.socket()?).ok()?;
         SocketAddr::try_from(address).ok()
+    }
+
+    /// Has the kernel bear with the client for longer than its frontend says.
+    pub(crate) fn be_patient(&self, patience: std::time::Duration) {
+        let io = match &self.places {
+            Held::Own(_) => &self.io,
+            Held::Parent(parent) => &parent.io,
+        };
+        if let Some(socket) = io.socket() {
+            kernel_patience(socket, patience);
+        }
     }
 
     /// What `poll` is ready with, or that `deadline` came first.

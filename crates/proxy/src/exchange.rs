@@ -106,6 +106,11 @@ pub(crate) async fn run(
     let server = lease.server();
     let limits = asked.limits.as_deref();
     let sent = client.worker.now();
+    if let Some(longer) =
+        limits.and_then(|l| l.timeout_client).filter(|t| *t > asked.plan.plan.timeout.client)
+    {
+        client.be_patient(longer);
+    }
     let mut exchange = Exchange {
         client,
         backend,
@@ -534,6 +539,7 @@ impl Exchange<'_> {
         account.written += head.len() as u64;
 
         let patience = Patience::new(&asked.plan.plan, &self.backend.plan);
+        self.client.be_patient(Duration::ZERO); // a tunnel may be silent for as long as its file says
         let mut tunnel = Tunnel::new(self.client, &self.io, patience);
         tunnel.down.owe_head(head);
         let _ = tunnel.down.feed(received);

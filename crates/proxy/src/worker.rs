@@ -474,6 +474,7 @@ impl Worker {
         }
         listeners.retain(|address, listener| match front_of(Endpoint::tcp(*address)) {
             Some(front) => {
+                listener.tell_kernel(&front.plan());
                 *listener.front.borrow_mut() = front;
                 *listener.door.borrow_mut() = setup.doors.get(address).cloned();
                 *listener.proxied.borrow_mut() = setup.proxied.get(address).cloned();
@@ -603,6 +604,17 @@ impl Listener {
         self.changed.notify_one();
     }
 
+    /// Has the kernel hold clients of this listener to their time-out for what it holds itself: an answer that fits its
+    /// buffers is done for us when it is written, and read at a byte a second it would stay there for days, also once the
+    /// connection is closed. Connections inherit it, so it costs none of them a system call.
+    fn tell_kernel(&self, plan: &FrontPlan) {
+        let patience = match plan.plan.mode {
+            Mode::Http => plan.plan.timeout.client,
+            Mode::Tcp | Mode::Udp => Duration::ZERO, // a tunnel may be silent for as long as its file says
+        };
+        kernel_patience(&self.socket, patience);
+    }
+
     /// Until what waits in its queue is not for this process any more.
     async fn left(&self) {
         while !self.left.get() {
@@ -674,6 +686,15 @@ async fn accept(worker: Rc<Worker>, listener: Rc<Listener>) {
             }
         }
     }
+}
+
+/// How long the other end of a connection may leave what the kernel has for it (`TCP_USER_TIMEOUT`); zero: as the kernel likes.
+/// A second longer than ours, so that whom we see ourselves is cut, and logged, here.
+pub(crate) fn kernel_patience(socket: impl std::os::fd::AsFd, patience: Duration) {
+    let longer = if patience.is_zero() { patience } else { patience + limits::LINGER };
+    let ms = u32::try_from(longer.as_millis()).unwrap_or(u32::MAX).min(i32::MAX as u32);
+    // A socket that is no longer one has nothing to hold.
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(socket, ms);
 }
 
 fn greet(

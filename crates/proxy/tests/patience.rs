@@ -575,3 +575,74 @@ fn a_client_that_half_closes_is_answered_where_the_file_does_not_say_otherwise()
     }
     assert!(proxy.lines(2).iter().all(|line| line.contains(" 200 ") && line.contains(" ---- ")));
 }
+
+/// A client with little room, which asks for an answer that the proxy's kernel takes whole.
+fn slow_reader(address: std::net::SocketAddr, connection: &str) -> std::net::TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(2048).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut stream = std::net::TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\n\r\n");
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    stream
+}
+
+/// Whether the kernel has a socket with this local and this remote port.
+fn kernel_has(local: u16, remote: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let pair = (format!(":{local:04X}"), format!(":{remote:04X}"));
+    table.lines().skip(1).any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[1].ends_with(&pair.0) && fields[2].ends_with(&pair.1)
+    })
+}
+
+#[test]
+fn who_leaves_an_answer_in_the_kernels_buffer_is_cut_like_others() {
+    let body = "x".repeat(200_000);
+    let origin = Origin::new(move |mut peer| {
+        while peer.try_head().is_some() {
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        }
+    });
+    let door = Door::new(1);
+    let front = "timeout client=\"300ms\" keep-alive=\"1h\"";
+    let proxy = Proxy::start(&plan(&door, front, "", &[origin.address]), &[&door]);
+    for (i, connection) in ["keep-alive", "close"].into_iter().enumerate() {
+        let mut stream = slow_reader(door.address, connection);
+        let port = stream.local_addr().unwrap().port();
+        let line = proxy.lines(i + 1).remove(i);
+        assert!(line.contains(" 200 ") && line.contains(" ---- "), "all of it is written: {line}");
+        assert!(kernel_has(door.address.port(), port), "it holds what nobody reads");
+        let mut byte = [0];
+        wait("its end", || {
+            let _ = std::io::Read::read(&mut stream, &mut byte); // progress, of a kind
+            !kernel_has(door.address.port(), port)
+        });
+        wait("its place", || proxy.status().frontends[0].connections == 0);
+    }
+}
+
+#[test]
+fn who_reads_slowly_but_steadily_gets_all_of_an_answer() {
+    let body = "x".repeat(200_000);
+    let origin = Origin::new(move |mut peer| {
+        while peer.try_head().is_some() {
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        }
+    });
+    let door = Door::new(1);
+    let front = "timeout client=\"300ms\"";
+    let _proxy = Proxy::start(&plan(&door, front, "", &[origin.address]), &[&door]);
+    let mut stream = slow_reader(door.address, "close");
+    let (mut all, mut piece) = (0, [0; 2048]);
+    loop {
+        match std::io::Read::read(&mut stream, &mut piece).expect("no reset") {
+            0 => break,
+            n => all += n,
+        }
+        std::thread::sleep(Duration::from_millis(20)); // 200,000 bytes take longer than any time-out here
+    }
+    assert!(all > 200_000, "{all}");
+}
