@@ -511,3 +511,27 @@ fn an_empty_file_lacks_what_a_platform_has() {
     let told = parse("empty.kdl", "").expect_err("nothing in it").to_string();
     assert!(told.contains("has no `platform`") && told.contains("has no `node`"), "{told}");
 }
+
+#[test]
+fn a_waiting_room_without_the_clusters_key_is_a_warning() {
+    let text = |platform: &str| {
+        let text = LEAST.replace("platform lab", &format!("platform lab {{ {platform} }}"));
+        format!(
+            "{text}frontend web {{ bind \"*:80\"; shield admit=50; default-backend app; }}\n\
+             backend app {{ server s1 \"10.0.0.2:8080\"; }}\n"
+        )
+    };
+    let with =
+        parse("test.kdl", &text("secret cluster-key file=\"/etc/relais/cluster.key\"")).expect("a plan");
+    assert_eq!(with.render(false), "");
+    let shield = with.plan.frontends[0].shield.as_ref().expect("a shield");
+    assert_eq!(shield.key.as_deref(), Some("/etc/relais/cluster.key"));
+    assert_eq!((shield.queue, shield.admit, shield.refresh.as_secs()), (100, Some(50), 10));
+    assert!(with.plan.files_on(NodeId(0)).iter().any(|file| &**file == "/etc/relais/cluster.key"));
+    assert!(with.plan.pending.is_empty(), "the key is in use: {:?}", with.plan.pending);
+    for platform in ["", "secret cluster-key credential=key"] {
+        let without = parse("test.kdl", &text(platform)).expect("a plan");
+        assert!(without.render(false).contains("`shield` signs with a key"), "{}", without.render(false));
+        assert_eq!(without.plan.frontends[0].shield.as_ref().expect("a shield").key, None);
+    }
+}

@@ -10,8 +10,10 @@ use relais_base::Time;
 
 use crate::buffer::Buffer;
 use crate::counters::Pass;
+use crate::gone::Gone;
 use crate::h2;
 use crate::io::Io;
+use crate::rules::Limits;
 use crate::session;
 use crate::timer::SlotId;
 use crate::tls;
@@ -33,13 +35,23 @@ pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
     /// When it came, or its last request was done.
     pub(crate) since: Cell<Time>,
-    /// Where it connected to, if a trusted one says.
-    pub(crate) destination: Option<Box<SocketAddr>>,
+    /// What few have.
+    rare: Option<Box<Rare>>,
     slot: SlotId,
     /// It has asked rules about a request.
     asked: Cell<bool>,
     /// Its own, or, of a stream, the connection that it is on.
     places: Held,
+}
+
+/// What only few connections have; the others pay for none of it.
+#[derive(Default)]
+struct Rare {
+    /// Where it connected to, if a trusted one says.
+    destination: Option<SocketAddr>,
+    /// What it was let in with, which ends with it.
+    #[allow(dead_code)]
+    limits: Option<Box<Limits>>,
 }
 
 /// What keeps a connection's places at the listener, the frontend and the process.
@@ -67,8 +79,8 @@ impl Client {
             front,
             io,
             peer,
-            destination: None,
             since,
+            rare: None,
             slot,
             asked: Cell::new(false),
             places: Held::Own(places),
@@ -80,9 +92,39 @@ impl Client {
         let (worker, front) = (parent.worker.clone(), parent.front.clone());
         let slot = worker.timers.borrow_mut().insert();
         let (peer, since) = (parent.peer, Cell::new(worker.now()));
-        let destination = parent.destination.clone();
         let asked = Cell::new(false);
-        Client { worker, front, io, peer, destination, since, slot, asked, places: Held::Parent(parent) }
+        Client { worker, front, io, peer, since, rare: None, slot, asked, places: Held::Parent(parent) }
+    }
+
+    /// Notes where it connected to, as a trusted one says.
+    pub(crate) fn connected_to(&mut self, destination: SocketAddr) {
+        self.rare.get_or_insert_default().destination = Some(destination);
+    }
+
+    /// Keeps for as long as it lives what it was let in with.
+    pub(crate) fn keep(&mut self, limits: Option<Box<Limits>>) {
+        if limits.is_some() {
+            self.rare.get_or_insert_default().limits = limits;
+        }
+    }
+
+    /// Ends its connection so that it does not hear of it, if it is behind a router; see [`crate::io::reject`].
+    pub(crate) fn vanish(&self) {
+        let connection = self.connection();
+        if let Some(socket) = connection.io.socket() {
+            crate::io::reject(socket, true);
+            // Its other streams end, too.
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        }
+        connection.io.end_in_reset();
+    }
+
+    /// Waits before it is denied, unless too many do; `false`: it has gone meanwhile.
+    pub(crate) async fn hold(&self, time: std::time::Duration) -> bool {
+        let Some(_place) = Pass::if_free(&self.worker.tarpits) else { return true };
+        let deadline = self.worker.now() + time;
+        let mut gone = Gone::new(&self.io, true);
+        self.until(deadline, |cx| gone.poll(cx)).await.is_err()
     }
 
     fn connection(&self) -> &Client {
@@ -112,8 +154,8 @@ impl Client {
 
     /// Where it connected to, or where a trusted one says that it did; a system call.
     pub(crate) fn local(&self) -> Option<SocketAddr> {
-        if let Some(said) = &self.destination {
-            return Some(**said);
+        if let Some(said) = self.rare.as_ref().and_then(|rare| rare.destination) {
+            return Some(said);
         }
         if let Held::Parent(parent) = &self.places {
             return parent.local();

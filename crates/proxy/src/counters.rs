@@ -12,6 +12,7 @@ use relais_config::plan;
 use relais_rules::Key;
 
 use crate::keyed::{Places, Rates};
+use crate::limits;
 use crate::shield::Line;
 
 /// A number that one thread counts up and others read: no locked instruction.
@@ -449,6 +450,8 @@ pub(crate) struct Registry {
     pub(crate) gate: Arc<Gate>,
     /// All responses that are being compressed.
     pub(crate) compressors: Arc<Gate>,
+    /// All who are held before they are denied.
+    pub(crate) tarpits: Arc<Gate>,
     doors: HashMap<SocketAddr, Arc<Gate>>,
     fronts: HashMap<Arc<str>, Arc<FrontShared>>,
     backs: HashMap<Arc<str>, Arc<BackShared>>,
@@ -474,6 +477,7 @@ impl Registry {
             workers,
             gate: Arc::new(Gate::new(u32::MAX)),
             compressors: Arc::new(Gate::new(u32::MAX)),
+            tarpits: Arc::new(Gate::new(limits::TARPITS)),
             doors: HashMap::new(),
             fronts: HashMap::new(),
             backs: HashMap::new(),

@@ -62,6 +62,19 @@ pub(crate) fn receive(socket: &TcpStream, room: &mut [u8]) -> io::Result<usize> 
     }
 }
 
+/// Has a connection end in a reset when it is closed. `silent`: the reset dies at the first router, and so does all else
+/// that is still sent. That is all that a process without privileges can do: the kernel's `TCP_REPAIR` needs some.
+pub(crate) fn reject(socket: impl std::os::fd::AsFd + Copy, silent: bool) {
+    use rustix::net::sockopt;
+    if silent {
+        // One of them is for the socket's family; of IPv4 on an IPv6 socket, the first.
+        let _ = sockopt::set_ip_ttl(socket, 1);
+        let _ = sockopt::set_ipv6_unicast_hops(socket, Some(1));
+    }
+    // A lasting error means that there is no connection left to reset.
+    let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
 impl Io {
     /// A connection that speaks TLS.
     pub(crate) fn tls_over(stream: tls::Stream) -> Io {

@@ -118,6 +118,8 @@ pub(crate) const UDP_HELD: usize = 16;
 pub(crate) const UDP_HELD_BYTES: usize = 4096;
 /// How often the files that rules read are looked at.
 pub(crate) const FILES_EVERY: Duration = Duration::from_secs(1);
+/// Most requests and connections that are held before they are denied.
+pub(crate) const TARPITS: u32 = 10_000;
 /// How often the load before waiting rooms is measured.
 pub(crate) const LOAD_EVERY: Duration = Duration::from_millis(100);
 /// How often it is said which certificates expire soon.

@@ -295,7 +295,8 @@ impl Process {
         self.view.workers.set(count);
         for index in 0..usize::from(count) {
             let (commands, inbox) = unbounded_channel();
-            let gates = [self.registry.gate.clone(), self.registry.compressors.clone()];
+            let gates =
+                [&self.registry.gate, &self.registry.compressors, &self.registry.tarpits].map(Arc::clone);
             let signs = Arc::new(Signs::default());
             self.signs.borrow_mut().push(signs.clone());
             let last_words = LastWords(index, self.ended.0.clone());

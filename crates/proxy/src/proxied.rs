@@ -13,6 +13,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::client::{Client, Late};
+use crate::rules;
 
 /// Why a connection ends before it has said who it is for.
 enum Cut {
@@ -53,7 +54,18 @@ pub(crate) async fn receive(mut client: Client) -> Option<Client> {
             Ok(()) => {
                 if let Ends::Tcp { source, destination } = header.ends {
                     client.peer = source;
-                    client.destination = Some(Box::new(destination));
+                    client.connected_to(destination);
+                }
+                let port = || client.local().map_or(0, |local| local.port());
+                match rules::door(&client.worker, &client.front.plan(), client.peer.ip(), port) {
+                    Ok(limits) => client.keep(limits),
+                    Err(silent) => {
+                        client.front.counters().errors.add(1);
+                        if let Some(socket) = client.io.socket() {
+                            crate::io::reject(socket, silent);
+                        }
+                        return None;
+                    }
                 }
                 return Some(client);
             }

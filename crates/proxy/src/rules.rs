@@ -6,6 +6,7 @@
 //! rule matches allocates nothing.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -28,7 +29,7 @@ use crate::pages::Pages;
 use crate::session::Asked;
 use crate::tls;
 use crate::upstream::Backend;
-use crate::worker::FrontPlan;
+use crate::worker::{FrontPlan, Worker};
 
 /// A frontend's or backend's rules, compiled; shared by the workers.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(crate) struct Rules {
     reads_client: bool,
     /// The name in the TLS handshake matters.
     pub(crate) reads_sni: bool,
+    /// Those that are asked about connections as they are accepted.
+    doors: Option<Box<Rules>>,
 }
 
 #[derive(Debug)]
@@ -53,13 +56,25 @@ struct Acts {
 
 #[derive(Debug)]
 enum Act {
-    Deny(u16),
+    Deny(u16, Manner),
+    Reject { most: Option<(u32, Key)>, places: Option<Arc<Places>>, silent: bool },
     Backend { to: Option<BackendId>, map: Option<Map> },
     Redirect { to: Template, code: u16 },
     Respond { status: u16, body: Arc<[u8]>, content_type: Template },
     Header { response: bool, replace: bool, name: Arc<str>, value: Option<Template> },
     Rewrite(Rewrite),
     Limit { limit: plan::Limit, places: Option<Arc<Places>> },
+}
+
+/// How somebody is denied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Manner {
+    #[default]
+    AtOnce,
+    /// Held for so long first.
+    After(Duration),
+    /// Not told.
+    Silent,
 }
 
 #[derive(Debug)]
@@ -123,6 +138,20 @@ impl Rules {
         if plan.is_empty() {
             return Ok(None);
         }
+        let (doors, others): (Vec<_>, Vec<_>) = plan.iter().partition(|rule| rule.rejects());
+        let mut rules = Rules::compile(owner, &others, backends, registry)?;
+        if !doors.is_empty() {
+            rules.doors = Some(Box::new(Rules::compile(owner, &doors, backends, registry)?));
+        }
+        Ok(Some(Arc::new(rules)))
+    }
+
+    fn compile(
+        owner: &Owner,
+        plan: &[&plan::Rule],
+        backends: &[Arc<str>],
+        registry: &mut Registry,
+    ) -> Result<Rules, String> {
         let place: Arc<str> = owner.to_string().into();
         let mut rules = Vec::with_capacity(plan.len());
         let mut specs = Vec::with_capacity(plan.len());
@@ -173,12 +202,13 @@ impl Rules {
             let name = rules.get(error.rule).map(|rule| rule.name.clone()).unwrap_or_default();
             format!("rule `{name}` of {owner} cannot be used: {error}")
         })?;
-        Ok(Some(Arc::new(Rules { program, rules, reads_port, reads_client, reads_sni })))
+        Ok(Rules { program, rules, reads_port, reads_client, reads_sni, doors: None })
     }
 
     /// The rules and how often each matched.
     pub(crate) fn hits(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
-        self.rules.iter().map(|rule| (&rule.name, rule.hits.iter().map(Counter::get).sum()))
+        let doors = self.doors.iter().flat_map(|doors| &doors.rules);
+        doors.chain(&self.rules).map(|rule| (&rule.name, rule.hits.iter().map(Counter::get).sum()))
     }
 
     /// The backends that maps lead to now.
@@ -208,7 +238,14 @@ fn act(
     places: impl FnOnce(&Key) -> Arc<Places>,
 ) -> Result<Act, String> {
     Ok(match action {
-        plan::Action::Deny(code) => Act::Deny(*code),
+        plan::Action::Deny(code) => Act::Deny(*code, Manner::AtOnce),
+        plan::Action::Tarpit(code, time) => Act::Deny(*code, Manner::After(*time)),
+        plan::Action::SilentDrop => Act::Deny(403, Manner::Silent),
+        plan::Action::Reject { places: most, silent } => Act::Reject {
+            most: most.clone(),
+            places: most.as_ref().map(|(_, key)| places(key)),
+            silent: *silent,
+        },
         plan::Action::Backend { to, map } => Act::Backend {
             to: *to,
             map: map.as_ref().map(|(file, key)| read_map(file, key, backends)).transpose()?,
@@ -302,7 +339,7 @@ impl Limits {
 
 /// An answer that a rule gives.
 pub(crate) enum Verdict {
-    Deny(u16, Arc<str>),
+    Deny(u16, Arc<str>, Manner),
     Redirect(u16, Vec<u8>),
     Respond { status: u16, body: Arc<[u8]>, content_type: Vec<u8> },
 }
@@ -437,6 +474,57 @@ pub(crate) fn decide_connection(
     decide_by(client, plan, rules, &connection(client, rules, sni), so_far).unwrap_or_default()
 }
 
+/// Asks about a connection that has just been accepted: its places among those of its address, or that it is
+/// rejected, and is not told if the latter is true.
+///
+/// # Errors
+/// See above.
+pub(crate) fn door(
+    worker: &Worker,
+    plan: &FrontPlan,
+    src: IpAddr,
+    port: impl FnOnce() -> u16,
+) -> Result<Option<Box<Limits>>, bool> {
+    let Some(rules) = plan.rules.as_ref().and_then(|rules| rules.doors.as_deref()) else { return Ok(None) };
+    let facts = Facts { src, port: if rules.reads_port { port() } else { 0 }, ..Facts::default() };
+    let memory = &mut *worker.rules.borrow_mut();
+    let now = worker.instant(worker.now());
+    let asked = rules.program.evaluate_asking(&facts, &mut memory.rules, &mut |rule, at, key| {
+        rules.rules[rule as usize].rates[at].over(key, now, true, &mut Vec::new())
+    });
+    if asked.is_err() {
+        return Ok(None); // only a path cannot be read, and here is none
+    }
+    let mut kept: Option<Box<Limits>> = None;
+    for at in 0..memory.rules.hits().len() {
+        let rule = &rules.rules[memory.rules.hits()[at] as usize];
+        for act in &rule.acts {
+            let Act::Reject { most, places, silent } = act else { continue };
+            if let (Some((most, key)), Some(places)) = (most, places) {
+                let place = &mut None;
+                memory.rules.key(key, &facts, &mut |key| {
+                    *place = places.take(key, *most);
+                    true
+                });
+                if let Some(place) = place.take() {
+                    kept.get_or_insert_default().hold(place);
+                    continue;
+                }
+            }
+            rule.hits[worker.index].add(1);
+            if worker.may_complain() {
+                tracing::info!(
+                    "frontend {}: connection of {src} rejected by rule `{}`",
+                    plan.plan.name,
+                    rule.name
+                );
+            }
+            return Err(*silent);
+        }
+    }
+    Ok(kept)
+}
+
 fn decide_by(
     client: &Client,
     plan: &FrontPlan,
@@ -477,7 +565,10 @@ impl Decision {
         memory: &mut Memory,
     ) -> Result<bool, BadPath> {
         match act {
-            Act::Deny(code) => self.verdict = Some(Verdict::Deny(*code, rule.name.clone())),
+            Act::Deny(code, manner) => {
+                self.verdict = Some(Verdict::Deny(*code, rule.name.clone(), *manner));
+            }
+            Act::Reject { .. } => return Ok(false), // asked by `door`
             Act::Redirect { to, code } => {
                 let mut location = Vec::new();
                 to.render_location(facts, &mut location);
@@ -536,7 +627,7 @@ impl Decision {
                 if !full {
                     return Ok(false);
                 }
-                self.verdict = Some(Verdict::Deny(429, rule.name.clone()));
+                self.verdict = Some(Verdict::Deny(429, rule.name.clone(), Manner::AtOnce));
             }
             Act::Rewrite(rewrite) => {
                 let mut target = Vec::new();
@@ -562,7 +653,7 @@ impl Verdict {
         pages: &Pages,
     ) -> (u16, [u8; 2], Vec<u8>) {
         let (status, state, mut answer) = match self {
-            Verdict::Deny(status, _) => {
+            Verdict::Deny(status, ..) => {
                 (*status, *b"PR", answer::error(*status, persistence, head, pages.find(*status)))
             }
             Verdict::Redirect(status, location) => {

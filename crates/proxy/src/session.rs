@@ -17,7 +17,7 @@ use crate::h2;
 use crate::keyed::Tally;
 use crate::limits;
 use crate::marks::{Marks, Seen};
-use crate::rules::{self, Decision, Edits, Limits, Rules, Verdict};
+use crate::rules::{self, Decision, Edits, Limits, Manner, Rules, Verdict};
 use crate::shield;
 use crate::transaction;
 use crate::upstream::{Backend, Server};
@@ -89,6 +89,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) edits: Option<Box<Edits>>,
     /// What rules hold it to.
     pub(crate) limits: Option<Box<Limits>>,
+    /// How it is denied, if it is.
+    pub(crate) manner: Manner,
 }
 
 impl Asked<'_> {
@@ -233,6 +235,12 @@ async fn one(client: &Client, buffer: &mut Buffer, first: bool) -> Leaves {
         account.tallies = std::mem::take(&mut limits.tallies);
     }
     let leaves = match answer {
+        Some(_) if asked.manner != Manner::AtOnce && !Box::pin(delay(&mut asked)).await => {
+            account.state = *b"PR";
+            account.read = asked.request.length as u64;
+            log_request(client, &plan, &mut account, Some(asked.head()));
+            Leaves::Closed
+        }
         Some((status, state, answer)) => {
             let keep = matches!(asked.rest, Rest::Nothing) && may_keep(&asked);
             account.status = status;
@@ -255,6 +263,26 @@ async fn one(client: &Client, buffer: &mut Buffer, first: bool) -> Leaves {
     counters.bytes_in.add(account.read);
     counters.bytes_out.add(account.written);
     leaves
+}
+
+/// Holds a request that is denied, or drops it; whether it is still to be answered. Its connection keeps no buffer.
+async fn delay(asked: &mut Asked<'_>) -> bool {
+    let client = asked.client;
+    match asked.manner {
+        Manner::AtOnce => true,
+        Manner::After(time) => {
+            let spare = asked.buffer.fold().map(|spare| client.worker.give_buffer(spare));
+            let stays = client.hold(time).await;
+            if spare.is_some() {
+                asked.buffer.unfold(client.worker.take_buffer());
+            }
+            stays
+        }
+        Manner::Silent => {
+            client.vanish();
+            false
+        }
+    }
 }
 
 /// The marks of a request.
@@ -427,7 +455,21 @@ fn look_at_body<'a>(
         }
     };
     let (marks, backend, edits, limits) = (None, None, None, None);
-    Ok(Asked { client, plan, request, buffer, inline, rest, marks, body_bytes, backend, edits, limits })
+    let manner = Manner::AtOnce;
+    Ok(Asked {
+        client,
+        plan,
+        request,
+        buffer,
+        inline,
+        rest,
+        marks,
+        body_bytes,
+        backend,
+        edits,
+        limits,
+        manner,
+    })
 }
 
 /// Whether the client's connection may go on after this request's answer.
@@ -504,14 +546,15 @@ fn ask_rules(asked: &mut Asked<'_>, rules: &Rules) -> Option<(u16, [u8; 2], Vec<
     asked.edits = decision.edits;
     asked.limits = decision.limits;
     let verdict = decision.verdict?;
-    if let Verdict::Deny(status, rule) = &verdict
-        && client.worker.may_complain()
-    {
-        tracing::info!(
-            "frontend {}: request of {} denied with {status} by rule `{rule}`",
-            plan.plan.name,
-            client.peer
-        );
+    if let Verdict::Deny(status, rule, manner) = &verdict {
+        asked.manner = *manner;
+        if client.worker.may_complain() {
+            tracing::info!(
+                "frontend {}: request of {} denied with {status} by rule `{rule}`",
+                plan.plan.name,
+                client.peer
+            );
+        }
     }
     let keep = matches!(asked.rest, Rest::Nothing) && may_keep(asked);
     let edits = asked.edits.as_deref().map(|edits| &edits.response);

@@ -16,7 +16,7 @@ use crate::access::{Entry, Kind, Noted, Sessions, Times};
 use crate::client::Client;
 use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
-use crate::rules::{self, Decision, Limits, Rules, Verdict};
+use crate::rules::{self, Decision, Limits, Manner, Rules, Verdict};
 use crate::session;
 use crate::tls;
 use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
@@ -146,8 +146,13 @@ async fn choose(client: &Client, plan: &FrontPlan) -> Option<(Rc<Backend>, Optio
 async fn ask(client: &Client, plan: &FrontPlan, rules: &Rules, so_far: Decision) -> Option<Decision> {
     let passed = if rules.reads_sni && client.tls().is_none() { tls::hello::sni(client).await } else { None };
     let decision = rules::decide_connection(client, plan, rules, passed.as_deref(), so_far);
-    if let Some(Verdict::Deny(_, rule)) = &decision.verdict {
+    if let Some(Verdict::Deny(_, rule, manner)) = &decision.verdict {
         deny(client, rule);
+        match manner {
+            Manner::AtOnce => {}
+            Manner::After(time) => drop(Box::pin(client.hold(*time)).await),
+            Manner::Silent => client.vanish(),
+        }
         return None;
     }
     Some(decision)

@@ -34,7 +34,7 @@ use crate::io::Io;
 use crate::limits;
 use crate::pages::Pages;
 use crate::proxied;
-use crate::rules::{Memory, Owner, Rules};
+use crate::rules::{self, Memory, Owner, Rules};
 use crate::shield::Guard;
 use crate::splice::Pipe;
 use crate::timer::Timers;
@@ -134,6 +134,8 @@ pub(crate) struct Worker {
     gate: Arc<Gate>,
     /// All of its responses that are being compressed.
     pub(crate) compressors: Arc<Gate>,
+    /// All who are held before they are denied.
+    pub(crate) tarpits: Arc<Gate>,
     origin: Instant,
     now: Cell<Time>,
     /// Milliseconds from 1970 to `origin`, set right again every second.
@@ -196,7 +198,7 @@ pub(crate) async fn give_signs(signs: Arc<Signs>) {
 /// If the runtime cannot be made.
 pub(crate) fn run(
     index: usize,
-    [gate, compressors]: [Arc<Gate>; 2],
+    [gate, compressors, tarpits]: [Arc<Gate>; 3],
     signs: &Arc<Signs>,
     commands: UnboundedReceiver<Command>,
 ) -> io::Result<()> {
@@ -206,6 +208,7 @@ pub(crate) fn run(
         index,
         gate,
         compressors,
+        tarpits,
         origin: Instant::now(),
         now: Cell::default(),
         wall_ms: Cell::new(0),
@@ -706,13 +709,28 @@ fn greet(
     places: Places,
 ) -> io::Result<()> {
     let peer = address.and_then(|a| SocketAddr::try_from(a).ok()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let trusted =
+        listener.proxied.borrow().as_ref().is_some_and(|from| from.iter().any(|net| net.contains(peer.ip())));
+    // Before a TLS session, a timer or a task is made for it.
+    let limits = match trusted {
+        true => None,
+        false => match rules::door(worker, &front.plan(), peer.ip(), || local_port(&socket)) {
+            Ok(limits) => limits,
+            Err(silent) => {
+                front.counters().errors.add(1);
+                crate::io::reject(&socket, silent);
+                return Ok(());
+            }
+        },
+    };
     let socket = TcpStream::from_std(std::net::TcpStream::from(socket))?;
     let io = match &*listener.tls.borrow() {
         None => Io::Plain(socket),
         Some(tls) => Io::tls_over(tls::accept(tls, socket).map_err(io::Error::other)?),
     };
-    let client = Client::new(worker.clone(), front, io, peer, places);
-    if listener.proxied.borrow().as_ref().is_some_and(|from| from.iter().any(|net| net.contains(peer.ip()))) {
+    let mut client = Client::new(worker.clone(), front, io, peer, places);
+    client.keep(limits);
+    if trusted {
         // A task of its own: what it waits with is no part of the connection's later life.
         tokio::task::spawn_local(async move {
             if let Some(client) = proxied::receive(client).await {
@@ -723,6 +741,12 @@ fn greet(
         serve(client);
     }
     Ok(())
+}
+
+fn local_port(socket: &OwnedFd) -> u16 {
+    let address =
+        rustix::net::getsockname(socket).ok().and_then(|address| SocketAddr::try_from(address).ok());
+    address.map_or(0, |address| address.port())
 }
 
 fn serve(client: Client) {

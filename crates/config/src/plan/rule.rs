@@ -82,6 +82,17 @@ pub struct Limit {
 pub enum Action {
     /// Answers with this status; in TCP mode, closes.
     Deny(u16),
+    /// The same after so long.
+    Tarpit(u16, Duration),
+    /// Ends the connection, and does not say so.
+    SilentDrop,
+    /// Closes connections as they are accepted. Rules that have it have no other action.
+    Reject {
+        /// Only those that are more than so many of one key.
+        places: Option<(u32, Key)>,
+        /// And does not say so.
+        silent: bool,
+    },
     /// This backend answers, or the one that the map says. One of both is there.
     Backend {
         /// The backend, also where the map says nothing.
@@ -147,9 +158,16 @@ impl Rule {
     pub fn ends(&self) -> bool {
         self.actions.iter().any(|action| match action {
             Action::Backend { to, .. } => to.is_some(),
-            Action::Deny(_) | Action::Redirect { .. } | Action::Respond { .. } => true,
+            Action::Reject { places, .. } => places.is_none(),
+            Action::Deny(_) | Action::Tarpit(..) | Action::SilentDrop => true,
+            Action::Redirect { .. } | Action::Respond { .. } => true,
             Action::Header { .. } | Action::Limit(_) | Action::Rewrite(_) => false,
         })
+    }
+
+    /// Whether it is asked about connections as they are accepted.
+    pub fn rejects(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::Reject { .. }))
     }
 
     /// The backends that it names itself.

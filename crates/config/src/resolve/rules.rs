@@ -14,7 +14,7 @@ use crate::plan::{
 };
 
 /// Actions after which no later rule is asked.
-const ENDS: &[&str] = &["deny", "backend", "redirect", "respond"];
+const ENDS: &[&str] = &["deny", "tarpit", "silent-drop", "reject", "backend", "redirect", "respond"];
 
 /// Most keys that the rates of a frontend or backend remember together: 384 MiB.
 const RATE_KEYS: u64 = 16 << 20;
@@ -117,6 +117,7 @@ fn rule(
     if frontend.row.name == "backend" {
         check_backend(cx, item);
     }
+    check_rejecting(cx, frontend, item);
     let (mut conditions, mut rates, mut actions) = (Vec::new(), Vec::new(), Vec::new());
     let mut whole = true;
     let mut end: Option<&Item> = None;
@@ -174,7 +175,9 @@ fn check_tcp(cx: &mut Context, rule: &Item) {
     for child in &rule.children {
         let good = match child.row.name {
             "match" | "unless" => matches!(child.row.form, Some("src" | "port" | "sni" | "rate")),
-            name => matches!(name, "deny" | "backend" | "limit"),
+            name => {
+                matches!(name, "deny" | "tarpit" | "silent-drop" | "reject" | "backend" | "limit")
+            }
         };
         if !good {
             cx.error(
@@ -390,6 +393,61 @@ fn limit(cx: &mut Context, item: &Item) -> Option<Action> {
     Some(Action::Limit(limit))
 }
 
+/// Of what is rejected, only sources are known.
+fn reject(cx: &mut Context, item: &Item) -> Option<Action> {
+    let most = item.get::<u32>("max-connections");
+    for field in ["prefix", "prefix6"] {
+        if most.is_none() && item.values().iter().any(|given| given.field.name == field) {
+            cx.error(
+                Diagnostic::error(item.span_of(field), format!("`{field}=` belongs to `max-connections=`"))
+                    .help(format!("write for example: {}", item.row.example)),
+            );
+        }
+    }
+    let key = Key {
+        parts: vec![What::Src],
+        prefix4: item.get("prefix").unwrap_or(32),
+        prefix6: item.get("prefix6").unwrap_or(64),
+    };
+    let silent = &*item.get::<Arc<str>>("how")? == "silent";
+    Some(Action::Reject { places: most.map(|most| (most, key)), silent })
+}
+
+/// Rules that reject are asked when nothing but addresses is known, and are alone with it.
+fn check_rejecting(cx: &mut Context, frontend: &Item, rule: &Item) {
+    if rule.find("reject").is_none() {
+        return;
+    }
+    if frontend.row.name == "backend" {
+        cx.error(
+            Diagnostic::error(
+                rule.span.clone(),
+                "a rule of a backend is asked too late to reject connections",
+            )
+            .help("put this rule into the frontend"),
+        );
+    }
+    for child in &rule.children {
+        let word = |name: &str| child.get::<Arc<str>>(name).unwrap_or_default();
+        let good = match (child.row.name, child.row.form) {
+            ("match", Some("rate")) => {
+                &*word("key") == "src" && matches!(&*word("measure"), "requests" | "connections")
+            }
+            ("match" | "unless", form) => matches!(form, Some("src" | "port")),
+            (name, _) => name == "reject",
+        };
+        if !good {
+            cx.error(
+                Diagnostic::error(
+                    child.span.clone(),
+                    format!("`{}` cannot stand in a rule that rejects connections", child.row.title()),
+                )
+                .help("nothing is known then but `src`, `port` and `match rate key=src`; for what comes later there is `deny`"),
+            );
+        }
+    }
+}
+
 fn net(network: &Cidr) -> Pattern {
     Pattern::Net(network.address, network.prefix)
 }
@@ -412,6 +470,9 @@ fn action(
     let name = item.row.name;
     match name {
         "deny" => Some(Action::Deny(item.get("code")?)),
+        "tarpit" => Some(Action::Tarpit(item.get("code")?, item.get("hold")?)),
+        "silent-drop" => Some(Action::SilentDrop),
+        "reject" => reject(cx, item),
         "backend" => backend(cx, frontend, item, mode, backends),
         "redirect" => redirect(cx, item),
         "respond" => respond(cx, item),

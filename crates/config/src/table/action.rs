@@ -24,6 +24,59 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "tarpit",
+        inside: &[Section::Rule],
+        arguments: &[default("code", Integer(400, 599), "403", "status of the answer")],
+        properties: &[default("hold", Duration(1, DAY), "10s", "how long it is held")],
+        doc: "Action: the request is held for a while and then answered with this status, so that who sends many gets few answers. A node holds at most 10000 at a time; more are answered at once. One that is held has its connection, and no more memory than an idle one and its head. In `mode tcp` the connection is held, and then closed.",
+        example: "tarpit 429 hold=\"20s\"",
+        effect: Effect::Tests(&[
+            "a_tarpit_holds_a_request_and_then_denies_it",
+            "a_tcp_connection_is_held_or_vanishes",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "silent-drop",
+        inside: &[Section::Rule],
+        doc: "Action: the connection ends here, and the client is not told: it goes on waiting. As the proxy has no privileges it is HAProxy's way without any: the kernel's reset is sent with a time to live of one hop, so clients behind a router hear nothing, and those of the same network hear a reset. Stateful firewalls on the way keep the connection, too. Of HTTP/2 the whole connection goes.",
+        example: "silent-drop",
+        effect: Effect::Tests(&[
+            "a_silent_drop_is_not_heard_behind_a_router",
+            "a_tcp_connection_is_held_or_vanishes",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "reject",
+        inside: &[Section::Rule],
+        properties: &[
+            optional(
+                "max-connections",
+                Integer(1, 1_000_000),
+                "all that the rule is for",
+                "of each address so many may be open; only more are rejected",
+            ),
+            PREFIX,
+            PREFIX6,
+            default(
+                "how",
+                Word(&["reset", "silent"]),
+                "reset",
+                "`silent`: the client is not told, as by `silent-drop`",
+            ),
+        ],
+        doc: "Action: connections are closed as soon as they are accepted, before TLS and before a byte is read; of those behind `accept-proxy`, as soon as their header is there. Such a rule is asked before all others, once a connection, and looks at `src`, `port` and `match rate key=src` (of connections) only. Lists of 100000 networks cost less than a microsecond. For lists of those who may: `unless src list=...`.",
+        example: "reject max-connections=100",
+        effect: Effect::Tests(&[
+            "connections_of_listed_networks_are_rejected_before_tls",
+            "connections_of_one_address_are_limited_where_they_are_accepted",
+            "connections_that_come_too_often_are_rejected",
+            "what_a_trusted_proxy_says_is_what_is_rejected",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "backend",
         inside: &[Section::Rule],
         arguments: &[any(

@@ -370,6 +370,13 @@ impl Peer {
         matches!(self.io.fill_buf(), Ok([]) | Err(_))
     }
 
+    /// Whether neither a byte nor an end comes within this time.
+    pub fn hears_nothing(&mut self, time: Duration) -> bool {
+        self.io.get_mut().set_read_timeout(Some(time)).unwrap();
+        let heard = self.io.fill_buf().map(|bytes| bytes.len());
+        heard.is_err_and(|e| matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+    }
+
     pub fn half_close(&mut self) {
         self.io.get_mut().shutdown(Shutdown::Write).unwrap();
     }
