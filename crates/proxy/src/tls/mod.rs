@@ -4,10 +4,12 @@
 //! connections with them. A connection keeps the configuration it began with, so certificates change without a drop.
 //! Not here: what is said over the connection.
 
+mod alert;
 mod certificates;
 pub(crate) mod hello;
 pub(crate) mod inspect;
 mod stream;
+mod strict;
 mod tickets;
 mod x509;
 
@@ -95,6 +97,10 @@ fn versions(least: plan::TlsVersion) -> &'static [&'static rustls::SupportedProt
 /// One sentence that names the file it is about.
 pub(crate) fn accepts(tls: &plan::Tls, files: &Files, secret: &Secret) -> Result<Accepts, String> {
     let provider = provider();
+    let provider = Arc::new(CryptoProvider {
+        cipher_suites: strict::suites(&provider.cipher_suites),
+        ..(*provider).clone()
+    });
     let mut certificates = Certificates::new(tls.strict_sni);
     let in_directories = tls.directories.iter().flat_map(|d| files.below(d));
     let pems = in_directories.filter(|path| path.ends_with(".pem"));

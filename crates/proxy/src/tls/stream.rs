@@ -17,8 +17,10 @@ use rustls::{AlertDescription, Connection};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::Accepts;
+use super::strict::{self, Refused, Watch};
 use super::x509::Certificate;
+use super::{Accepts, alert};
+use crate::limits;
 
 /// Plain bytes that one write takes: a full record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
@@ -47,17 +49,29 @@ struct State {
     failed: Option<String>,
     /// `close_notify` is on its way; the socket is shut down behind it.
     closing: bool,
+    /// The other end has had something of us.
+    sent: bool,
     /// The first bytes that came, for those who speak no TLS.
     first: [u8; 8],
     came: usize,
+    watch: Watch,
 }
 
 impl Stream {
     /// A connection whose handshake is still to come.
     pub(crate) fn new(socket: TcpStream, mut tls: Connection, accepts: Option<Accepts>) -> Stream {
         tls.set_buffer_limit(Some(WAITING));
-        let state =
-            State { tls, readable: 0, closed: false, failed: None, closing: false, first: [0; 8], came: 0 };
+        let state = State {
+            tls,
+            readable: 0,
+            closed: false,
+            failed: None,
+            closing: false,
+            sent: false,
+            first: [0; 8],
+            came: 0,
+            watch: Watch::default(),
+        };
         Stream {
             socket,
             accepts,
@@ -271,37 +285,102 @@ impl State {
         if let Some(why) = &self.failed {
             return Err(io::Error::new(io::ErrorKind::InvalidData, why.clone()));
         }
-        let mut tap = Tap { socket: Socket(socket), first: &mut self.first, came: &mut self.came };
-        if self.tls.read_tls(&mut tap)? == 0 {
-            return Ok(false);
+        let is_client = matches!(self.tls, Connection::Server(_));
+        let mut tap = Tap {
+            socket: Socket(socket),
+            first: &mut self.first,
+            came: &mut self.came,
+            watch: is_client.then_some(&mut self.watch),
+        };
+        match self.tls.read_tls(&mut tap) {
+            Ok(0) => return Ok(false),
+            Ok(_) => {}
+            // A longer handshake message than the engine holds.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(self.refuse(&Refused(AlertDescription::DecodeError).into(), socket));
+            }
+            Err(error) => return Err(error),
         }
-        match self.tls.process_new_packets() {
+        let processed = self.tls.process_new_packets(); // first: what is wrong may stand behind what is not
+        let refused = self.watch.refused().map(|alert| Refused(alert).into());
+        match refused.map_or(processed, Err) {
             Ok(now) => {
                 self.readable = now.plaintext_bytes_to_read();
                 self.closed |= now.peer_has_closed();
                 Ok(true)
             }
-            Err(error) => {
-                let why = in_words(&error);
-                self.failed = Some(why.clone());
-                // The alert that says why is worth one try, but not to those who speak no TLS.
-                if !(self.tls.is_handshaking() && self.looks_like_http()) {
-                    let _ = self.send(socket);
-                }
-                Err(io::Error::new(io::ErrorKind::InvalidData, why))
+            Err(error) => Err(self.refuse(&error, socket)),
+        }
+    }
+
+    /// Notes that the connection cannot go on, and says so to the other end.
+    #[cold]
+    fn refuse(&mut self, error: &rustls::Error, socket: &TcpStream) -> io::Error {
+        let why = in_words(error);
+        self.failed = Some(why.clone());
+        // The alert that says why is worth one try, but not to those who speak no TLS.
+        if !(self.tls.is_handshaking() && self.looks_like_http()) {
+            let _ = self.say_last(error, socket);
+        }
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    }
+
+    /// Sends what waits, and an alert behind it unless rustls has one there. Nothing of it is sent twice.
+    fn say_last(&mut self, error: &rustls::Error, socket: &TcpStream) -> io::Result<()> {
+        let Connection::Server(tls) = &mut self.tls else { return self.send(socket) };
+        let mut all = Vec::new();
+        if !self.sent
+            && let Some(alert) = alert::rather(error, tls.protocol_version())
+        {
+            all.extend(fatal(alert));
+        } else {
+            let alert = alert::of(error);
+            if let Some(alert) = alert {
+                // It does nothing where rustls has said something else.
+                strict::instead_of_close_notify(alert, || tls.send_close_notify());
+            }
+            while tls.wants_write() {
+                tls.write_tls(&mut all)?;
+            }
+            // In the clear it can still be changed: `close_notify`, and what rustls says where we know better.
+            if let (Some(last), Some(alert)) = (all.last_chunk_mut::<7>(), alert)
+                && let [21, 3, 3, 0, 2, level, said] = *last
+                && ([level, said] == [1, 0] || matches!(error, rustls::Error::Other(_)))
+            {
+                *last = fatal(alert);
             }
         }
+        Socket(socket).write_all(&all)?;
+        if !self.tls.is_handshaking() {
+            // What is unread when a socket is closed turns its end into a reset, which overtakes what was said. Behind
+            // a failed handshake `session` waits for more; here what has come already must do.
+            rustix::net::shutdown(socket, Shutdown::Write)?;
+            let mut room = [0; 4096];
+            let mut left = limits::LINGER_BYTES;
+            while let Ok(n @ 1..) = crate::io::receive(socket, &mut room)
+                && n < left
+            {
+                left -= n;
+            }
+        }
+        Ok(())
     }
 
     fn send(&mut self, socket: &TcpStream) -> io::Result<()> {
         while self.tls.wants_write() {
             self.tls.write_tls(&mut Socket(socket))?;
+            self.sent = true;
         }
         if self.closing {
             rustix::net::shutdown(socket, Shutdown::Write)?;
         }
         Ok(())
     }
+}
+
+/// A fatal alert in the clear, as rustls writes one.
+fn fatal(alert: AlertDescription) -> [u8; 7] {
+    [21, 3, 3, 0, 2, 2, alert.into()]
 }
 
 /// What went wrong, as an operator reads it.
@@ -357,11 +436,12 @@ impl Write for Socket<'_> {
     }
 }
 
-/// Keeps the first bytes that pass.
+/// Keeps the first bytes that pass, and has all of them watched.
 struct Tap<'a> {
     socket: Socket<'a>,
     first: &'a mut [u8; 8],
     came: &'a mut usize,
+    watch: Option<&'a mut Watch>,
 }
 
 impl Read for Tap<'_> {
@@ -372,6 +452,9 @@ impl Read for Tap<'_> {
             free[..n].copy_from_slice(&room[..n]);
         }
         *self.came = self.came.saturating_add(got);
+        if let Some(watch) = &mut self.watch {
+            watch.take(&room[..got]);
+        }
         Ok(got)
     }
 }
