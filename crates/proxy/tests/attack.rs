@@ -1,0 +1,165 @@
+//! An attack drill: slow heads, a flood from many addresses and a storm of cancelled streams, all at once, while honest
+//! clients work. None of them may be refused, or fail. `RELAIS_ATTACK="SLOW HONEST"` makes it larger (`packaging/verify`).
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use common::*;
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const REQUESTS: usize = 20;
+
+/// A connection from an address of this machine, where there is room for it.
+fn connect(ip: &str, to: SocketAddr) -> Option<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).ok()?;
+    socket.bind(&format!("{ip}:0").parse::<SocketAddr>().unwrap().into()).ok()?;
+    socket.connect_timeout(&to.into(), PATIENCE).ok()?;
+    let socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).ok()?;
+    socket.set_write_timeout(Some(PATIENCE)).ok()?;
+    Some(socket)
+}
+
+#[derive(Default)]
+struct Drill {
+    over: AtomicBool,
+    /// Requests of the flood that were answered, and those that were refused.
+    flooded: AtomicU32,
+    refused: AtomicU32,
+    /// Slow heads that were cut, and HTTP/2 connections that were ended.
+    cut: AtomicU32,
+    ended: AtomicU32,
+}
+
+impl Drill {
+    fn goes_on(&self) -> bool {
+        !self.over.load(Relaxed)
+    }
+
+    /// Heads that never end, a byte at a time; what is cut comes again.
+    fn slow(&self, to: SocketAddr, many: usize) {
+        let mut all: Vec<TcpStream> = Vec::new();
+        let mut made = 0;
+        while self.goes_on() {
+            while all.len() < many && self.goes_on() {
+                made += 1;
+                let Some(mut io) = connect(&format!("127.0.2.{}", made % 200 + 1), to) else { break };
+                if io.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ").is_ok() {
+                    all.push(io);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50)); // the pace of the attack
+            let before = all.len();
+            all.retain_mut(|io| io.write_all(b"a").is_ok());
+            self.cut.fetch_add((before - all.len()) as u32, Relaxed);
+        }
+    }
+
+    /// As many requests as there can be, from these addresses.
+    fn flood(&self, to: SocketAddr, ips: std::ops::Range<u8>) {
+        for ip in ips.cycle() {
+            if !self.goes_on() {
+                return;
+            }
+            let Some(mut io) = connect(&format!("127.0.3.{ip}"), to) else { continue };
+            let mut answer = [0; 12];
+            let asked = io.write_all(get("/").as_bytes()).and_then(|()| io.read_exact(&mut answer));
+            let which = if asked.is_ok() && answer.ends_with(b"200") { &self.flooded } else { &self.refused };
+            which.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Streams that are opened and cancelled at once (CVE-2023-44487).
+    fn storm(&self, to: SocketAddr, ip: &str) {
+        const HEAD: &[u8] = b"\x82\x86\x84\x41\x01h";
+        while self.goes_on() {
+            let Some(mut io) = connect(ip, to) else { continue };
+            let mut frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+            let mut stream = 1u32;
+            while self.goes_on() {
+                for _ in 0..50 {
+                    frames.extend_from_slice(&[0, 0, HEAD.len() as u8, 1, 5]);
+                    frames.extend_from_slice(&stream.to_be_bytes());
+                    frames.extend_from_slice(HEAD);
+                    frames.extend_from_slice(&[0, 0, 4, 3, 0]);
+                    frames.extend_from_slice(&stream.to_be_bytes());
+                    frames.extend_from_slice(&8u32.to_be_bytes());
+                    stream += 2;
+                }
+                if io.write_all(&frames).is_err() {
+                    self.ended.fetch_add(1, Relaxed);
+                    break;
+                }
+                frames.clear();
+            }
+        }
+    }
+}
+
+/// What one honest client does; what went wrong, if anything did.
+fn honest(to: SocketAddr, number: usize) -> Result<(), String> {
+    let ip = format!("127.0.1.{}", number % 200 + 1);
+    let mut lasting: Option<Peer> = None;
+    for request in 0..REQUESTS {
+        // Half of them come with a connection for each request.
+        let mut peer = match lasting.take() {
+            Some(peer) => peer,
+            None => Peer::new(connect(&ip, to).ok_or("no connection")?),
+        };
+        peer.try_send(get("/")).map_err(|error| format!("request {request} of {ip}: {error}"))?;
+        let head = peer.try_head().ok_or(format!("request {request} of {ip}: no answer"))?;
+        if !head.starts_with("HTTP/1.1 200 ") {
+            return Err(format!("request {request} of {ip}: {head}"));
+        }
+        peer.take(2);
+        lasting = (number % 2 == 0).then_some(peer);
+        std::thread::sleep(Duration::from_millis(20)); // somebody reads what came
+    }
+    Ok(())
+}
+
+#[test]
+fn honest_clients_see_nothing_of_slow_heads_a_flood_and_a_storm_of_resets() {
+    let sizes = std::env::var("RELAIS_ATTACK").unwrap_or_else(|_| "200 20".into());
+    let sizes: Vec<usize> = sizes.split(' ').map(|size| size.parse().unwrap()).collect();
+    let (slow, clients) = (sizes[0], sizes[1]);
+    let (door, app) = (Door::new(2), Origin::answering(OK));
+    let rules = "timeout request=\"1s\"; max-connections 20000\n\
+         rule \"one address, some connections\" { unless src \"127.0.1.0/24\"; reject max-connections=15; }\n\
+         rule \"a flood\" { unless src \"127.0.1.0/24\"; match rate key=src over=5 per=\"1m\"; deny 429; }";
+    let mut proxy = Proxy::bare(2);
+    let report = proxy.plan(&plan(&door, rules, "", &[app.address]), &[&door]);
+    assert!(matches!(report, relais_ipc::Report::Ready { .. }), "{report:?}");
+    let (drill, to) = (Drill::default(), door.address);
+    std::thread::scope(|scope| {
+        let drill = &drill;
+        scope.spawn(move || drill.slow(to, slow));
+        for part in 0..5u8 {
+            scope.spawn(move || drill.flood(to, part * 10 + 1..part * 10 + 11));
+        }
+        for ip in ["127.0.4.1", "127.0.4.2"] {
+            scope.spawn(move || drill.storm(to, ip));
+        }
+        let all: Vec<_> = (0..clients).map(|number| scope.spawn(move || honest(to, number))).collect();
+        let wrong: Vec<String> = all.into_iter().filter_map(|one| one.join().unwrap().err()).collect();
+        // The attackers have to have met what was set up against them; they go on until they have.
+        let seen = || [&drill.refused, &drill.cut, &drill.ended].iter().all(|met| met.load(Relaxed) > 0);
+        let begun = std::time::Instant::now();
+        while !seen() && begun.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(20)); // awaited, for as long as it may take
+        }
+        drill.over.store(true, Relaxed);
+        assert!(wrong.is_empty(), "{} of {clients} honest clients failed: {wrong:?}", wrong.len());
+    });
+    let [refused, cut, ended] = [&drill.refused, &drill.cut, &drill.ended].map(|met| met.load(Relaxed));
+    assert!(refused > 0 && cut > 0 && ended > 0, "refused {refused}, cut {cut}, ended {ended}");
+    assert!(drill.flooded.load(Relaxed) <= 50 * 5, "each address of the flood had five answers");
+    wait("every connection to be over", || proxy.status().frontends[0].connections == 0);
+    assert!(proxy.status().backends[0].servers[0].up, "and the proxy goes on");
+}
