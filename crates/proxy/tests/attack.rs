@@ -118,7 +118,7 @@ fn honest(to: SocketAddr, number: usize) -> Result<(), String> {
             return Err(format!("request {request} of {ip}: {head}"));
         }
         peer.take(2);
-        lasting = (number % 2 == 0).then_some(peer);
+        lasting = number.is_multiple_of(2).then_some(peer);
         std::thread::sleep(Duration::from_millis(20)); // somebody reads what came
     }
     Ok(())
