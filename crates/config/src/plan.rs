@@ -271,8 +271,10 @@ pub struct Tls {
     pub least: TlsVersion,
     /// Whether clients are asked for a certificate.
     pub client: Option<ClientCertificate>,
-    /// File of the secrets that seal session tickets; `None`: each process makes its own.
+    /// File of the secrets that seal session tickets; `None`: `cluster_key`.
     pub ticket_keys: Option<Arc<str>>,
+    /// File of the secret that both balancers have, which then seals session tickets; `None`: each process makes its own.
+    pub cluster_key: Option<Arc<str>>,
     /// Names that no certificate has are refused.
     pub strict_sni: bool,
     /// `max-age` of `Strict-Transport-Security` (RFC 6797).
@@ -811,6 +813,7 @@ impl Plan {
             files.extend(tls.certificates.iter().cloned());
             files.extend(tls.certificates.iter().map(|path| format!("{path}.ocsp").into()));
             files.extend(tls.ticket_keys.clone());
+            files.extend(tls.cluster_key.clone());
             if let Some(client) = &tls.client {
                 files.push(client.ca.clone());
                 files.extend(client.crl.clone());

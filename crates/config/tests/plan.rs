@@ -48,7 +48,7 @@ fn the_examples_are_plans_without_a_warning() {
 fn what_is_not_acted_on_yet_is_said() {
     let checked = parse("progres.kdl", &example("progres.kdl")).expect("the reference file");
     let pending = checked.plan.pending.join("\n");
-    let expected = "platform progres: 2 secrets\n\
+    let expected = "\
         frontend web: cache pages\ncache pages\n\
         backend app: persist\nbackend percona: check galera\n\
         tomcat app: heap\ntomcat app: webapp\ntomcat app: drain\n\
@@ -70,7 +70,7 @@ fn missing_files_are_notes_for_check_and_a_list_for_run() {
     );
     let needed: Vec<&str> =
         missing.iter().filter(|file| file.needed).filter_map(|f| f.path.to_str()).collect();
-    assert_eq!(needed, ["/etc/relais/tls/www1.pem", "/etc/relais/tls/www2.pem"]);
+    assert_eq!(needed, ["/etc/relais/cluster.key", "/etc/relais/tls/www1.pem", "/etc/relais/tls/www2.pem"]);
     let report = relais_config::check("progres.kdl", &text, false);
     assert!(report.ok, "{}", report.text);
     assert!(report.text.contains("note: /srv/relais/progres.war is not on this machine"), "{}", report.text);

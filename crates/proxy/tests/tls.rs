@@ -553,6 +553,41 @@ fn a_ticket_of_one_balancer_is_taken_by_another_with_the_same_keys() {
 }
 
 #[test]
+fn tickets_are_made_of_the_clusters_key_where_there_is_one() {
+    let authority = Authority::new();
+    let origin = Origin::answering(OK);
+    let pem = authority.sign(&["h.test"]);
+    let key = "7c2e0Jb1nZs0m5Z2hD6m0mWqk1e3Vt9cAA\n";
+    let run = |door: &Door, key: &str| {
+        let mut proxy = Proxy::bare(1);
+        proxy.platform = "secret cluster-key file=\"/key\";".to_owned();
+        give(&mut proxy, &[("/c.pem", &pem), ("/key", key)], false);
+        let plan = tls_plan(door, "certificate \"/c.pem\"", "", "", &[origin.address]);
+        assert_eq!(proxy.plan(&plan, &[door]), Report::Ready { generation: 1 });
+        proxy
+    };
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let (one, two, stranger) = (Door::new(1), Door::new(1), Door::new(1));
+        let _others = (run(&two, key), run(&stranger, &key.replace('7', "8")));
+        let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]);
+        let config = builder.unwrap().with_root_certificates(authority.roots()).with_no_client_auth();
+        let config = Arc::new(config);
+        let visit = |door: &Door| {
+            let mut tls = connect(door, &config, "h.test").unwrap();
+            ask(&mut tls, "/"); // and with the answer come the tickets of TLS 1.3
+            tls.get_ref().conn.handshake_kind().unwrap()
+        };
+        let before = run(&one, key);
+        assert_eq!(visit(&one), HandshakeKind::Full, "{version:?}");
+        drop(before);
+        assert_eq!(visit(&two), HandshakeKind::Resumed, "{version:?}: the other balancer");
+        let _after = run(&one, key);
+        assert_eq!(visit(&one), HandshakeKind::Resumed, "{version:?}: the same one, started again");
+        assert_eq!(visit(&stranger), HandshakeKind::Full, "{version:?}: of another cluster");
+    }
+}
+
+#[test]
 fn browsers_are_told_to_come_by_https_only() {
     let authority = Authority::new();
     let origin = Origin::new(|mut peer| {

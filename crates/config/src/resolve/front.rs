@@ -179,6 +179,7 @@ fn tls(cx: &mut Context, item: &Item, mode: Option<Mode>) -> Option<Tls> {
             None => None,
         },
         ticket_keys: item.find("ticket-keys").and_then(|keys| keys.get("file")),
+        cluster_key: None, // `shield::keys` gives it one
         strict_sni: item.find("strict-sni").is_some(),
         hsts: item.find("hsts").and_then(|hsts| hsts.get("max-age")),
     })

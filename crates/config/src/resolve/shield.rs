@@ -29,7 +29,7 @@ pub(super) fn shield(cx: &mut Context, frontend: &Item) -> Option<Option<Shield>
     }))
 }
 
-/// Gives every waiting room the cluster's key, and says where there is none.
+/// Gives every waiting room, and session tickets, the cluster's key, and says where there is none.
 pub(super) fn keys(cx: &mut Context, items: &[Item], platform: &Item, frontends: &mut [Frontend]) {
     let secret = platform.each("secret").find(|secret| &*secret.name() == KEY);
     let file = secret.and_then(|secret| secret.get::<Arc<str>>("file"));
@@ -54,6 +54,11 @@ pub(super) fn keys(cx: &mut Context, items: &[Item], platform: &Item, frontends:
                 .help("add to `platform`: secret cluster-key file=\"/etc/relais/cluster.key\", the same on every node"),
             ),
         }
+    }
+    let binds = frontends.iter_mut().flat_map(|frontend| &mut frontend.binds);
+    for tls in binds.filter_map(|bind| bind.tls.as_mut()).map(Arc::make_mut) {
+        // A file of its own comes first.
+        tls.cluster_key = file.clone().filter(|_| tls.ticket_keys.is_none());
     }
     for shield in frontends.iter_mut().filter_map(|frontend| frontend.shield.as_mut()) {
         shield.key.clone_from(&file);

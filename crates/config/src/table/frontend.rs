@@ -169,9 +169,14 @@ pub(super) const ROWS: &[Directive] = &[
         arguments: &[required("file", File, "one secret a line, `openssl rand -base64 48`")],
         doc: "Keys of session tickets, so that a client comes back to any balancer that has the same file without a full \
               handshake. The first line seals new tickets, every line opens old ones: put a new one in front, take the last away. \
-              Without it each process has a key of its own.",
+              Without it they are made of `secret cluster-key` in `platform`, anew every 12 h, so that balancers that have the same \
+              secret take each other's tickets, over restarts, too, for 12 h at least; without that either, each process has a key \
+              of its own.",
         example: "ticket-keys \"/etc/relais/tls/tickets\"",
-        effect: Effect::Tests(&["a_ticket_of_one_balancer_is_taken_by_another_with_the_same_keys"]),
+        effect: Effect::Tests(&[
+            "a_ticket_of_one_balancer_is_taken_by_another_with_the_same_keys",
+            "tickets_are_made_of_the_clusters_key_where_there_is_one",
+        ]),
         ..Directive::EMPTY
     },
     Directive {

@@ -61,7 +61,10 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "A secret, named here and kept elsewhere: exactly one of `file`, `credential` and `environment` says where. \
               Secrets themselves never stand in this file.",
         example: "secret cluster-key file=\"/etc/relais/cluster.key\"",
-        effect: Effect::Later("hand the secret to what names it"),
+        effect: Effect::Tests(&[
+            "tickets_are_made_of_the_clusters_key_where_there_is_one",
+            "both_balancers_know_each_others_tickets_by_the_cluster_key",
+        ]),
         ..Directive::EMPTY
     },
     Directive {

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
 use super::certificates::Certificates;
-use super::tickets::Tickets;
+use super::tickets::{ClusterTickets, Tickets};
 use super::x509::Certificate;
 
 /// A certificate that ends within this time is spoken of, seconds: longer than who renews by ACME leaves it.
@@ -40,6 +40,7 @@ enum Role {
     Authorities,
     Revocations,
     Tickets,
+    ClusterKey,
 }
 
 struct Named {
@@ -79,6 +80,7 @@ fn named(plan: &Plan, node: Option<NodeId>, files: &Files) -> Vec<Named> {
             all.extend(client.crl.iter().map(|path| one(path, Role::Revocations)));
         }
         all.extend(tls.ticket_keys.iter().map(|path| one(path, Role::Tickets)));
+        all.extend(tls.cluster_key.iter().map(|path| one(path, Role::ClusterKey)));
     }
     for tls in plan.backends.iter().filter_map(|backend| backend.tls.as_ref()) {
         all.extend(tls.certificate.iter().map(|path| one(path, Role::Certificate)));
@@ -104,6 +106,7 @@ fn fault(named: &Named, files: &Files) -> Option<String> {
             }
         }
         Role::Tickets => Tickets::from_file(path, contents, b"").map(drop),
+        Role::ClusterKey => ClusterTickets::new(path, contents, b"").map(drop),
     });
     looked.err()
 }
@@ -122,6 +125,9 @@ fn useless(named: Named, message: String) -> Finding {
         Role::Authorities => "it holds the certificates of the authorities, as PEM",
         Role::Revocations => "it holds the authorities' revocation lists, as PEM",
         Role::Tickets => "it holds one secret a line, as `openssl rand -base64 48` prints one",
+        Role::ClusterKey => {
+            "it holds one secret, the same on every node, as `openssl rand -base64 48` prints one"
+        }
     };
     Finding { path: named.path, directory: named.directory, fault: true, message, help }
 }

@@ -28,7 +28,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, S
 use certificates::Certificates;
 pub(crate) use stream::Stream;
 pub(crate) use tickets::Secret;
-use tickets::Tickets;
+use tickets::{ClusterTickets, Tickets};
 use tokio::net::TcpStream;
 
 /// The protocols that are spoken behind a handshake (RFC 7301).
@@ -139,10 +139,11 @@ pub(crate) fn accepts(tls: &plan::Tls, files: &Files, secret: &Secret) -> Result
     config.alpn_protocols = spoken.map(|protocol| protocol.as_bytes().to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     let asked = asked(tls, files)?;
-    config.ticketer = Arc::new(match &tls.ticket_keys {
-        Some(path) => Tickets::from_file(path, files.get(path)?, asked.as_ref())?,
-        None => Tickets::of_process(secret, asked.as_ref())?,
-    });
+    config.ticketer = match (&tls.ticket_keys, &tls.cluster_key) {
+        (Some(path), _) => Arc::new(Tickets::from_file(path, files.get(path)?, asked.as_ref())?),
+        (None, Some(path)) => Arc::new(ClusterTickets::new(path, files.get(path)?, asked.as_ref())?),
+        (None, None) => Arc::new(Tickets::of_process(secret, asked.as_ref())?),
+    };
     config.max_early_data_size = 0; // a replayed request is never worth a round trip saved (RFC 8470)
     let hsts = tls.hsts.map(|age| format!("Strict-Transport-Security: max-age={}\r\n", age.as_secs()));
     Ok(Arc::new(Accept { config: Arc::new(config), hsts: hsts.unwrap_or_default().into_bytes() }))

@@ -3,10 +3,14 @@
 //!
 //! A line of the key file is a secret of at least 32 characters, as `openssl rand -base64 48` prints one. The first
 //! line seals new tickets; every line opens old ones, so that a new key is put in front and the last one taken away.
-//! Without a file the keys are random, and are lost with the process.
+//! Without such a file keys are made of the cluster's secret, others in every slot of 12 h, so that balancers that share
+//! it agree without a word, and a ticket is no good for longer than two slots. Without that either they are random, and are
+//! lost with the process.
 //!
 //! What a listener asks of its clients goes into its keys: a ticket that was given without a certificate opens no
 //! door where one is required.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{hkdf, rand};
@@ -65,6 +69,39 @@ impl Tickets {
     }
 }
 
+/// The keys of one listener's tickets, of what all balancers of a cluster have.
+pub(crate) struct ClusterTickets {
+    pseudo_random: hkdf::Prk,
+    asked: Box<[u8]>,
+    slot: fn() -> u64,
+}
+
+impl ClusterTickets {
+    /// Keys made of the contents of a file.
+    ///
+    /// # Errors
+    /// One sentence, without the secret, if it is too short.
+    pub(crate) fn new(path: &str, contents: &[u8], asked: &[u8]) -> Result<ClusterTickets, String> {
+        let secret = contents.trim_ascii();
+        if secret.len() < SHORTEST {
+            return Err(format!(
+                "{path}: the cluster's key has at least {SHORTEST} characters; make one with `openssl rand -base64 48`"
+            ));
+        }
+        Ok(ClusterTickets { pseudo_random: extract(secret), asked: asked.into(), slot: slot_now })
+    }
+
+    /// Cheap beside the signature or the key exchange that every handshake has, so nothing is kept for the next one.
+    fn key(&self, slot: u64) -> Option<Key> {
+        Key::expand(&self.pseudo_random, &[b"cluster", &self.asked, &slot.to_be_bytes()])
+    }
+}
+
+fn slot_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_secs() / u64::from(LIFETIME)
+}
+
 /// What nobody else has.
 pub(crate) struct Secret([u8; 48]);
 
@@ -88,6 +125,10 @@ impl Secret {
 impl Key {
     /// HKDF with SHA-256 (RFC 5869) makes a name and a key of a secret.
     fn derive(secret: &[u8], asked: &[u8]) -> Option<Key> {
+        Self::expand(&extract(secret), &[b"1", asked])
+    }
+
+    fn expand(pseudo_random: &hkdf::Prk, info: &[&[u8]]) -> Option<Key> {
         struct Length(usize);
         impl hkdf::KeyType for Length {
             fn len(&self) -> usize {
@@ -95,12 +136,39 @@ impl Key {
             }
         }
         let mut bytes = [0; NAME + 32];
-        let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, b"relais tls tickets").extract(secret);
-        pseudo_random.expand(&[b"1", asked], Length(bytes.len())).ok()?.fill(&mut bytes).ok()?;
+        pseudo_random.expand(info, Length(bytes.len())).ok()?.fill(&mut bytes).ok()?;
         let (name, key) = bytes.split_first_chunk::<NAME>()?;
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?);
         Some(Key { name: *name, key })
     }
+
+    fn seal(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let Key { name, key } = self;
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce).ok()?;
+        let mut sealed = plain.to_vec();
+        let nonce_used = Nonce::assume_unique_for_key(nonce);
+        key.seal_in_place_append_tag(nonce_used, Aad::from(name), &mut sealed).ok()?;
+        Some([name, &nonce[..], &sealed].concat())
+    }
+
+    /// `None` if it is another key's, too.
+    fn open(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (name, rest) = ticket.split_first_chunk::<NAME>()?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
+        if self.name != *name {
+            return None;
+        }
+        let mut plain = sealed.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let length = self.key.open_in_place(nonce, Aad::from(name), &mut plain).ok()?.len();
+        plain.truncate(length);
+        Some(plain)
+    }
+}
+
+fn extract(secret: &[u8]) -> hkdf::Prk {
+    hkdf::Salt::new(hkdf::HKDF_SHA256, b"relais tls tickets").extract(secret)
 }
 
 impl std::fmt::Debug for Tickets {
@@ -119,24 +187,38 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let Key { name, key } = self.keys.first()?;
-        let mut nonce = [0; NONCE_LEN];
-        rand::fill(&mut nonce).ok()?;
-        let mut sealed = plain.to_vec();
-        let nonce_used = Nonce::assume_unique_for_key(nonce);
-        key.seal_in_place_append_tag(nonce_used, Aad::from(name), &mut sealed).ok()?;
-        Some([name, &nonce[..], &sealed].concat())
+        self.keys.first()?.seal(plain)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        let (name, rest) = ticket.split_first_chunk::<NAME>()?;
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
-        let Key { key, .. } = self.keys.iter().find(|key| key.name == *name)?;
-        let mut plain = sealed.to_vec();
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let length = key.open_in_place(nonce, Aad::from(name), &mut plain).ok()?.len();
-        plain.truncate(length);
-        Some(plain)
+        self.keys.iter().find_map(|key| key.open(ticket))
+    }
+}
+
+impl std::fmt::Debug for ClusterTickets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterTickets").finish_non_exhaustive()
+    }
+}
+
+impl ProducesTickets for ClusterTickets {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        LIFETIME
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.key((self.slot)())?.seal(plain)
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        // Of the slot before, and of the next one: the other balancer's clock may be ahead.
+        let now = (self.slot)();
+        let slots = [now, now.saturating_sub(1), now + 1];
+        slots.into_iter().find_map(|slot| self.key(slot)?.open(ticket))
     }
 }
 
@@ -188,6 +270,23 @@ mod tests {
             tickets.encrypt(b"session"),
             "two tickets are never the same"
         );
+    }
+
+    #[test]
+    fn the_clusters_tickets_are_good_for_two_slots_and_for_a_clock_that_is_ahead() {
+        let at = |slot: fn() -> u64| ClusterTickets {
+            slot,
+            ..ClusterTickets::new("/k", format!("{ONE}\n").as_bytes(), b"").unwrap()
+        };
+        let ticket = at(|| 7).encrypt(b"session").unwrap();
+        let opened = [at(|| 5), at(|| 6), at(|| 7), at(|| 8), at(|| 9)].map(|t| t.decrypt(&ticket).is_some());
+        assert_eq!(opened, [false, true, true, true, false]);
+        let other =
+            ClusterTickets { slot: || 7, ..ClusterTickets::new("/k", ONE.as_bytes(), b"asked").unwrap() };
+        assert_eq!(other.decrypt(&ticket), None, "another listener's");
+        assert_eq!(tickets(ONE).decrypt(&ticket), None, "a file of keys is no cluster's key");
+        let why = ClusterTickets::new("/k", b"short-secret", b"").unwrap_err();
+        assert!(why.starts_with("/k: ") && !why.contains("short-secret"), "{why}");
     }
 
     #[test]
