@@ -289,10 +289,12 @@ pub(crate) fn ask(asked: &mut Asked<'_>, guard: &Guard) -> Option<(u16, [u8; 2],
     }
 }
 
-/// Lets a client's answer set its cookie.
+/// Lets a client's answer set its cookie; a cache on the way must not give it to others.
 fn give(asked: &mut Asked<'_>, guard: &Guard, ticket: Ticket) {
     let cookie = guard.cookie(&ticket, asked.client.tls().is_some());
-    asked.edits.get_or_insert_default().response.add_line(cookie.as_bytes());
+    let response = &mut asked.edits.get_or_insert_default().response;
+    response.add_line(cookie.as_bytes());
+    response.add_line(b"Cache-Control: private\r\n");
 }
 
 /// What somebody who waits is told.

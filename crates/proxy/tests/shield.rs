@@ -143,7 +143,8 @@ fn under_overload_newcomers_wait_and_those_inside_go_on() {
     assert!(text.contains("max-connections=3"), "{text}");
     assert!(matches!(proxy.plan(&text, &[&door]), Report::Ready { .. }));
     let active = |proxy: &Proxy| proxy.status().frontends[0].shield.clone().unwrap().active;
-    let (status, session, _) = ask(&door, page("/", ""));
+    let (status, session, answer) = ask(&door, page("/", ""));
+    assert!(answer.contains("\r\nCache-Control: private\r\n"), "no cache gives it to others: {answer}");
     assert!(status == 200 && !session.is_empty(), "in quiet times everybody comes in, and gets a session");
     assert_eq!(ask(&door, get("/")).1, "", "but for programs");
     assert!(!active(&proxy));
