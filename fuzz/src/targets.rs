@@ -47,6 +47,15 @@ pub const TARGETS: &[Target] = &[
         },
     },
     Target {
+        name: "checks",
+        seeds: || seeds::lines(include_str!("../corpus/checks.seeds")),
+        words: CHECKS,
+        check: |input| {
+            relais_checks::fuzz(input);
+            Ok(())
+        },
+    },
+    Target {
         name: "vrrp",
         seeds: || seeds::lines(include_str!("../corpus/vrrp.seeds")),
         words: vrrp::WORDS,
@@ -175,6 +184,34 @@ const FRAMES: &[&[u8]] = &[
     b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0",
     b"\xff\xff\xff\0\0\0\0\0\x01",
     b"\0\0\0\xfe\0\0\0\0\0",
+];
+
+const CHECKS: &[&[u8]] = &[
+    b"\0",
+    b"\x01",
+    b"\x02",
+    b"\x03",
+    b"\x04",
+    b"\x05",
+    b"\x06",
+    b"\xff",
+    b"\xfe",
+    b"\x0a",
+    b"\0\0\0",
+    b"\0\0\x02",
+    b"\r\n",
+    b"220 ",
+    b"250-",
+    b"+OK",
+    b"+PONG",
+    b"-ERR",
+    b"R\0\0\0",
+    b"E\0\0\0",
+    b"\x30\x84",
+    b"\x61",
+    b"\x16\x03",
+    b"wsrep_ready",
+    b"mysql_native_password\0",
 ];
 
 const RULES: &[&[u8]] = &[
@@ -466,6 +503,11 @@ mod tests {
     #[test]
     fn paths_are_normal_once_read_and_globs_agree_with_the_index() {
         for_a_second("rules");
+    }
+
+    #[test]
+    fn answers_to_checks_are_judged_the_same_in_whatever_pieces() {
+        for_a_second("checks");
     }
 
     #[test]

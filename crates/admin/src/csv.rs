@@ -123,6 +123,7 @@ fn server(b: &BackendStatus, s: &ServerStatus) -> Line {
         ("ttime", s.average_ms[3].to_string()),
     ];
     match s.checked {
+        false if s.admin == "down" => line.push(("status", "MAINT".to_owned())),
         false => line.push(("status", "no check".to_owned())),
         true => line.extend([
             ("status", server_state(s).to_owned()),

@@ -74,6 +74,7 @@ fn if_checked(server: &ServerStatus, number: u64) -> Value {
 /// A server's state in HAProxy's words.
 pub(crate) fn server_state(server: &ServerStatus) -> &'static str {
     match server.up {
+        _ if server.admin == "down" => "MAINT",
         false => "DOWN",
         true if server.weight == 0 => "DRAIN",
         true => "UP",

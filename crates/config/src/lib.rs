@@ -17,6 +17,7 @@ mod item;
 pub mod lists;
 mod log_format;
 mod nearest;
+pub mod overrides;
 pub mod plan;
 mod resolve;
 mod syntax;

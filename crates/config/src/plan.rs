@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod balance;
+mod check;
 
 pub use balance::{Balance, HashKey, HashType};
+pub use check::{Admin, Check, CheckKind, DnsExpect};
 
 mod shield;
 pub use shield::Shield;
@@ -479,59 +481,8 @@ pub struct Server {
     pub max_concurrent_streams: u32,
     /// The node it runs on, where the file knows it.
     pub node: Option<NodeId>,
-}
-
-/// An active health check.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Check {
-    /// What is asked.
-    pub kind: CheckKind,
-    /// How often, 10 ms to 1 h.
-    pub every: Duration,
-    /// Failures in a row that take a server out, 1 to 255.
-    pub fall: u8,
-    /// Successes in a row that bring it back, 1 to 255.
-    pub rise: u8,
-}
-
-/// What a check asks.
-#[derive(Clone, Debug, PartialEq)]
-pub enum CheckKind {
-    /// A connection can be made.
-    Tcp,
-    /// `GET path` answers with a status in the range.
-    Http {
-        /// Path and query.
-        path: Arc<str>,
-        /// `Host` field; `None`: the server's address.
-        host: Option<Arc<str>>,
-        /// First and last status that counts as well.
-        expect: (u16, u16),
-    },
-    /// A name server answers a question, over UDP, as expected.
-    Dns {
-        /// The name that is asked for, as the file has it.
-        name: Arc<str>,
-        /// The type of its records (RFC 1035 §3.2.2).
-        kind: u16,
-        /// Which answers count as well.
-        expect: DnsExpect,
-    },
-    /// Parsed and noted as pending; checked as `Tcp` by this build.
-    Other,
-}
-
-/// The answers of a name server that count as well, by their RCODE (RFC 1035 §4.1.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DnsExpect {
-    /// 0: the name exists.
-    NoError,
-    /// 3: it does not.
-    NxDomain,
-    /// One of both.
-    Either,
-    /// Whatever it says, "refused" and "server failure" too.
-    Any,
+    /// What an operator wants of it at the moment.
+    pub admin: Admin,
 }
 
 /// An application tier: instances of Tomcat on several nodes.
@@ -805,7 +756,8 @@ impl Plan {
         frontend.binds.iter().filter(move |bind| !others(bind.address.ip()))
     }
 
-    /// The files that the processes of `node` need and only root may read, each once: certificates, keys, authorities.
+    /// The files that the processes of `node` need and only root may read, each once: certificates, keys, authorities,
+    /// secrets. A secret may be `credential:NAME` or `environment:NAME` instead of a path.
     pub fn files_on(&self, node: NodeId) -> Vec<Arc<str>> {
         let mut files: Vec<Arc<str>> = Vec::new();
         let binds = self.frontends_on(node).flat_map(|(_, front)| self.binds_on(node, front));
@@ -827,6 +779,7 @@ impl Plan {
                 files.push(tls.ca.clone().unwrap_or_else(|| SYSTEM_CA.into()));
             }
         }
+        files.extend(self.backends.iter().filter_map(|backend| backend.check.as_ref()?.secret()).cloned());
         files.sort();
         files.dedup();
         files

@@ -48,9 +48,8 @@ fn the_examples_are_plans_without_a_warning() {
 fn what_is_not_acted_on_yet_is_said() {
     let checked = parse("progres.kdl", &example("progres.kdl")).expect("the reference file");
     let pending = checked.plan.pending.join("\n");
-    let expected = "\
-        frontend web: cache pages\ncache pages\n\
-        backend app: persist\nbackend percona: check galera\n\
+    let expected = "frontend web: cache pages\ncache pages\n\
+        backend app: persist\n\
         tomcat app: heap\ntomcat app: webapp\ntomcat app: drain\n\
         galera progres\ngluster files\nsync www\nresource report-job\nsite cerist\nobjective web\nalert operators";
     assert_eq!(pending, expected);
@@ -342,6 +341,25 @@ fn an_address_of_one_node_is_opened_there_only() {
     assert_eq!(opened(1), ["10.0.0.2:80", "127.0.0.1:81"]);
 }
 
+fn a_check(kind: CheckKind, every_s: u64, fall: u8, rise: u8) -> Check {
+    let every = Duration::from_secs(every_s);
+    Check { kind, every, fall, rise, fastinter: None, downinter: None, port: None, address: None }
+}
+
+#[test]
+fn a_database_check_knows_where_its_password_is_and_whom_to_ask() {
+    let plan = parse("progres.kdl", &example("progres.kdl")).expect("the reference file").plan;
+    let percona = plan.backends.iter().find(|backend| &*backend.name == "percona").expect("it is there");
+    let check = percona.check.as_ref().expect("it has one");
+    let secret = Some("credential:db-monitor".into());
+    assert_eq!(check.kind, CheckKind::Mysql { user: Some("monitor".into()), secret, galera: true });
+    let server = percona.servers[0].address;
+    assert_eq!(check.elsewhere(server), None);
+    assert_eq!(plan.files_on(NodeId(2)).last().map(|name| &**name), Some("credential:db-monitor"));
+    let other = Check { port: Some(9200), ..check.clone() };
+    assert_eq!(other.elsewhere(server), Some((server.ip(), 9200).into()));
+}
+
 #[test]
 fn a_tcp_frontend_leads_to_its_tcp_backend() {
     let text = r#"
@@ -350,8 +368,7 @@ fn a_tcp_frontend_leads_to_its_tcp_backend() {
     "#;
     let plan = plan(text);
     assert_eq!((plan.frontends[0].mode, plan.backends[0].mode), (Mode::Tcp, Mode::Tcp));
-    let check = Check { kind: CheckKind::Tcp, every: Duration::from_secs(1), fall: 1, rise: 1 };
-    assert_eq!(plan.backends[0].check, Some(check));
+    assert_eq!(plan.backends[0].check, Some(a_check(CheckKind::Tcp, 1, 1, 1)));
 }
 
 #[test]
@@ -426,9 +443,15 @@ fn a_backend_has_what_its_file_says_and_else_the_defaults() {
     let text = text.replace("[fd00::2]:8080", "10.0.0.3:8080");
     let plan = plan(&text);
     let app = &plan.backends[0];
-    let kind =
-        CheckKind::Http { path: "/up?x=1".into(), host: Some("www.example".into()), expect: (200, 299) };
-    assert_eq!(app.check, Some(Check { kind, every: Duration::from_secs(1), fall: 2, rise: 4 }));
+    let http = |path: &str, host: Option<&str>, expect| CheckKind::Http {
+        path: path.into(),
+        host: host.map(Into::into),
+        expect,
+        method: "GET".into(),
+        contains: None,
+    };
+    let kind = http("/up?x=1", Some("www.example"), (200, 299));
+    assert_eq!(app.check, Some(a_check(kind, 1, 2, 4)));
     let [connect, server, queue, tunnel, check, session] = [1, 2, 3, 4, 5, 30].map(Duration::from_secs);
     assert_eq!(
         app.timeout,
@@ -439,8 +462,7 @@ fn a_backend_has_what_its_file_says_and_else_the_defaults() {
         app.servers.iter().map(|s| (&*s.name, s.weight, s.max_connections, s.node.map(|n| n.0))).collect();
     assert_eq!(servers, [("one", 256, Some(5), Some(1)), ("two", 0, None, Some(2)), ("here", 1, None, None)]);
     let plain = &plan.backends[1];
-    let kind = CheckKind::Http { path: "/".into(), host: None, expect: (200, 399) };
-    assert_eq!(plain.check, Some(Check { kind, every: Duration::from_secs(2), fall: 3, rise: 2 }));
+    assert_eq!(plain.check, Some(a_check(http("/", None, (200, 399)), 2, 3, 2)));
     let [connect, server, queue, tunnel, check, session] = [5, 60, 10, 3600, 2, 30].map(Duration::from_secs);
     assert_eq!(
         plain.timeout,

@@ -78,6 +78,14 @@ impl Channel {
         Ok(peer.pid.as_raw_nonzero().get() as u32)
     }
 
+    /// User id of the other end, likewise.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn peer_uid(&self) -> io::Result<u32> {
+        Ok(rustix::net::sockopt::socket_peercred(self.socket.get_ref())?.uid.as_raw())
+    }
+
     /// Sends one message, with a descriptor if there is one. Waits while the other end is slow.
     ///
     /// # Errors

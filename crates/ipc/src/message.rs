@@ -128,6 +128,9 @@ pub enum Order {
         /// No plan follows: the one in force is to use them.
         renew: bool,
     },
+    /// To proxy: the attached descriptor is a memory file with the commands of operators that hold beside the plan's
+    /// text, one a line. Comes before `Plan`, and is for that plan alone.
+    Overrides,
     /// The attached descriptor is a memory file with the text of the plan to put in force.
     Plan {
         /// Counts up with each plan of one supervisor.
@@ -280,6 +283,11 @@ pub enum Ask {
         /// Where it came from, for diagnostics.
         file: String,
     },
+    /// Do something with a server: a command as `relais_config::overrides` has it, such as `drain app/tomcat1`.
+    Command {
+        /// The command.
+        line: String,
+    },
     /// Hand the node over to the supervisor that asks; what follows on the channel is told in
     /// [`upgrade`](crate::upgrade).
     Upgrade {
@@ -300,6 +308,9 @@ pub enum Answer {
     Applied {
         /// Its generation.
         generation: u64,
+        /// What operators had changed and the plan no longer has room for: a sentence each.
+        #[serde(default)]
+        dropped: Vec<String>,
     },
     /// Nothing was changed.
     Refused {

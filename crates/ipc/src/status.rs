@@ -31,6 +31,9 @@ pub struct NodeStatus {
     pub generation: u64,
     /// What the file asks for that this build does not act on.
     pub pending: Vec<String>,
+    /// What operators have changed beside the file, as the commands that they gave.
+    #[serde(default)]
+    pub overrides: Vec<String>,
     /// The node is being stopped.
     pub stopping: bool,
     /// Its children.
@@ -200,6 +203,9 @@ pub struct ServerStatus {
     pub address: String,
     /// Whether it gets requests.
     pub up: bool,
+    /// What an operator wants of it: `ready`, `drain` or `down`.
+    #[serde(default)]
+    pub admin: String,
     /// Whether it is checked at all.
     pub checked: bool,
     /// What the last check found, in a few words.

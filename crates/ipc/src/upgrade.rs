@@ -85,6 +85,11 @@ pub enum Legacy {
         /// Its state.
         state: VipState,
     },
+    /// Where operators' commands are kept.
+    Overrides {
+        /// The file.
+        path: String,
+    },
     /// That was all of it: the heir starts its children now.
     Complete,
     /// The predecessor's vip ended without a farewell this long ago: the addresses are the heir's to hold.

@@ -1,5 +1,5 @@
-//! One health check of one server: a connection, a request and the status of its answer, or a question to a name
-//! server ([`dns`]).
+//! One health check of one server: a connection and an HTTP request or another protocol's conversation
+//! (`relais-checks` has those), or a question to a name server ([`dns`]).
 //!
 //! Not how often to ask and not what a failure means: that is the check loop's and
 //! `relais_balance::Health`'s. Time is limited as HAProxy does it: the caller hands in `timeout connect`
@@ -7,10 +7,13 @@
 
 use std::fmt::Write as _;
 use std::future::poll_fn;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest;
+use relais_checks::{Ask, Step, Talk};
 use relais_config::plan::{CheckKind, ProxyVersion};
 use relais_http::proxy_protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +26,9 @@ use crate::tls::Connects;
 
 /// Longest head that an answer to a check may have, bytes, interim responses included.
 const MAX_HEAD: usize = 16 * 1024;
+
+/// Bytes of a body in which a text is looked for.
+const MAX_BODY: usize = 64 * 1024;
 
 /// How long a server that has answered may take to close, so that it is not shown a reset for its answer.
 const FAREWELL: Duration = Duration::from_millis(50);
@@ -39,14 +45,14 @@ pub struct Outcome {
 }
 
 /// Asks `server` once, over TLS if there is `tls`, waiting at most `connect` for the connection and then at most
-/// `answer`. A server that is told of clients is told that this is none.
+/// `answer`. `secret`: the password of checks that have one. A server that is told of clients is told that this is none.
 pub(crate) async fn probe(
     kind: &CheckKind,
     server: SocketAddr,
     send_proxy: Option<ProxyVersion>,
     tls: Option<&Connects>,
-    connect: Duration,
-    answer: Duration,
+    secret: &[u8],
+    (connect, answer): (Duration, Duration),
 ) -> Outcome {
     let start = Instant::now();
     if let CheckKind::Dns { name, kind, expect } = kind {
@@ -59,14 +65,17 @@ pub(crate) async fn probe(
     let (result, stream) = match opened {
         Err(why) => (Err(why), None),
         Ok(mut stream) => match kind {
-            CheckKind::Tcp | CheckKind::Dns { .. } | CheckKind::Other => {
-                (Ok("connected".to_owned()), Some(stream))
+            CheckKind::Tcp | CheckKind::Dns { .. } => (Ok("connected".to_owned()), Some(stream)),
+            CheckKind::Http { path, host, expect, method, contains } => {
+                let request = request(method, path, host.as_deref(), server);
+                let asked = timeout(answer, http(&mut stream, &request, *expect, contains.as_deref())).await;
+                let asked = asked.unwrap_or_else(|_| Err(format!("no answer within {}", Seconds(answer))));
+                (asked, Some(stream))
             }
-            CheckKind::Http { path, host, expect } => {
-                let request = request(path, host.as_deref(), server);
-                let asked = timeout(answer, ask(&mut stream, &request)).await;
-                let status = asked.unwrap_or_else(|_| Err(format!("no answer within {}", Seconds(answer))));
-                (status.and_then(|status| judge(status, *expect)), Some(stream))
+            kind => {
+                let talked = timeout(answer, talk(&mut stream, kind, secret)).await;
+                let talked = talked.unwrap_or_else(|_| Err(format!("no answer within {}", Seconds(answer))));
+                (talked, Some(stream))
             }
         },
     };
@@ -76,7 +85,7 @@ pub(crate) async fn probe(
         Err(what) => (false, what),
     };
     if let Some(stream) = stream {
-        close(stream, ok && matches!(kind, CheckKind::Http { .. })).await;
+        close(stream, ok && !matches!(kind, CheckKind::Tcp)).await;
     }
     Outcome { ok, what, took }
 }
@@ -104,8 +113,85 @@ async fn open(
     Ok(Io::tls_over(stream))
 }
 
-fn request(path: &str, host: Option<&str>, server: SocketAddr) -> String {
-    let mut text = format!("GET {path} HTTP/1.1\r\nHost: ");
+/// Has the conversation of a check that `relais-checks` knows.
+async fn talk(stream: &mut Io, kind: &CheckKind, secret: &[u8]) -> Result<String, String> {
+    let Some(ask) = question(kind, secret) else { return Err("there is no such check".to_owned()) };
+    let (mut talk, mut inbox) = (Talk::new(ask), Vec::with_capacity(1024));
+    loop {
+        match talk.step(&mut inbox) {
+            Step::Say(bytes) => stream.write_all(&bytes).await.map_err(|error| in_words(&error))?,
+            Step::Done(verdict, farewell) => {
+                let _ = stream.write_all(farewell).await; // the verdict stands without it
+                return verdict;
+            }
+            Step::Wait if inbox.len() >= relais_checks::MOST => {
+                return Err(format!("no end of its answer within {} KiB", relais_checks::MOST / 1024));
+            }
+            Step::Wait => {
+                let room = relais_checks::MOST - inbox.len();
+                match (&mut *stream).take(room as u64).read_buf(&mut inbox).await {
+                    Ok(0) => return Err("closed within its answer".to_owned()),
+                    Ok(_) => {}
+                    Err(error) => return Err(in_words(&error)),
+                }
+            }
+        }
+    }
+}
+
+fn question<'a>(kind: &'a CheckKind, secret: &'a [u8]) -> Option<Ask<'a>> {
+    Some(match kind {
+        CheckKind::Tls { sni } => {
+            let hash = |n: u8| RandomState::new().hash_one(n).to_be_bytes();
+            let mut random = [0; 32];
+            (0..).zip(random.chunks_mut(8)).for_each(|(n, part)| part.copy_from_slice(&hash(n)));
+            Ask::Tls { sni: sni.as_deref(), random }
+        }
+        CheckKind::Mysql { user, galera, .. } => {
+            Ask::Mysql { user: user.as_deref(), password: secret, galera: *galera, sha1 }
+        }
+        CheckKind::Postgresql { user } => Ask::Postgresql { user },
+        CheckKind::Redis { .. } => Ask::Redis { password: secret },
+        CheckKind::Smtp { helo } => Ask::Smtp { helo },
+        CheckKind::Ldap => Ask::Ldap,
+        CheckKind::Tcp | CheckKind::Http { .. } | CheckKind::Dns { .. } => return None,
+    })
+}
+
+/// What `mysql_native_password` is made of.
+fn sha1(pieces: &[&[u8]]) -> [u8; 20] {
+    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    pieces.iter().for_each(|piece| context.update(piece));
+    let mut out = [0; 20];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}
+
+/// Asks by HTTP, and judges status and body.
+async fn http(
+    stream: &mut Io,
+    request: &str,
+    expect: (u16, u16),
+    contains: Option<&str>,
+) -> Result<String, String> {
+    let (status, mut body) = ask(stream, request).await?;
+    let said = judge(status, expect)?;
+    let Some(text) = contains else { return Ok(said) };
+    loop {
+        if body.windows(text.len()).any(|part| part == text.as_bytes()) {
+            return Ok(said);
+        }
+        let room = MAX_BODY.saturating_sub(body.len());
+        match (&mut *stream).take(room as u64).read_buf(&mut body).await {
+            Ok(0) => return Err(format!("{said}, but the body does not contain \"{text}\"")),
+            Ok(_) => {}
+            Err(error) => return Err(in_words(&error)),
+        }
+    }
+}
+
+fn request(method: &str, path: &str, host: Option<&str>, server: SocketAddr) -> String {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: ");
     // Writing to a string cannot fail.
     let _ = match host {
         Some(host) => write!(text, "{host}"),
@@ -117,15 +203,15 @@ fn request(path: &str, host: Option<&str>, server: SocketAddr) -> String {
     text
 }
 
-/// Sends the request and reads heads until one is final; its status.
-async fn ask(stream: &mut Io, request: &str) -> Result<u16, String> {
+/// Sends the request and reads heads until one is final; its status, and what came behind it.
+async fn ask(stream: &mut Io, request: &str) -> Result<(u16, Vec<u8>), String> {
     stream.write_all(request.as_bytes()).await.map_err(|error| in_words(&error))?;
     let mut head = Vec::with_capacity(1024);
     let mut start = 0; // of the head being read; those before it were interim responses (RFC 9110 §15.2)
     loop {
         while let Some(length) = head[start..].windows(4).position(|end| end == b"\r\n\r\n") {
             match status(&head[start..start + length]).ok_or("not HTTP")? {
-                status @ (101 | 200..) => return Ok(status),
+                status @ (101 | 200..) => return Ok((status, head.split_off(start + length + 4))),
                 _ => start += length + 4,
             }
         }
@@ -233,7 +319,13 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(30);
 
     fn http(first: u16, last: u16) -> CheckKind {
-        CheckKind::Http { path: "/healthz?deep=1".into(), host: None, expect: (first, last) }
+        CheckKind::Http {
+            path: "/healthz?deep=1".into(),
+            host: None,
+            expect: (first, last),
+            method: "GET".into(),
+            contains: None,
+        }
     }
 
     /// A server that reads one request, says `answer` and closes; resolves to what it read, and whether
@@ -256,7 +348,7 @@ mod tests {
 
     async fn found(answer: impl Into<Vec<u8>>) -> (bool, String) {
         let (address, _task) = serve(answer).await;
-        let outcome = probe(&http(200, 200), address, None, None, LONG, LONG).await;
+        let outcome = probe(&http(200, 200), address, None, None, b"", (LONG, LONG)).await;
         (outcome.ok, outcome.what)
     }
 
@@ -267,7 +359,7 @@ mod tests {
     #[tokio::test]
     async fn a_well_server_is_asked_politely_and_found_well() {
         let (address, task) = serve("HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok").await;
-        let outcome = probe(&http(200, 399), address, None, None, LONG, LONG).await;
+        let outcome = probe(&http(200, 399), address, None, None, b"", (LONG, LONG)).await;
         assert_eq!((outcome.ok, &*outcome.what), (true, "status 200"));
         let (request, clean) = task.await.unwrap();
         assert_eq!(
@@ -283,7 +375,7 @@ mod tests {
     #[test]
     fn the_host_is_the_one_given_or_the_servers_address() {
         let host = |host, server: &str| {
-            let text = request("/", host, server.parse().unwrap());
+            let text = request("GET", "/", host, server.parse().unwrap());
             text.lines().nth(1).unwrap().to_owned()
         };
         assert_eq!(host(Some("a.example"), "10.0.0.1:80"), "Host: a.example");
@@ -297,8 +389,62 @@ mod tests {
     async fn a_status_out_of_the_range_is_a_failure_that_says_both() {
         assert_eq!(found("HTTP/1.0 503 no\r\n\r\n").await, said(false, "status 503, expected 200"));
         let (address, _task) = serve("HTTP/1.1 404\r\n\r\n").await;
-        let outcome = probe(&http(200, 399), address, None, None, LONG, LONG).await;
+        let outcome = probe(&http(200, 399), address, None, None, b"", (LONG, LONG)).await;
         assert_eq!(outcome.what, "status 404, expected 200 to 399");
+    }
+
+    #[tokio::test]
+    async fn a_body_has_to_contain_what_is_expected_of_it() {
+        let found = async |answer: &str, text: &str| {
+            let (address, _task) = serve(answer).await;
+            let CheckKind::Http { path, host, expect, method, .. } = http(200, 200) else { unreachable!() };
+            let kind = CheckKind::Http { path, host, expect, method, contains: Some(text.into()) };
+            let outcome = probe(&kind, address, None, None, b"", (LONG, LONG)).await;
+            (outcome.ok, outcome.what)
+        };
+        let answer = "HTTP/1.1 200 ok\r\nContent-Length: 17\r\n\r\n{\"status\": \"UP\"}";
+        assert_eq!(found(answer, "\"UP\"").await, said(true, "status 200"));
+        let why = "status 200, but the body does not contain \"DOWN\"";
+        assert_eq!(found(answer, "DOWN").await, said(false, why));
+        assert_eq!(found("HTTP/1.1 503 no\r\n\r\nUP", "UP").await, said(false, "status 503, expected 200"));
+    }
+
+    #[tokio::test]
+    async fn a_tls_check_sees_whether_tls_is_spoken() {
+        let tls = CheckKind::Tls { sni: Some("a.example".into()) };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let key = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let certificate = vec![key.cert.der().clone()];
+        let private = rustls::pki_types::PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into());
+        let config =
+            rustls::ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into());
+        let config =
+            config.with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]).unwrap();
+        let config =
+            std::sync::Arc::new(config.with_no_client_auth().with_single_cert(certificate, private).unwrap());
+        let server = tokio::task::spawn_blocking(move || {
+            let listener = listener.into_std().unwrap();
+            listener.set_nonblocking(false).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut session = rustls::ServerConnection::new(config).unwrap();
+            session.complete_io(&mut stream).err().map(|error| error.to_string())
+        });
+        let outcome = probe(&tls, address, None, None, b"", (LONG, LONG)).await;
+        assert_eq!((outcome.ok, &*outcome.what), (true, "ServerHello"));
+        server.await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let hello = stream.read(&mut [0; 512]).await.unwrap();
+            assert!(hello > 100);
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            let _ = stream.read(&mut [0; 1]).await; // until it has been read
+        });
+        let outcome = probe(&tls, address, None, None, b"", (LONG, LONG)).await;
+        assert_eq!((outcome.ok, &*outcome.what), (false, "not TLS"));
+        assert_eq!(sha1(&[b"a", b"bc"])[..4], [0xa9, 0x99, 0x3e, 0x36]);
     }
 
     #[tokio::test]
@@ -344,7 +490,7 @@ mod tests {
     async fn a_silent_server_is_waited_for_no_longer_than_the_check_allows() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap(); // the kernel connects, nobody answers
         let address = listener.local_addr().unwrap();
-        let outcome = probe(&http(200, 200), address, None, None, LONG, SHORT).await;
+        let outcome = probe(&http(200, 200), address, None, None, b"", (LONG, SHORT)).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "no answer within 30 ms"));
         assert!(outcome.took >= SHORT && outcome.took < LONG);
     }
@@ -360,7 +506,7 @@ mod tests {
         while let Ok(Ok(stream)) = timeout(SHORT * 5, TcpStream::connect(address)).await {
             filling.push(stream);
         }
-        let outcome = probe(&CheckKind::Tcp, address, None, None, SHORT, LONG).await;
+        let outcome = probe(&CheckKind::Tcp, address, None, None, b"", (SHORT, LONG)).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "no connection within 30 ms"));
     }
 
@@ -369,7 +515,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let outcome = probe(&CheckKind::Tcp, address, None, None, LONG, LONG).await;
+        let outcome = probe(&CheckKind::Tcp, address, None, None, b"", (LONG, LONG)).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "connection refused"));
     }
 
@@ -377,7 +523,7 @@ mod tests {
     async fn a_tcp_check_ends_with_a_reset() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let outcome = probe(&CheckKind::Tcp, address, None, None, LONG, LONG).await;
+        let outcome = probe(&CheckKind::Tcp, address, None, None, b"", (LONG, LONG)).await;
         assert_eq!((outcome.ok, &*outcome.what), (true, "connected"));
         let (mut stream, _) = listener.accept().await.unwrap();
         let end = stream.read(&mut [0; 1]).await.map_err(|error| error.kind());

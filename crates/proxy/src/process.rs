@@ -12,7 +12,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use relais_config::plan::{self, Plan};
+use relais_config::overrides::Overrides;
+use relais_config::plan::{self, Admin, Plan};
 use relais_ipc::channel::{Channel, fd_to_text};
 use relais_ipc::files::Files;
 use relais_ipc::pulse::{self, Pulse};
@@ -83,6 +84,8 @@ struct Process {
     good: Files,
     tickets: Secret,
     logs: Sinks,
+    /// Operators' commands that came for the next plan.
+    overrides: Overrides,
     /// Error pages that came, by file.
     pages: HashMap<String, Arc<str>>,
     /// Workers that end without being told tell it here.
@@ -125,6 +128,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         good: Files::default(),
         tickets: Secret::random().map_err(io::Error::other)?,
         logs: Sinks::default(),
+        overrides: Overrides::default(),
         pages: HashMap::new(),
         ended: unbounded_channel(),
         deadline: None,
@@ -257,6 +261,10 @@ impl Process {
             Order::Datagrams { address, index } => {
                 self.wait_for_plan(Endpoint::udp(address), index, fd.ok_or_else(missing)?);
             }
+            Order::Overrides => {
+                let text = fd_to_text(fd.ok_or_else(missing)?, limits::PLAN_BYTES)?;
+                self.overrides = Overrides::read(&text).0; // the supervisor has said what is wrong with them
+            }
             Order::Plan { generation, file } => {
                 let text = fd_to_text(fd.ok_or_else(missing)?, limits::PLAN_BYTES);
                 let report = match self.put_in_force(&file, text).await {
@@ -326,7 +334,8 @@ impl Process {
     /// Puts a plan in force in every worker; on an error nothing has changed.
     async fn put_in_force(&mut self, file: &str, text: io::Result<String>) -> Result<(), String> {
         let text = text.map_err(|error| format!("the plan cannot be read: {error}"))?;
-        let plan = relais_config::parse(file, &text).map_err(|rejected| rejected.to_string())?.plan;
+        let mut plan = relais_config::parse(file, &text).map_err(|rejected| rejected.to_string())?.plan;
+        std::mem::take(&mut self.overrides).apply(&mut plan);
         if plan.needs_client_source() && !crate::source::is_allowed() {
             return Err("`source client` needs CAP_NET_RAW: start relais as root; if it is, its proxy gave the privilege up \
                         when it was started with another plan: upgrade (SIGUSR2 to relais) or restart"
@@ -356,6 +365,9 @@ impl Process {
                 server.set_limit(plan.max_connections.unwrap_or(u32::MAX));
                 server.backup.store(plan.backup, Relaxed);
                 server.enabled.store(plan.weight > 0, Relaxed);
+                if self.plan.is_none() && plan.admin == Admin::Down {
+                    server.up.store(false, Relaxed); // before anybody asks for it
+                }
             }
             shared.all_backups.store(plan.all_backups, Relaxed);
             shared.change();
@@ -393,7 +405,7 @@ impl Process {
         }
         self.listening = setup.listens.keys().copied().collect();
         let backs = setup.backs.iter().map(|(plan, shared, servers)| (plan, shared, servers.as_slice()));
-        self.checks.set(backs, &setup.connects);
+        self.checks.set(backs, &setup.connects, &self.files);
         self.watch_files(&setup);
         self.guards = setup.shields.iter().any(Option::is_some);
         self.view.setup.replace(Some(setup));

@@ -113,6 +113,7 @@ fn server(plan: &plan::Server, shared: &ServerShared) -> ServerStatus {
         name: plan.name.to_string(),
         address: plan.address.to_string(),
         up: shared.is_up(),
+        admin: plan.admin.name().to_owned(),
         checked: check.checked,
         check: check.what.clone(),
         check_ms: check.took_ms,

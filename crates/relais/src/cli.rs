@@ -67,6 +67,8 @@ enum Command {
         run_dir: RunDir,
     },
     #[command(flatten)]
+    Servers(commands::servers::Command),
+    #[command(flatten)]
     Lab(commands::lab::Command),
     /// Run the whole platform on this machine, to watch and to break: no root, nothing to install
     Demo(demo::Demo),
@@ -77,10 +79,16 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct RunDir {
+pub(crate) struct RunDir {
     /// Directory of the node's sockets
     #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
     run_dir: PathBuf,
+}
+
+impl RunDir {
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.run_dir
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +141,7 @@ impl Cli {
             }
             Command::Apply { file, run_dir } => commands::apply(&file, &run_dir.run_dir),
             Command::Status { json, run_dir } => commands::status::run(&run_dir.run_dir, json),
+            Command::Servers(command) => command.run(),
             Command::Lab(command) => command.run(),
             Command::Demo(demo) => demo.run(),
             Command::Child(role) => child(role),

@@ -14,16 +14,28 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("relais-balance", &["relais-base"]),
     ("relais-vrrp", &["relais-base"]),
     ("relais-rules", &[]),
+    ("relais-checks", &[]),
     ("relais-config", &["relais-base", "relais-http", "relais-rules"]),
     ("relais-ipc", &["relais-base"]),
     (
         "relais-proxy",
-        &["relais-base", "relais-http", "relais-balance", "relais-rules", "relais-config", "relais-ipc"],
+        &[
+            "relais-base",
+            "relais-http",
+            "relais-balance",
+            "relais-checks",
+            "relais-rules",
+            "relais-config",
+            "relais-ipc",
+        ],
     ),
     ("relais-vip", &["relais-base", "relais-vrrp", "relais-config", "relais-ipc"]),
     ("relais-admin", &["relais-base", "relais-config", "relais-ipc"]),
     ("relais-sim", &["relais-base", "relais-vrrp"]),
-    ("relais-fuzz", &["relais-base", "relais-config", "relais-http", "relais-rules", "relais-vrrp"]),
+    (
+        "relais-fuzz",
+        &["relais-base", "relais-checks", "relais-config", "relais-http", "relais-rules", "relais-vrrp"],
+    ),
     ("relais-lab", &["relais-base", "relais-config", "relais-ipc"]),
     (
         "relais",
@@ -40,7 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that the compiler itself keeps from clocks, sockets and threads.
-const CORES: &[&str] = &["base", "http", "balance", "vrrp", "rules"];
+const CORES: &[&str] = &["base", "http", "balance", "checks", "vrrp", "rules"];
 
 /// Files in which `unsafe` may stand.
 const UNSAFE: &[&str] = &["crates/vip/src/sys.rs", "lab/src/sys.rs"];

@@ -8,8 +8,7 @@ use super::{Context, balance, datagrams, each, front::mode, pages};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{
-    Backend, BackendTimeouts, Check, CheckKind, DnsExpect, Mode, Node, NodeId, ProxyVersion, Server,
-    ServerTls, Tomcat,
+    Admin, Backend, BackendTimeouts, Mode, Node, NodeId, ProxyVersion, Server, ServerTls, Tomcat,
 };
 use crate::table::Kind;
 
@@ -19,12 +18,13 @@ pub(super) fn backends(
     nodes: &[Option<Node>],
     tomcats: &[Option<Tomcat>],
 ) -> Vec<Option<Backend>> {
-    each(items, "backend").map(|item| backend(cx, item, nodes, tomcats)).collect()
+    each(items, "backend").map(|item| backend(cx, item, items, nodes, tomcats)).collect()
 }
 
 fn backend(
     cx: &mut Context,
     item: &Item,
+    items: &[Item],
     nodes: &[Option<Node>],
     tomcats: &[Option<Tomcat>],
 ) -> Option<Backend> {
@@ -46,7 +46,7 @@ fn backend(
     }
     let servers = servers(cx, item, nodes, tomcats);
     let check = match item.find("check") {
-        Some(check) => Some(self::check(check)?),
+        Some(check) => Some(super::check::check(cx, check, item, items)?),
         None => None,
     };
     let timeout = item.setting("timeout");
@@ -155,43 +155,6 @@ fn check_tcp(cx: &mut Context, item: &Item) {
     }
 }
 
-/// Types of records (RFC 1035 §3.2.2, RFC 3596 §2.1, RFC 2782).
-const DNS_TYPES: &[(&str, u16)] = &[
-    ("A", 1),
-    ("NS", 2),
-    ("CNAME", 5),
-    ("SOA", 6),
-    ("PTR", 12),
-    ("MX", 15),
-    ("TXT", 16),
-    ("AAAA", 28),
-    ("SRV", 33),
-];
-
-fn check(item: &Item) -> Option<Check> {
-    let kind = match item.row.form {
-        Some("http") => {
-            CheckKind::Http { path: item.get("path")?, host: item.get("host"), expect: item.get("expect")? }
-        }
-        Some("tcp") => CheckKind::Tcp,
-        Some("dns") => {
-            let kind: Arc<str> = item.get("type")?;
-            CheckKind::Dns {
-                name: item.get("name")?,
-                kind: *DNS_TYPES.iter().find(|(word, _)| *word == &*kind).map(|(_, number)| number)?,
-                expect: match item.get::<Arc<str>>("expect")?.as_ref() {
-                    "noerror" => DnsExpect::NoError,
-                    "nxdomain" => DnsExpect::NxDomain,
-                    "either" => DnsExpect::Either,
-                    _ => DnsExpect::Any,
-                },
-            }
-        }
-        _ => CheckKind::Other,
-    };
-    Some(Check { kind, every: item.get("every")?, fall: item.get("fall")?, rise: item.get("rise")? })
-}
-
 fn servers(
     cx: &mut Context,
     item: &Item,
@@ -293,6 +256,7 @@ fn server(
         http2,
         max_concurrent_streams,
         node,
+        admin: Admin::Ready,
     })
 }
 
@@ -342,6 +306,7 @@ fn tier(
                 http2: false,
                 max_concurrent_streams: 1,
                 node: Some(*id),
+                admin: Admin::Ready,
             });
         }
     }

@@ -7,6 +7,7 @@
 
 mod back;
 mod balance;
+mod check;
 mod compression;
 mod datagrams;
 mod front;

@@ -1,11 +1,8 @@
 //! `backend`: who answers.
 
-use super::Type::{Duration, File, Host, Integer, Name, Reference, Socket, Statuses, Text, UrlPath, Word};
+use super::Type::{Duration, File, Host, Integer, Name, Reference, Socket, Text, Word};
 use super::{DAY, Directive, Effect, Field, HOUR, Kind, MINUTE, Section, Times, default, optional, required};
 
-const EVERY: Field = default("every", Duration(10, HOUR), "2s", "how often");
-const FALL: Field = default("fall", Integer(1, 255), "3", "failures in a row that take a server out");
-const RISE: Field = default("rise", Integer(1, 255), "2", "successes in a row that bring it back");
 const WEIGHT: Field = default("weight", Integer(0, 256), "1", "its share of requests; 0 gets nothing new");
 const SEND_PROXY: Field = optional(
     "send-proxy",
@@ -97,84 +94,6 @@ pub(super) const ROWS: &[Directive] = &[
         doc: "A client stays with its server by a table that Relais keeps.",
         example: "stick src size=20480 expire=\"30m\"",
         effect: Effect::Later("keep clients with their servers"),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "check",
-        form: Some("http"),
-        inside: &[Section::Backend],
-        properties: &[
-            default("path", UrlPath, "/", "path and query that are asked for"),
-            default("expect", Statuses, "200-399", "statuses that count as well: `200`, or `\"200-399\"`"),
-            optional("host", Host, "the server's address and port", "the `Host` field"),
-            EVERY,
-            FALL,
-            RISE,
-        ],
-        doc: "A server is well while it answers `GET path` with an expected status. Without any `check`, servers are taken for well.",
-        example: "check http path=\"/healthz\" expect=200 every=\"1s\" fall=2 rise=2",
-        effect: Effect::Tests(&[
-            "checks_take_servers_out_and_bring_them_back",
-            "a_status_out_of_the_range_is_a_failure_that_says_both",
-            "the_host_is_the_one_given_or_the_servers_address",
-        ]),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "check",
-        form: Some("tcp"),
-        inside: &[Section::Backend],
-        properties: &[EVERY, FALL, RISE],
-        doc: "A server is well while a connection to it can be made.",
-        example: "check tcp every=\"1s\"",
-        effect: Effect::Tests(&["a_tcp_check_ends_with_a_reset"]),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "check",
-        form: Some("dns"),
-        inside: &[Section::Backend],
-        properties: &[
-            required("name", Host, "the name that is asked for"),
-            default(
-                "type",
-                Word(&["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"]),
-                "A",
-                "the type of its records",
-            ),
-            default(
-                "expect",
-                Word(&["noerror", "nxdomain", "either", "any"]),
-                "noerror",
-                "`noerror`: the name exists; `nxdomain`: it does not; `either`: one of both; `any`: whatever it answers, a \
-                 failure of its own too",
-            ),
-            EVERY,
-            FALL,
-            RISE,
-        ],
-        doc: "A server is well while it answers a question as a name server does (RFC 1035), over UDP, within `timeout check`.",
-        example: "check dns name=\"www.example\" type=A every=\"1s\"",
-        effect: Effect::Tests(&[
-            "a_name_server_is_judged_by_its_answer_and_no_other",
-            "a_dns_check_takes_a_server_out",
-        ]),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "check",
-        form: Some("galera"),
-        inside: &[Section::Backend],
-        properties: &[
-            required("user", Text, "database user that asks"),
-            required("secret", Reference(Kind::Secret), "its password"),
-            EVERY,
-            FALL,
-            RISE,
-        ],
-        doc: "A server is well while its node is Primary and Synced. This build checks it as `check tcp`, and `run` says so.",
-        example: "check galera user=monitor secret=db-monitor every=\"1s\"",
-        effect: Effect::Later("ask each database for its state in the cluster"),
         ..Directive::EMPTY
     },
     Directive {

@@ -7,6 +7,7 @@
 mod action;
 mod backend;
 mod balance;
+mod check;
 mod cluster;
 mod compression;
 mod condition;
@@ -426,6 +427,7 @@ pub fn all() -> impl Iterator<Item = &'static Directive> {
         action::ROWS,
         shield::ROWS,
         backend::ROWS,
+        check::ROWS,
         balance::ROWS,
         compression::ROWS,
         tiers::ROWS,

@@ -64,6 +64,7 @@ pub(super) const ROWS: &[Directive] = &[
         effect: Effect::Tests(&[
             "tickets_are_made_of_the_clusters_key_where_there_is_one",
             "both_balancers_know_each_others_tickets_by_the_cluster_key",
+            "secrets_come_from_where_the_file_says",
         ]),
         ..Directive::EMPTY
     },

@@ -2,6 +2,7 @@
 
 mod certificates;
 pub(crate) mod lab;
+pub(crate) mod servers;
 pub(crate) mod status;
 
 use std::io::{self, IsTerminal, Write};
@@ -58,8 +59,9 @@ pub(crate) fn apply(file: &Path, run_dir: &Path) -> ExitCode {
         Err(why) => return fail(&why),
     };
     match ask(run_dir, &Ask::Apply { file: shown.clone() }, Some(&text)) {
-        Ok(Answer::Applied { generation }) => {
+        Ok(Answer::Applied { generation, dropped }) => {
             print(&format!("{shown} is in force (generation {generation})\n"));
+            dropped.iter().for_each(|why| print(&format!("{why}\n")));
             ExitCode::SUCCESS
         }
         Ok(Answer::Refused { why }) if why.contains('\n') => fail(&format!("nothing was changed:\n{why}")),

@@ -55,6 +55,9 @@ fn text(node: &NodeStatus, proxy: Option<&ProxyStatus>, vips: Option<&VipsStatus
     };
     proxy.frontends.iter().for_each(|frontend| write_frontend(&mut out, frontend));
     proxy.backends.iter().for_each(|backend| write_backend(&mut out, backend));
+    for line in &node.overrides {
+        let _ = writeln!(out, "changed by an operator: {line}");
+    }
     if !node.pending.is_empty() {
         let _ = writeln!(out, "not acted on by this build: {}", node.pending.join(", "));
     }
@@ -111,8 +114,16 @@ fn write_backend(out: &mut String, backend: &BackendStatus) {
         backend.unserved_total
     );
     for server in &backend.servers {
-        let state = if server.up { "up" } else { "DOWN" };
-        let check = if server.checked { server.check.as_str() } else { "not checked" };
+        let state = match server.admin.as_str() {
+            "drain" if server.up => "drained",
+            _ if server.up => "up",
+            _ => "DOWN",
+        };
+        let check = match server.admin.as_str() {
+            "down" => "put down by an operator",
+            _ if server.checked => server.check.as_str(),
+            _ => "not checked",
+        };
         let _ = writeln!(
             out,
             "  {:<16} {:<21} {state:<4} for {} s, weight {}, {} active, {} served, {} retried: {check}",

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use relais_base::Time;
+use relais_config::overrides::Overrides;
 use relais_ipc::message::Answer;
 use relais_ipc::{Channel, Role};
 use tracing::{error, info, warn};
@@ -35,13 +36,28 @@ impl Supervisor {
 
     /// Begins to put a plan in force.
     pub(super) async fn apply(&mut self, file: String, text: String, asked_by: Option<Channel>) {
+        let overrides = self.current.overrides.clone();
+        self.apply_with(file, text, overrides, asked_by).await;
+    }
+
+    /// As [`Supervisor::apply`], with other overrides.
+    pub(super) async fn apply_with(
+        &mut self,
+        file: String,
+        text: String,
+        overrides: Overrides,
+        asked_by: Option<Channel>,
+    ) {
         let refused = match () {
             () if self.stopping.is_some() => Err("the node is being stopped".to_owned()),
             () if self.inheriting.is_some() || self.upgrading.is_some() => {
                 Err("an upgrade is on its way: try again".to_owned())
             }
             () if self.applying.is_some() => Err("another plan is being put in force: try again".to_owned()),
-            () => Edition::parse(&self.options.node, file, text, self.last_generation + 1, Vec::new()),
+            () => {
+                let generation = self.last_generation + 1;
+                Edition::parse(&self.options.node, file, text, generation, Vec::new(), overrides)
+            }
         };
         let edition = match refused {
             Ok(edition) => edition,
@@ -82,8 +98,9 @@ impl Supervisor {
         self.announced_ready = false;
         info!("plan {} (generation {generation}) is in force", self.current.file);
         self.say_what_is_pending();
+        let dropped = self.keep_overrides();
         if let Some(channel) = applying.asked_by {
-            answer(&channel, &Answer::Applied { generation }).await;
+            answer(&channel, &Answer::Applied { generation, dropped }).await;
         }
     }
 

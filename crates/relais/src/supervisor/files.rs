@@ -85,7 +85,7 @@ fn signatures(plan: &Plan, node: NodeId) -> BTreeMap<String, Option<Signature>> 
         paths.extend(wanted.map(|name| format!("{}/{name}", directory.trim_end_matches('/'))));
     }
     let signature = |path: &str| {
-        let data = fs::metadata(path).ok()?;
+        let data = fs::metadata(&*place(path)).ok()?;
         let written = data.mtime().saturating_mul(1_000_000_000).saturating_add(data.mtime_nsec());
         let changed = data.ctime().saturating_mul(1_000_000_000).saturating_add(data.ctime_nsec());
         Some((data.dev(), data.ino(), data.size(), written, changed))
@@ -93,7 +93,25 @@ fn signatures(plan: &Plan, node: NodeId) -> BTreeMap<String, Option<Signature>> 
     paths.into_iter().map(|path| (path.clone(), signature(&path))).collect()
 }
 
+/// Where something is that a plan names: a path, or `credential:NAME` of systemd.
+fn place(name: &str) -> std::borrow::Cow<'_, str> {
+    match name.strip_prefix("credential:") {
+        Some(credential) => {
+            let directory =
+                std::env::var("CREDENTIALS_DIRECTORY").unwrap_or_else(|_| "/nonexistent".to_owned());
+            format!("{directory}/{credential}").into()
+        }
+        None => name.into(),
+    }
+}
+
 fn read_file(path: &str) -> Result<Vec<u8>, String> {
+    if let Some(variable) = path.strip_prefix("environment:") {
+        let value = std::env::var_os(variable);
+        let bytes = value.map(std::os::unix::ffi::OsStringExt::into_vec);
+        return bytes.ok_or_else(|| "this environment variable is not set".to_owned());
+    }
+    let path = &*place(path);
     let file = fs::File::open(Path::new(path)).map_err(|error| error.to_string())?;
     if !file.metadata().is_ok_and(|data| data.is_file()) {
         return Err("it is not a file".to_owned());
@@ -175,6 +193,18 @@ impl Supervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_come_from_where_the_file_says() {
+        let home = std::env::var("PATH").unwrap();
+        assert_eq!(read_file("environment:PATH").unwrap(), home.as_bytes());
+        assert_eq!(read_file("environment:RELAIS_NO").unwrap_err(), "this environment variable is not set");
+        assert!(place("credential:db").ends_with("/db"));
+        let path = std::env::temp_dir().join(format!("relais-secret-{}", std::process::id()));
+        fs::write(&path, "word\n").unwrap();
+        assert_eq!(read_file(path.to_str().unwrap()).unwrap(), b"word\n");
+        fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn a_file_that_cannot_be_read_or_is_too_long_is_said() {

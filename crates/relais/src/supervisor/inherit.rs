@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(super) struct Inheritance {
     pub(super) access_logs: Vec<(String, OwnedFd)>,
     pub(super) health: BTreeMap<(String, String), bool>,
     pub(super) vips: BTreeMap<String, VipState>,
+    /// Where operators' commands are kept.
+    pub(super) overrides: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,7 @@ impl Inheritance {
             access_logs: Vec::new(),
             health: BTreeMap::new(),
             vips: BTreeMap::new(),
+            overrides: None,
         };
         let told = tokio::time::timeout(TELL, inheritance.receive(&options.node)).await;
         told.map_err(|_| {
@@ -143,6 +147,7 @@ impl Inheritance {
             Legacy::Vip { name, state } => {
                 self.vips.insert(name, state);
             }
+            Legacy::Overrides { path } => self.overrides = Some(path.into()),
             Legacy::Withdrawn { why } => return Err(format!("the running relais refuses: {why}")),
             Legacy::Complete if self.workers > 0 => return Ok(true),
             Legacy::Complete | Legacy::Yours { .. } | Legacy::Farewell => {

@@ -5,9 +5,11 @@
 mod apply;
 mod backoff;
 mod child;
+mod edition;
 pub(crate) mod files;
 mod inherit;
 mod notify;
+mod overrides;
 mod sockets;
 mod stop;
 mod upgrade;
@@ -25,7 +27,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use relais_base::Time;
-use relais_config::plan::{LogTo, NodeId, Plan};
 use relais_ipc::channel::{Listener, text_to_fd};
 use relais_ipc::message::{Answer, Ask};
 use relais_ipc::status::{NodeStatus, ProcessStatus};
@@ -37,8 +38,10 @@ use tracing::{error, info, warn};
 
 use apply::Applying;
 use child::{Child, Event, FromChild};
+use edition::{Edition, open_access_logs};
 use inherit::{Inheritance, Inheriting};
 use notify::Notify;
+use overrides::Store;
 use sockets::Sockets;
 use stop::Stopping;
 use upgrade::{Binary, FromKin, Kin, Upgrading};
@@ -60,22 +63,6 @@ pub(crate) struct Options {
     pub(crate) upgrade: bool,
 }
 
-/// A plan and what it was made of.
-#[derive(Debug)]
-struct Edition {
-    generation: u64,
-    file: String,
-    text: String,
-    plan: Plan,
-    node: NodeId,
-    /// Files that access lines go to, opened anew with each edition (so a reload follows logrotate).
-    access_logs: Vec<(String, OwnedFd)>,
-    /// Error pages by file, read with each edition.
-    error_pages: Vec<(String, String)>,
-    /// Certificates and keys, for the proxy.
-    secrets: Option<files::Secrets>,
-}
-
 struct Supervisor {
     options: Options,
     started: Instant,
@@ -89,6 +76,8 @@ struct Supervisor {
     /// Children to be started again, and when.
     respawn: Vec<(Role, Time)>,
     current: Edition,
+    /// Where operators' changes are kept.
+    store: Store,
     last_generation: u64,
     applying: Option<Applying>,
     stopping: Option<Stopping>,
@@ -170,11 +159,12 @@ impl Supervisor {
     fn make(options: Options, mut inherited: Option<&mut Inheritance>) -> Result<Running, String> {
         let generation = inherited.as_ref().map_or(1, |inherited| inherited.generation + 1);
         let logs = inherited.as_mut().map(|inherited| std::mem::take(&mut inherited.access_logs));
-        let edition = Edition::read(&options, generation, logs.unwrap_or_default())?;
         let lock = match inherited.as_mut().and_then(|inherited| inherited.lock.take()) {
             Some(lock) => lock,
             None => prepare_run_dir(&options.run_dir)?,
         };
+        let store = Store::at(inherited.as_ref().and_then(|i| i.overrides.clone()), &options.run_dir);
+        let edition = Edition::read(&options, generation, logs.unwrap_or_default(), store.load()?)?;
         raise_descriptor_limit();
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(256) as u16);
         let workers = inherited.as_ref().map_or(cores, |inherited| inherited.workers);
@@ -219,6 +209,7 @@ impl Supervisor {
             respawn: Vec::new(),
             last_generation: edition.generation,
             current: edition,
+            store,
             applying: None,
             stopping: None,
             health,
@@ -249,6 +240,7 @@ impl Supervisor {
             self.options.node, self.current.plan.platform, self.current.file, self.workers
         );
         self.say_what_is_pending();
+        self.say_what_is_overridden();
         match inherited {
             Some(inherited) => self.inheriting = Some(inherited.begin(self.now(), 0, &self.kin)),
             None => self.accept_asks(),
@@ -358,6 +350,7 @@ impl Supervisor {
         }
         if role == Role::Proxy {
             edition.send_access_logs(child).await;
+            edition.send_overrides(child).await;
             edition.send_error_pages(child).await;
             if let Some(secrets) = &edition.secrets {
                 self.send_files(secrets).await;
@@ -407,6 +400,7 @@ impl Supervisor {
             file: self.current.file.clone(),
             generation: self.current.generation,
             pending: self.current.plan.pending.clone(),
+            overrides: self.current.overrides.lines(),
             stopping: self.stopping.is_some(),
             processes: self.children.iter().map(process).collect(),
         }
@@ -641,6 +635,7 @@ impl Supervisor {
     async fn on_ask(&mut self, ask: Ask, fd: Option<OwnedFd>, channel: Channel) {
         match ask {
             Ask::Status => answer(&channel, &Answer::Status(self.status())).await,
+            Ask::Command { line } => self.command(&line, channel).await,
             Ask::Upgrade { node, version } => self.hand_over_to(&node, &version, channel).await,
             Ask::Apply { file } => {
                 let text = fd.map(|fd| relais_ipc::channel::fd_to_text(fd, MAX_PLAN));
@@ -660,74 +655,6 @@ impl Supervisor {
 /// Answers a command, which may have gone away.
 async fn answer(channel: &Channel, answer: &Answer) {
     let _ = tokio::time::timeout(Duration::from_secs(1), channel.send(answer, None)).await;
-}
-
-impl Edition {
-    /// The plan of this file, for this node. `logs` are access logs that are open already.
-    fn read(options: &Options, generation: u64, logs: Vec<(String, OwnedFd)>) -> Result<Edition, String> {
-        let file = options.file.display().to_string();
-        let text = read_plan(&options.file)?;
-        Edition::parse(&options.node, file, text, generation, logs)
-    }
-
-    fn parse(
-        node: &str,
-        file: String,
-        text: String,
-        generation: u64,
-        logs: Vec<(String, OwnedFd)>,
-    ) -> Result<Edition, String> {
-        let checked = relais_config::parse(&file, &text).map_err(|rejected| rejected.to_string())?;
-        let plan = checked.plan;
-        let Some(id) = plan.node(node) else {
-            let names: Vec<&str> = plan.nodes.iter().map(|node| &*node.name).collect();
-            let names = names.join(", ");
-            return Err(format!("{file} has no node {node}: --node must be one of {names}"));
-        };
-        let error_pages = plan.error_page_files().into_iter();
-        let error_pages = error_pages
-            .map(|path| Ok((path.to_string(), relais_config::read_error_page(Path::new(&**path))?)))
-            .collect::<Result<Vec<_>, String>>()?;
-        let access_logs = open_access_logs(&plan, logs)?;
-        let secrets = files::Secrets::read(&plan, id)?;
-        Ok(Edition { generation, file, text, plan, node: id, access_logs, error_pages, secrets })
-    }
-
-    async fn send_error_pages(&self, proxy: &Child) {
-        for (path, text) in &self.error_pages {
-            match text_to_fd(text) {
-                Ok(fd) => proxy.order(&Order::ErrorPage { path: path.clone() }, Some(fd.as_fd())).await,
-                Err(error) => error!("the error page {path} cannot be sent: {error}"),
-            }
-        }
-    }
-
-    async fn send_access_logs(&self, proxy: &Child) {
-        for (path, log) in &self.access_logs {
-            proxy.order(&Order::AccessLog { path: path.clone() }, Some(log.as_fd())).await;
-        }
-    }
-}
-
-/// Opens the access logs while we may: the proxy runs as a user that perhaps may not. Those in `open` are
-/// taken as they are.
-fn open_access_logs(plan: &Plan, mut open: Vec<(String, OwnedFd)>) -> Result<Vec<(String, OwnedFd)>, String> {
-    let mut logs: Vec<(String, OwnedFd)> = Vec::new();
-    for log in &plan.logs {
-        let LogTo::File(path) = &log.to else { continue };
-        if logs.iter().any(|(other, _)| **other == **path) {
-            continue;
-        }
-        if let Some(at) = open.iter().position(|(other, _)| **other == **path) {
-            logs.push(open.swap_remove(at));
-            continue;
-        }
-        match File::options().create(true).append(true).open(&**path) {
-            Ok(file) => logs.push((path.to_string(), file.into())),
-            Err(error) => return Err(format!("the access log {path} cannot be opened: {error}")),
-        }
-    }
-    Ok(logs)
 }
 
 /// The text of a plan file.

@@ -239,6 +239,7 @@ impl Supervisor {
         for (name, state) in &self.vips {
             all.push((Legacy::Vip { name: name.clone(), state: *state }, None));
         }
+        all.push((Legacy::Overrides { path: self.store.path().display().to_string() }, None));
         all.push((Legacy::Complete, None));
         Ok(all)
     }

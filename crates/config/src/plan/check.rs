@@ -1,0 +1,139 @@
+//! How the health of servers is known: what checks ask, and what an operator says.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What an operator wants of a server, whatever its checks say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Admin {
+    /// It serves.
+    #[default]
+    Ready,
+    /// It finishes what it has; its weight is 0.
+    Drain,
+    /// It is taken for dead.
+    Down,
+}
+
+impl Admin {
+    /// As commands and status documents say it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Admin::Ready => "ready",
+            Admin::Drain => "drain",
+            Admin::Down => "down",
+        }
+    }
+}
+
+/// An active health check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// How often, 10 ms to 1 h.
+    pub every: Duration,
+    /// Failures in a row that take a server out, 1 to 255.
+    pub fall: u8,
+    /// Successes in a row that bring it back, 1 to 255.
+    pub rise: u8,
+    /// How often while results begin to change; `None`: as ever.
+    pub fastinter: Option<Duration>,
+    /// How often while a server is down; `None`: as ever.
+    pub downinter: Option<Duration>,
+    /// Another port to ask.
+    pub port: Option<u16>,
+    /// Another address to ask.
+    pub address: Option<IpAddr>,
+}
+
+impl Check {
+    /// Who is asked for a server that listens there; `None`: the server itself.
+    pub fn elsewhere(&self, server: SocketAddr) -> Option<SocketAddr> {
+        let other = self.port.is_some() || self.address.is_some();
+        other
+            .then(|| SocketAddr::new(self.address.unwrap_or(server.ip()), self.port.unwrap_or(server.port())))
+    }
+
+    /// The secret that it needs, as [`super::Plan::files_on`] names it.
+    pub fn secret(&self) -> Option<&Arc<str>> {
+        match &self.kind {
+            CheckKind::Mysql { secret, .. } | CheckKind::Redis { secret } => secret.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CheckKind {
+    /// A connection can be made.
+    Tcp,
+    /// `GET path` answers with a status in the range.
+    Http {
+        /// Path and query.
+        path: Arc<str>,
+        /// `Host` field; `None`: the server's address.
+        host: Option<Arc<str>>,
+        /// First and last status that counts as well.
+        expect: (u16, u16),
+        /// The method.
+        method: Arc<str>,
+        /// What has to be in the body.
+        contains: Option<Arc<str>>,
+    },
+    /// A name server answers a question, over UDP, as expected.
+    Dns {
+        /// The name that is asked for, as the file has it.
+        name: Arc<str>,
+        /// The type of its records (RFC 1035 §3.2.2).
+        kind: u16,
+        /// Which answers count as well.
+        expect: DnsExpect,
+    },
+    /// A `ClientHello` is answered.
+    Tls {
+        /// The name asked for.
+        sni: Option<Arc<str>>,
+    },
+    /// MySQL or MariaDB greets, and takes a login.
+    Mysql {
+        /// Who logs in.
+        user: Option<Arc<str>>,
+        /// The password.
+        secret: Option<Arc<str>>,
+        /// The node has to be Primary and Synced, too.
+        galera: bool,
+    },
+    /// PostgreSQL takes the start of a session.
+    Postgresql {
+        /// Whose.
+        user: Arc<str>,
+    },
+    /// Redis answers `PING`.
+    Redis {
+        /// The password.
+        secret: Option<Arc<str>>,
+    },
+    /// A mail server takes `EHLO`.
+    Smtp {
+        /// Our name.
+        helo: Arc<str>,
+    },
+    /// A directory takes an anonymous bind.
+    Ldap,
+}
+
+/// The answers of a name server that count as well, by their RCODE (RFC 1035 §4.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsExpect {
+    /// 0: the name exists.
+    NoError,
+    /// 3: it does not.
+    NxDomain,
+    /// One of both.
+    Either,
+    /// Whatever it says, "refused" and "server failure" too.
+    Any,
+}

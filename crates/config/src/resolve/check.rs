@@ -1,0 +1,112 @@
+//! `check`: what is asked of servers, and how often.
+
+use std::sync::Arc;
+
+use super::{Context, each};
+use crate::diagnostic::Diagnostic;
+use crate::item::Item;
+use crate::plan::{Check, CheckKind, DnsExpect};
+
+/// Types of records (RFC 1035 §3.2.2, RFC 3596 §2.1, RFC 2782).
+const DNS_TYPES: &[(&str, u16)] = &[
+    ("A", 1),
+    ("NS", 2),
+    ("CNAME", 5),
+    ("SOA", 6),
+    ("PTR", 12),
+    ("MX", 15),
+    ("TXT", 16),
+    ("AAAA", 28),
+    ("SRV", 33),
+];
+
+/// The check of a `backend`, from the items of the whole file.
+pub(super) fn check(cx: &mut Context, item: &Item, backend: &Item, items: &[Item]) -> Option<Check> {
+    let secret = || {
+        let name: Arc<str> = item.get("secret")?;
+        let mut all = each(items, "platform").flat_map(|platform| platform.each("secret"));
+        kept(all.find(|secret| secret.name() == name)?)
+    };
+    let kind = match item.row.form? {
+        "http" => CheckKind::Http {
+            path: item.get("path")?,
+            host: item.get("host"),
+            expect: item.get("expect")?,
+            method: item.get("method")?,
+            contains: item.get("contains"),
+        },
+        "dns" => dns(item)?,
+        "tls" => CheckKind::Tls { sni: item.get("sni") },
+        "mysql" => CheckKind::Mysql { user: item.get("user"), secret: secret(), galera: false },
+        "galera" => CheckKind::Mysql { user: Some(item.get("user")?), secret: Some(secret()?), galera: true },
+        "postgresql" => CheckKind::Postgresql { user: item.get("user")? },
+        "redis" => CheckKind::Redis { secret: secret() },
+        "smtp" => CheckKind::Smtp { helo: item.get("helo")? },
+        "ldap" => CheckKind::Ldap,
+        _ => CheckKind::Tcp,
+    };
+    refuse(cx, item, backend, &kind);
+    Some(Check {
+        kind,
+        every: item.get("every")?,
+        fall: item.get("fall")?,
+        rise: item.get("rise")?,
+        fastinter: item.get("fastinter"),
+        downinter: item.get("downinter"),
+        port: item.get("port"),
+        address: item.get("address"),
+    })
+}
+
+/// What makes no sense together.
+fn refuse(cx: &mut Context, item: &Item, backend: &Item, kind: &CheckKind) {
+    if let (CheckKind::Tls { .. }, Some(tls)) = (kind, backend.find("tls")) {
+        cx.error(
+            Diagnostic::error(
+                item.span.clone(),
+                "`check tls` is for TLS that passes through, and this backend speaks it itself",
+            )
+            .related(tls.span.clone(), "it is here")
+            .help("write `check tcp`: with `tls` in the backend it does the whole handshake"),
+        );
+    }
+    if let CheckKind::Mysql { user: None, secret: Some(_), .. } = kind {
+        cx.error(
+            Diagnostic::error(item.span_of("secret"), "a password needs its `user`")
+                .help("add user=NAME, or take `secret` out"),
+        );
+    }
+    if let CheckKind::Http { method, contains: Some(_), .. } = kind
+        && &**method == "HEAD"
+    {
+        cx.error(
+            Diagnostic::error(
+                item.span_of("contains"),
+                "the answer to HEAD has no body that could contain it",
+            )
+            .help("take `method=HEAD` out"),
+        );
+    }
+}
+
+fn dns(item: &Item) -> Option<CheckKind> {
+    let kind: Arc<str> = item.get("type")?;
+    Some(CheckKind::Dns {
+        name: item.get("name")?,
+        kind: *DNS_TYPES.iter().find(|(word, _)| *word == &*kind).map(|(_, number)| number)?,
+        expect: match item.get::<Arc<str>>("expect")?.as_ref() {
+            "noerror" => DnsExpect::NoError,
+            "nxdomain" => DnsExpect::NxDomain,
+            "either" => DnsExpect::Either,
+            _ => DnsExpect::Any,
+        },
+    })
+}
+
+/// Where a secret is kept, as [`crate::Plan::files_on`] names it.
+fn kept(secret: &Item) -> Option<Arc<str>> {
+    let credential = || secret.get::<Arc<str>>("credential").map(|name| format!("credential:{name}").into());
+    let environment =
+        || secret.get::<Arc<str>>("environment").map(|name| format!("environment:{name}").into());
+    secret.get("file").or_else(credential).or_else(environment)
+}

@@ -1,0 +1,235 @@
+//! `check`: how a backend knows that a server is well. One row a form.
+
+use super::Type::{Duration, Host, Integer, Ip, Reference, Statuses, Text, UrlPath, Word};
+use super::{Directive, Effect, Field, HOUR, Kind, Section, default, optional, required};
+
+const EVERY: Field = default("every", Duration(10, HOUR), "2s", "how often");
+const FASTINTER: Field = optional(
+    "fastinter",
+    Duration(10, HOUR),
+    "as `every`",
+    "how often while results begin to change: a server that is up has failed, or one that is down has succeeded",
+);
+const DOWNINTER: Field =
+    optional("downinter", Duration(10, HOUR), "as `every`", "how often while a server is down, and stays it");
+const FALL: Field = default("fall", Integer(1, 255), "3", "failures in a row that take a server out");
+const RISE: Field = default("rise", Integer(1, 255), "2", "successes in a row that bring it back");
+const PORT: Field = optional(
+    "port",
+    Integer(1, 65535),
+    "the server's",
+    "another port to ask; it is asked without the backend's `tls` and the server's `send-proxy`",
+);
+const ADDRESS: Field = optional("address", Ip, "the server's", "another address to ask, likewise");
+
+const ELSEWHERE_TEST: &str = "a_check_may_ask_another_port_and_more_often_while_a_server_is_down";
+
+/// A form whose conversation `relais-checks` has.
+const fn talk(
+    form: &'static str,
+    properties: &'static [Field],
+    doc: &'static str,
+    example: &'static str,
+    tests: &'static [&'static str],
+) -> Directive {
+    Directive {
+        name: "check",
+        form: Some(form),
+        inside: &[Section::Backend],
+        properties,
+        doc,
+        example,
+        effect: Effect::Tests(tests),
+        ..Directive::EMPTY
+    }
+}
+
+pub(super) const ROWS: &[Directive] = &[
+    talk(
+        "http",
+        &[
+            default("path", UrlPath, "/", "path and query that are asked for"),
+            default("method", Word(&["GET", "HEAD", "OPTIONS"]), "GET", "how it is asked"),
+            default("expect", Statuses, "200-399", "statuses that count as well: `200`, or `\"200-399\"`"),
+            optional(
+                "contains",
+                Text,
+                "the status is enough",
+                "text that has to be within the first 64 KiB of the body as well",
+            ),
+            optional("host", Host, "the server's address and port", "the `Host` field"),
+            EVERY,
+            FASTINTER,
+            DOWNINTER,
+            FALL,
+            RISE,
+            PORT,
+            ADDRESS,
+        ],
+        "A server is well while it answers a request with an expected status. Without any `check`, servers are taken for well.",
+        "check http path=\"/healthz\" expect=200 every=\"1s\" fall=2 rise=2",
+        &[
+            "checks_take_servers_out_and_bring_them_back",
+            "a_status_out_of_the_range_is_a_failure_that_says_both",
+            "the_host_is_the_one_given_or_the_servers_address",
+            "a_body_has_to_contain_what_is_expected_of_it",
+            ELSEWHERE_TEST,
+        ],
+    ),
+    talk(
+        "tcp",
+        &[EVERY, FASTINTER, DOWNINTER, FALL, RISE, PORT, ADDRESS],
+        "A server is well while a connection to it can be made.",
+        "check tcp every=\"1s\"",
+        &["a_tcp_check_ends_with_a_reset"],
+    ),
+    talk(
+        "dns",
+        &[
+            required("name", Host, "the name that is asked for"),
+            default(
+                "type",
+                Word(&["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"]),
+                "A",
+                "the type of its records",
+            ),
+            default(
+                "expect",
+                Word(&["noerror", "nxdomain", "either", "any"]),
+                "noerror",
+                "`noerror`: the name exists; `nxdomain`: it does not; `either`: one of both; `any`: whatever it answers, a \
+                 failure of its own too",
+            ),
+            EVERY,
+            FASTINTER,
+            DOWNINTER,
+            FALL,
+            RISE,
+            PORT,
+            ADDRESS,
+        ],
+        "A server is well while it answers a question as a name server does (RFC 1035), over UDP, within `timeout check`.",
+        "check dns name=\"www.example\" type=A every=\"1s\"",
+        &["a_name_server_is_judged_by_its_answer_and_no_other", "a_dns_check_takes_a_server_out"],
+    ),
+    talk(
+        "tls",
+        &[
+            optional("sni", Host, "no name", "the name that is asked for"),
+            EVERY,
+            FASTINTER,
+            DOWNINTER,
+            FALL,
+            RISE,
+            PORT,
+            ADDRESS,
+        ],
+        "A server is well while it answers a TLS `ClientHello` with its own: for a backend that passes TLS through (HAProxy's \
+         `ssl-hello-chk`). Its certificate is not looked at. Where the backend itself has `tls`, every other check does the whole handshake.",
+        "check tls sni=\"www.example\" every=\"1s\"",
+        &["a_server_hello_is_told_from_an_alert_and_from_noise", "a_tls_check_sees_whether_tls_is_spoken"],
+    ),
+    talk(
+        "mysql",
+        &[
+            optional("user", Text, "the greeting is enough", "database user that logs in"),
+            optional("secret", Reference(Kind::Secret), "no password", "its password"),
+            EVERY,
+            FASTINTER,
+            DOWNINTER,
+            FALL,
+            RISE,
+            PORT,
+            ADDRESS,
+        ],
+        "A server is well while MySQL or MariaDB greets, and takes the login of `user` (`mysql_native_password`, or any kind without a \
+         password). Without `user`, the server counts each check as an interrupted connection, and after `max_connect_errors` refuses this \
+         machine: give it one, which needs no rights.",
+        "check mysql user=monitor secret=db-monitor every=\"1s\"",
+        &[
+            "a_database_greets_and_takes_a_login_with_a_password",
+            "another_way_to_log_in_is_taken_where_it_can_be",
+        ],
+    ),
+    talk(
+        "galera",
+        &[
+            required("user", Text, "database user that asks"),
+            required("secret", Reference(Kind::Secret), "its password"),
+            EVERY,
+            FASTINTER,
+            DOWNINTER,
+            FALL,
+            RISE,
+            PORT,
+            ADDRESS,
+        ],
+        "A server is well while its node is Primary, Synced (`wsrep_local_state` 4: a donor is not) and ready. One that is not Primary takes \
+         connections and refuses every query. `user` needs no rights but to log in, with `mysql_native_password`.",
+        "check galera user=monitor secret=db-monitor every=\"1s\"",
+        &[
+            "a_node_of_galera_is_well_while_it_is_primary_synced_and_ready",
+            "a_real_node_of_galera_is_well_while_it_is_synced",
+        ],
+    ),
+    talk(
+        "postgresql",
+        &[
+            default(
+                "user",
+                Text,
+                "relais",
+                "database user whose session is begun; it need not have a password here",
+            ),
+            EVERY,
+            FASTINTER,
+            DOWNINTER,
+            FALL,
+            RISE,
+            PORT,
+            ADDRESS,
+        ],
+        "A server is well while PostgreSQL wants a password for a session, or takes it without one. While it starts up or shuts down it refuses.",
+        "check postgresql user=monitor every=\"1s\"",
+        &["postgresql_is_well_once_it_wants_a_password_or_none"],
+    ),
+    talk(
+        "redis",
+        &[
+            optional("secret", Reference(Kind::Secret), "no password", "the password"),
+            EVERY,
+            FASTINTER,
+            DOWNINTER,
+            FALL,
+            RISE,
+            PORT,
+            ADDRESS,
+        ],
+        "A server is well while Redis or Valkey answers `PING` with `PONG`; while it loads its data it does not.",
+        "check redis every=\"1s\"",
+        &["redis_answers_ping_after_the_password", "a_real_redis_is_checked_with_its_password"],
+    ),
+    talk(
+        "smtp",
+        &[
+            default("helo", Host, "localhost", "the name that we say is ours"),
+            EVERY,
+            FASTINTER,
+            DOWNINTER,
+            FALL,
+            RISE,
+            PORT,
+            ADDRESS,
+        ],
+        "A server is well while it greets with 220 and answers `EHLO` with 250.",
+        "check smtp helo=\"lb1.example\" every=\"5s\"",
+        &["a_mail_server_greets_and_takes_ehlo"],
+    ),
+    talk(
+        "ldap",
+        &[EVERY, FASTINTER, DOWNINTER, FALL, RISE, PORT, ADDRESS],
+        "A server is well while it takes an anonymous bind (LDAP version 3).",
+        "check ldap every=\"2s\"",
+        &["a_directory_takes_an_anonymous_bind"],
+    ),
+];

@@ -1,0 +1,156 @@
+//! What operators do to servers of a running node: `relais drain`, `ready`, `down`, `weight`, `add-server`,
+//! `remove-server` and `reset`, under load, over the deaths of processes, reloads, upgrades and restarts.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod node;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+
+use node::{Node, Origin, PATIENCE, await_some, get, plan, under_load};
+use relais_ipc::Role;
+use relais_ipc::status::ServerStatus;
+
+fn server(node: &Node, name: &str) -> Option<ServerStatus> {
+    node.proxy()?.backends.into_iter().flat_map(|backend| backend.servers).find(|server| server.name == name)
+}
+
+fn command(node: &Node, arguments: &[&str]) -> String {
+    let (ok, text) = node.command(arguments);
+    assert!(ok, "{arguments:?}: {text}");
+    text
+}
+
+/// Bodies of the next answers, all of which are 200.
+fn bodies(node: &Node, number: usize) -> Vec<String> {
+    let one = |_| {
+        let (status, body) = get(node.web, "/").unwrap();
+        assert_eq!(status, 200, "{body}");
+        body
+    };
+    let mut bodies: Vec<String> = (0..number).map(one).collect();
+    bodies.sort();
+    bodies
+}
+
+#[test]
+fn servers_are_drained_weighed_added_and_taken_out_without_a_failed_request() {
+    let (a, b, c) = (Origin::start("a"), Origin::start("b"), Origin::start("c"));
+    let node = Node::start(&[&a, &b]);
+    let mut changed = Ok(());
+    let change = || {
+        command(&node, &["drain", "app/s0"]);
+        assert_eq!(bodies(&node, 6), ["b"; 6]);
+        command(&node, &["ready", "app/s0"]);
+        command(&node, &["weight", "app/s0", "3"]);
+        assert_eq!(server(&node, "s0").unwrap().weight, 3);
+        command(&node, &["add-server", "app/s2", &c.address.to_string(), "--weight", "2"]);
+        await_some("the new server's turn", || (get(node.web, "/").unwrap().1 == "c").then_some(()));
+        command(&node, &["remove-server", "app/s0"]);
+        command(&node, &["remove-server", "app/s1"]);
+        assert_eq!(bodies(&node, 6), ["c"; 6]);
+        let (ok, text) = node.command(&["remove-server", "app/s2"]);
+        assert!(!ok && text.contains("the only server"), "{text}");
+        command(&node, &["reset"]);
+        for origin in ["a", "b"] {
+            await_some("the file's servers", || (get(node.web, "/").unwrap().1 == origin).then_some(()));
+        }
+    };
+    // What fails in there must not leave the load going on for ever.
+    let caught = std::panic::AssertUnwindSafe(change);
+    let (answers, failures) = under_load(&node, || changed = std::panic::catch_unwind(caught));
+    changed.unwrap();
+    assert!(answers > 0 && failures.is_empty(), "{answers} answers, {failures:?}");
+    let log = node.log();
+    assert!(log.contains("command by user ") && log.contains(": drain app/s0"), "{log}");
+}
+
+#[test]
+fn what_waits_for_a_server_that_is_put_down_is_answered_by_another() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = Origin::start("other");
+    let prepared = Node::prepare(|web, admin| {
+        let text = plan(web, admin, &[], "")
+            .replace("check http path=\"/healthz\" every=\"100ms\" fall=1 rise=1", "");
+        let servers = format!(
+            " server s0 \"{}\"\n server s1 \"{}\" backup=yes\n}}\n",
+            silent.local_addr().unwrap(),
+            other.address
+        );
+        text.trim_end().trim_end_matches('}').to_owned() + &servers
+    });
+    let node = prepared.run(Path::new(env!("CARGO_BIN_EXE_relais")), &[]);
+    let mut client = TcpStream::connect(node.web).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let (mut held, _) = silent.accept().unwrap();
+    assert!(held.read(&mut [0; 16]).unwrap() > 0, "the request is there");
+    command(&node, &["down", "app/s0"]);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("other"), "{answer}");
+    let text = command(&node, &["status"]);
+    assert!(
+        text.contains("changed by an operator: down app/s0") && text.contains("put down by an operator"),
+        "{text}"
+    );
+    let (_, metrics) = get(node.admin, "/metrics").unwrap();
+    assert!(
+        metrics.contains("haproxy_server_status{proxy=\"app\",server=\"s0\",state=\"MAINT\"} 1"),
+        "{metrics}"
+    );
+}
+
+#[test]
+fn what_an_operator_changed_outlives_deaths_reloads_upgrades_and_restarts() {
+    let (a, b) = (Origin::start("a"), Origin::start("b"));
+    let mut node = Node::start(&[&a, &b]);
+    command(&node, &["down", "app/s0"]);
+    command(&node, &["weight", "app/s1", "7"]);
+    let holds = |node: &Node, what: &str| {
+        await_some(what, || {
+            let (s0, s1) = (server(node, "s0")?, server(node, "s1")?);
+            (s0.admin == "down" && !s0.up && s1.weight == 7 && s1.up).then_some(())
+        });
+        assert_eq!(bodies(node, 4), ["b"; 4], "{what}");
+        assert_eq!(node.status().overrides, ["down app/s0", "weight app/s1 7"], "{what}");
+    };
+    holds(&node, "the commands");
+    let before = node.pid(Role::Proxy).unwrap();
+    node.signal(before, rustix::process::Signal::KILL);
+    await_some("the next proxy", || node.pid(Role::Proxy).filter(|pid| *pid != before));
+    holds(&node, "the proxy's death");
+    command(&node, &["apply", node.dir.join("plan.kdl").to_str().unwrap()]);
+    holds(&node, "a reload");
+
+    let before = node.status().pid;
+    node.signal(before, rustix::process::Signal::USR2);
+    await_some("the next version", || {
+        let (ok, text) = node.command(&["status", "--json"]);
+        (ok && !text.contains(&format!("\"pid\": {before},"))).then_some(())
+    });
+    holds(&node, "an upgrade");
+    node.signal(node.status().pid, rustix::process::Signal::TERM);
+    node.await_exit();
+    let lock = node.run_dir().join("relais.lock");
+    await_some("the end of the node", || std::fs::File::open(&lock).ok()?.try_lock().ok());
+    let dir = std::mem::take(&mut node.dir);
+    let again = node::Prepared { dir, web: node.web, admin: node.admin };
+    let node = again.run(Path::new(env!("CARGO_BIN_EXE_relais")), &[]);
+    holds(&node, "a restart");
+
+    // A plan without the server says what that means.
+    let file = node.dir.join("plan.kdl");
+    std::fs::write(&file, plan(node.web, node.admin, &[&b], "")).unwrap();
+    let text = command(&node, &["apply", file.to_str().unwrap()]);
+    assert!(
+        text.contains("`weight app/s1 7` is no longer in force: the plan has no such server any more"),
+        "{text}"
+    );
+    assert_eq!(node.status().overrides, ["down app/s0"]);
+    command(&node, &["ready", "app/s0"]);
+    await_some("the server that is ready", || server(&node, "s0")?.up.then_some(()));
+    assert_eq!(node.status().overrides, Vec::<String>::new());
+}
