@@ -1,7 +1,6 @@
 //! LDAP (RFC 4511 §4.2): an anonymous bind of version 3, then an unbind.
 
 use alloc::format;
-use alloc::vec::Vec;
 
 use crate::Step;
 
