@@ -40,6 +40,7 @@ pub struct Checked {
     pub plan: Plan,
     findings: Findings,
     files: Vec<resolve::NamedFile>,
+    risks: Vec<Diagnostic>,
 }
 
 /// A file that the platform's file names and that is not on this machine.
@@ -147,7 +148,7 @@ impl std::error::Error for Rejected {}
 /// [`Rejected`] holds every error of the file, and its warnings.
 pub fn parse(file: &str, text: &str) -> Result<Checked, Rejected> {
     let (source, document, mut diagnostics) = syntax::read(text);
-    let mut resolved = resolve::Resolved { plan: None, files: Vec::new() };
+    let mut resolved = resolve::Resolved { plan: None, files: Vec::new(), risks: Vec::new() };
     if let Some(document) = document {
         let (items, mut found) = walk::walk(&source, &document, table::Section::File);
         diagnostics.append(&mut found);
@@ -157,7 +158,7 @@ pub fn parse(file: &str, text: &str) -> Result<Checked, Rejected> {
     let sound = diagnostics.iter().all(|d| d.severity != Severity::Error);
     let findings = Findings { file: file.to_owned(), text: source.text, diagnostics };
     match resolved.plan {
-        Some(plan) if sound => Ok(Checked { plan, findings, files: resolved.files }),
+        Some(plan) if sound => Ok(Checked { plan, findings, files: resolved.files, risks: resolved.risks }),
         _ => Err(Rejected(findings)),
     }
 }
@@ -173,6 +174,7 @@ pub fn check_with(file: &str, text: &str, colour: bool, look: impl FnOnce(&Plan)
     let (findings, ok) = match parse(file, text) {
         Ok(checked) => {
             let mut findings = checked.findings;
+            findings.diagnostics.extend(checked.risks);
             let remarks = look(&checked.plan);
             let mut ok = remarks.iter().all(|remark| remark.severity != Severity::Error);
             for remark in &remarks {

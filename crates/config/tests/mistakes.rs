@@ -318,6 +318,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "    address \"10.0.0.7/24\" interface=eth1\n    router-id 52",
     ),
     ("vip_password_in_version_3", "    router-id 52", "    password \"/etc/relais/vrrp\"\n    router-id 52"),
+    (
+        "vip_unicast_to_nobody",
+        "    node haproxy2 priority=101\n    node haproxy1 priority=100\n",
+        "    unicast\n    node haproxy2 priority=101\n",
+    ),
+    (
+        "vip_unicast_without_links_of_its_family",
+        "    address \"192.168.112.181/24\" interface=eth0\n    router-id 52",
+        "    address \"fd00::1/64\" interface=eth0\n    unicast\n    router-id 52",
+    ),
     ("vip_fraction_in_version_2", "    router-id 52", "    version 2\n    router-id 52"),
     (
         "vip_version_2_of_ipv6",

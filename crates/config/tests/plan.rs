@@ -73,7 +73,30 @@ fn missing_files_are_notes_for_check_and_a_list_for_run() {
     let report = relais_config::check("progres.kdl", &text, false);
     assert!(report.ok, "{}", report.text);
     assert!(report.text.contains("note: /srv/relais/progres.war is not on this machine"), "{}", report.text);
-    assert!(report.text.ends_with("progres.kdl: good (4 notes)\n"), "{}", report.text);
+    assert!(report.text.ends_with("progres.kdl: good (6 notes)\n"), "{}", report.text);
+}
+
+#[test]
+fn check_says_that_two_nodes_may_both_hold_an_address_and_one_node_may_not() {
+    let vip = |nodes: &str| {
+        let text = format!(
+            "{LEAST}\nnode p {{ link \"10.9.9.1\"; }}\nnode q {{ link \"10.9.9.2\"; }}\nnode r {{ link \"10.9.9.3\"; }}\n\
+             vip public {{ address \"10.9.9.9/24\" interface=eth7; router-id 7; {nodes} }}"
+        );
+        let report = relais_config::check("vip.kdl", &text, false);
+        assert!(report.ok, "{}", report.text);
+        report.text
+    };
+    let two = vip("node p priority=2; node q priority=1");
+    let said = "note: no third machine is asked: while `p` and `q` run but do not hear each other on eth7, both hold \
+                vip `public`, and a client may reach either";
+    assert!(two.contains(said) && two.ends_with("vip.kdl: good (1 note)\n"), "{two}");
+    let three = vip("node p priority=3; node q priority=2; node r priority=1");
+    assert!(
+        three.contains("while `p`, `q` and `r` run") && three.contains("more than one of them holds"),
+        "{three}"
+    );
+    assert!(vip("node p priority=2").ends_with("vip.kdl: good\n"));
 }
 
 #[test]
@@ -206,6 +229,7 @@ fn a_virtual_address_has_what_its_election_needs() {
             address "10.0.0.182/24" interface=eth0
             router-id 53
             node a priority=1
+            node b priority=2
             version 2
             password "/etc/password"
             unicast least-ttl=254

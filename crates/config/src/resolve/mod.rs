@@ -16,6 +16,7 @@ mod logs;
 mod marks;
 mod names;
 mod pages;
+mod partition;
 mod pending;
 mod rules;
 mod shield;
@@ -159,6 +160,8 @@ impl Context<'_> {
 pub(crate) struct Resolved {
     pub(crate) plan: Option<Plan>,
     pub(crate) files: Vec<NamedFile>,
+    /// What remains possible although nothing is wrong: `check` says it.
+    pub(crate) risks: Vec<Diagnostic>,
 }
 
 /// Resolves a whole file; errors go to `diagnostics`.
@@ -166,25 +169,28 @@ pub(crate) fn resolve(items: &[Item], diagnostics: &mut Vec<Diagnostic>) -> Reso
     let names = Names::collect(items, diagnostics);
     names.check_references(items, diagnostics);
     let mut cx = Context { names: &names, diagnostics, links_known: true };
-    let plan = plan(&mut cx, items);
+    let mut risks = Vec::new();
+    let plan = plan(&mut cx, items, &mut risks);
     let mut files = Vec::new();
     for item in items {
         named_files(item, &mut files);
     }
-    Resolved { plan, files }
+    Resolved { plan, files, risks }
 }
 
 fn each<'a>(items: &'a [Item], name: &'static str) -> impl Iterator<Item = &'a Item> {
     items.iter().filter(move |item| item.row.name == name)
 }
 
-fn plan(cx: &mut Context, items: &[Item]) -> Option<Plan> {
+fn plan(cx: &mut Context, items: &[Item], risks: &mut Vec<Diagnostic>) -> Option<Plan> {
     let nodes = nodes(cx, items);
     let tomcats = tiers::tomcats(cx, items);
     let vips = vip::vips(cx, items, &nodes);
     let backends = back::backends(cx, items, &nodes, &tomcats);
     let frontends = front::frontends(cx, items, &nodes, &vips, &backends);
     vip::check_tracking(cx, items, &nodes, &vips, &frontends);
+    partition::check_unicast(cx, items, &nodes, &vips);
+    *risks = partition::risks(items, &nodes, &vips);
     tiers::check_others(cx, items);
     let platform = each(items, "platform").next()?;
     secrets(cx, platform);
