@@ -62,11 +62,49 @@ pub const TARGETS: &[Target] = &[
         check: vrrp::check,
     },
     Target {
+        name: "tls-records",
+        seeds: || seeds::lines(include_str!("../corpus/tls-records.seeds")),
+        words: RECORDS,
+        check: |input| {
+            relais_proxy::fuzz_tls_records(input);
+            Ok(())
+        },
+    },
+    Target {
+        name: "certificate",
+        seeds: || seeds::lines(include_str!("../corpus/certificate.seeds")),
+        words: DER,
+        check: |input| {
+            relais_proxy::fuzz_certificate(input);
+            Ok(())
+        },
+    },
+    Target {
         name: "plan",
         seeds: || vec![include_bytes!("../../examples/progres.kdl").to_vec()],
         words: PLAN,
         check: plan,
     },
+];
+
+const RECORDS: &[&[u8]] = &[
+    b"\x14\x03\x03\0\x01\x01",
+    b"\x15\x03\x03\0\x02",
+    b"\x16\x03\x01",
+    b"\x17\x03\x03",
+    b"\x40\x01",
+    b"\x14\0\0\x20",
+];
+
+const DER: &[&[u8]] = &[
+    b"\x30\x80",
+    b"\x30\x82\xff\xff",
+    b"\x30\0",
+    b"\x06\x03\x55\x1d\x11",
+    b"\x87\x04",
+    b"\x17\x0d",
+    b"\x18\x0f",
+    b"\xa3",
 ];
 
 fn request_seeds() -> Vec<Vec<u8>> {
@@ -513,6 +551,16 @@ mod tests {
     #[test]
     fn advertisements_that_are_read_are_written_and_read_the_same() {
         for_a_second("vrrp");
+    }
+
+    #[test]
+    fn records_of_tls_are_judged_the_same_in_whatever_pieces() {
+        for_a_second("tls-records");
+    }
+
+    #[test]
+    fn certificates_are_read_or_not_and_nothing_else() {
+        for_a_second("certificate");
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub fn main(user: Option<(u32, u32)>) -> ExitCode {
 }
 
 pub use tls::inspect::{Finding, look as look_at_certificates};
+pub use tls::strict::fuzz as fuzz_tls_records;
+pub use tls::x509::fuzz as fuzz_certificate;
 
 /// As [`main`], with the channel behind `socket`: for those who run a proxy in a thread.
 pub fn run(socket: OwnedFd) -> ExitCode {

@@ -34,7 +34,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("relais-sim", &["relais-base", "relais-vrrp"]),
     (
         "relais-fuzz",
-        &["relais-base", "relais-checks", "relais-config", "relais-http", "relais-rules", "relais-vrrp"],
+        &[
+            "relais-base",
+            "relais-checks",
+            "relais-config",
+            "relais-http",
+            "relais-proxy",
+            "relais-rules",
+            "relais-vrrp",
+        ],
     ),
     ("relais-lab", &["relais-base", "relais-config", "relais-ipc"]),
     (

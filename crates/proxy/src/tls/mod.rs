@@ -9,9 +9,9 @@ mod certificates;
 pub(crate) mod hello;
 pub(crate) mod inspect;
 mod stream;
-mod strict;
+pub(crate) mod strict;
 mod tickets;
-mod x509;
+pub(crate) mod x509;
 
 use std::sync::Arc;
 

@@ -139,6 +139,26 @@ impl Watch {
     }
 }
 
+/// What must hold for whatever comes: the verdict does not depend on how it was cut. For `fuzz/`.
+///
+/// # Panics
+/// If it does.
+pub fn fuzz(input: &[u8]) {
+    let cut = input.first().map_or(0, |byte| usize::from(*byte) % input.len());
+    let watched = |pieces: &[&[u8]]| {
+        let mut watch = Watch::default();
+        pieces.iter().for_each(|piece| watch.take(piece));
+        watch.refused()
+    };
+    let taken = |pieces: &[&[u8]]| {
+        let mut messages = Messages::new(32);
+        pieces.iter().filter(|piece| !piece.is_empty()).try_for_each(|piece| messages.take(piece)).is_ok()
+    };
+    let (begin, end) = input.split_at(cut);
+    assert_eq!(watched(&[input]), watched(&[begin, end]), "cut at {cut}");
+    assert_eq!(taken(&[input]), taken(&[begin, end]), "cut at {cut}");
+}
+
 thread_local! {
     static LAST_WORD: Cell<Option<AlertDescription>> = const { Cell::new(None) };
 }
