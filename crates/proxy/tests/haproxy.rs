@@ -512,7 +512,7 @@ impl Haproxy {
             return None;
         }
         let mut text = "global\n nbthread 1\ndefaults plain\n log stdout len 8192 format raw local0\n timeout client 500ms\n \
-                        timeout server 900ms\n timeout connect 300ms\n timeout queue 150ms\n timeout tunnel 500ms\n \
+                        timeout server 900ms\n timeout connect 800ms\n timeout queue 150ms\n timeout tunnel 500ms\n \
                         timeout http-request 400ms\n retries 0\n\
                         defaults aborting from plain\n option abortonclose\n"
             .to_owned();
@@ -603,7 +603,7 @@ fn sessions_end_in_haproxy_s_words() {
             if row.front[1].is_empty() { format!("default-backend b_{name}") } else { row.front[1].into() };
         text += &format!(
             "frontend {name} {{\n mode {mode}\n bind \"{bind}\"\n timeout request=\"400ms\" client=\"500ms\"\n {leads}\n}}\n\
-             backend b_{name} {{\n mode {mode}\n retries 0\n timeout connect=\"300ms\" server=\"900ms\" queue=\"{queue}\" tunnel=\"500ms\"\n {}\n}}\n",
+             backend b_{name} {{\n mode {mode}\n retries 0\n timeout connect=\"800ms\" server=\"900ms\" queue=\"{queue}\" tunnel=\"500ms\"\n {}\n}}\n",
             fill(back, i)
         );
     }
