@@ -109,8 +109,8 @@ fn is_ours(host: &str, node: &str) -> bool {
 pub(crate) mod tests {
     use super::*;
     use relais_ipc::status::{
-        BackendStatus, FrontendStatus, NodeStatus, ProcessStatus, ProxyStatus, ServerStatus, VipStatus,
-        VipsStatus,
+        BackendStatus, FrontendStatus, NodeStatus, ProcessStatus, ProxyStatus, ServerStatus, Traffic,
+        VipStatus, VipsStatus,
     };
     use relais_ipc::{FrontendState, Role, VipState};
     use std::path::{Path, PathBuf};
@@ -131,6 +131,9 @@ pub(crate) mod tests {
             weight: 1,
             active: 3,
             sessions_total: 1000,
+            traffic: Traffic { sessions_max: 9, rate: 1, rate_max: 2 },
+            client_aborts_total: 3,
+            server_aborts_total: 2,
             retries_total: 2,
             responses_total: [0, 990, 0, 10, 0, 0],
             ..ServerStatus::default()
@@ -160,6 +163,9 @@ pub(crate) mod tests {
                         mode: "http".into(),
                         connections: 12,
                         max_connections: 20_000,
+                        traffic: Traffic { sessions_max: 40, rate: 5, rate_max: 50 },
+                        request_rate: 6,
+                        request_rate_max: 60,
                         requests_total: 2000,
                         bytes_out_total: 1 << 54,
                         responses_total: [0, 1980, 0, 20, 1, 0],
@@ -177,8 +183,11 @@ pub(crate) mod tests {
                         mode: "http".into(),
                         servers: vec![server("t1", "10.0.0.1:8081"), server("t2", "10.0.0.2:8081")],
                         unserved_total: 1,
-                        queued: 0,
-                        rules: Vec::new(),
+                        queued_max: 7,
+                        traffic: Traffic { sessions_max: 12, rate: 1, rate_max: 2 },
+                        average_ms: [1, 2, 68, 108],
+                        client_aborts_total: 1,
+                        ..BackendStatus::default()
                     },
                     BackendStatus {
                         name: "odd \"name\"\\".into(),

@@ -4,7 +4,9 @@
 
 use relais_ipc::status::{BackendStatus, FrontendStatus, ServerStatus};
 
-use crate::metrics::{active_servers, backend_responses, backend_state, backup_servers, server_state};
+use crate::metrics::{
+    active_servers, backend_client_aborts, backend_responses, backend_state, backup_servers, server_state,
+};
 use crate::snapshot::Snapshot;
 
 const COLUMNS: &str = "pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,\
@@ -63,6 +65,11 @@ fn frontend(f: &FrontendStatus) -> Line {
         ("svname", "FRONTEND".to_owned()),
         ("scur", f.connections.to_string()),
         ("slim", f.max_connections.to_string()),
+        ("smax", f.traffic.sessions_max.to_string()),
+        ("rate", f.traffic.rate.to_string()),
+        ("rate_max", f.traffic.rate_max.to_string()),
+        ("req_rate", f.request_rate.to_string()),
+        ("req_rate_max", f.request_rate_max.to_string()),
         ("stot", f.connections_total.to_string()),
         ("bin", f.bytes_in_total.to_string()),
         ("bout", f.bytes_out_total.to_string()),
@@ -83,6 +90,16 @@ fn backend(b: &BackendStatus) -> Line {
         ("pxname", b.name.clone()),
         ("svname", "BACKEND".to_owned()),
         ("qcur", b.queued.to_string()),
+        ("qmax", b.queued_max.to_string()),
+        ("smax", b.traffic.sessions_max.to_string()),
+        ("rate", b.traffic.rate.to_string()),
+        ("rate_max", b.traffic.rate_max.to_string()),
+        ("cli_abrt", backend_client_aborts(b).to_string()),
+        ("srv_abrt", sum(|s| s.server_aborts_total)),
+        ("qtime", b.average_ms[0].to_string()),
+        ("ctime", b.average_ms[1].to_string()),
+        ("rtime", b.average_ms[2].to_string()),
+        ("ttime", b.average_ms[3].to_string()),
         ("scur", sum(|s| s.active)),
         ("stot", sum(|s| s.sessions_total)),
         ("bin", sum(|s| s.bytes_in_total)),
@@ -105,6 +122,11 @@ fn server(b: &BackendStatus, s: &ServerStatus) -> Line {
         ("pxname", b.name.clone()),
         ("svname", s.name.clone()),
         ("scur", s.active.to_string()),
+        ("smax", s.traffic.sessions_max.to_string()),
+        ("rate", s.traffic.rate.to_string()),
+        ("rate_max", s.traffic.rate_max.to_string()),
+        ("cli_abrt", s.client_aborts_total.to_string()),
+        ("srv_abrt", s.server_aborts_total.to_string()),
         ("stot", s.sessions_total.to_string()),
         ("bin", s.bytes_in_total.to_string()),
         ("bout", s.bytes_out_total.to_string()),
@@ -164,6 +186,11 @@ mod tests {
         assert_eq!(of("hrsp_5xx"), ["1", "", "0", "0", "1", "", ""]);
         assert_eq!((of("rtime")[2].as_str(), of("ttime")[2].as_str()), ("69", "109"));
         assert_eq!(of("scur"), ["12", "0", "3", "3", "6", "3", "3"]);
+        assert_eq!(of("smax"), ["40", "0", "9", "9", "12", "9", "0"]);
+        assert_eq!((of("rate")[0].as_str(), of("rate_max")[0].as_str()), ("5", "50"));
+        assert_eq!((of("req_rate")[0].as_str(), of("req_rate_max")[0].as_str()), ("6", "60"));
+        assert_eq!((of("qmax")[4].as_str(), of("ttime")[4].as_str()), ("7", "108"));
+        assert_eq!((of("cli_abrt")[4].as_str(), of("srv_abrt")[4].as_str()), ("7", "4"));
         assert_eq!(of("mode"), ["http", "tcp", "http", "http", "http", "tcp", "tcp"]);
     }
 

@@ -101,6 +101,11 @@ pub(crate) fn backup_servers(backend: &BackendStatus) -> u64 {
     able_servers(backend, true)
 }
 
+/// What clients of a backend ended before the end, with a server or waiting for one.
+pub(crate) fn backend_client_aborts(backend: &BackendStatus) -> u64 {
+    backend.client_aborts_total + backend.servers.iter().map(|s| s.client_aborts_total).sum::<u64>()
+}
+
 /// What a backend answered: its servers' responses, and 503 where there was no server.
 pub(crate) fn backend_responses(backend: &BackendStatus) -> [u64; 6] {
     let mut total = [0; 6];
@@ -150,6 +155,21 @@ const FRONTEND: &[Metric<FrontendStatus>] = &[
         state(&["DOWN", "UP"], "UP") // the document has only frontends that listen
     }),
     gauge("haproxy_frontend_current_sessions", "Connections open now.", |f| one(f.connections)),
+    gauge("haproxy_frontend_max_sessions", "The most connections there have been at a time.", |f| {
+        one(f.traffic.sessions_max)
+    }),
+    gauge("haproxy_frontend_current_session_rate", "Connections in the last second.", |f| {
+        one(f.traffic.rate)
+    }),
+    gauge("haproxy_frontend_max_session_rate", "Connections in the second with most.", |f| {
+        one(f.traffic.rate_max)
+    }),
+    gauge("haproxy_frontend_http_requests_rate_current", "Requests in the last second.", |f| {
+        if_http(&f.mode, one(f.request_rate))
+    }),
+    gauge("haproxy_frontend_http_requests_rate_max", "Requests in the second with most.", |f| {
+        if_http(&f.mode, one(f.request_rate_max))
+    }),
     gauge("haproxy_frontend_limit_sessions", "The most connections that may be open.", |f| {
         one(f.max_connections)
     }),
@@ -235,6 +255,40 @@ const BACKEND: &[Metric<BackendStatus>] = &[
     gauge("haproxy_backend_current_sessions", "Requests or connections at its servers now.", |b| {
         sum(&b.servers, |s| s.active)
     }),
+    gauge("haproxy_backend_max_queue", "The most that have waited for a free place at a time.", |b| {
+        one(b.queued_max)
+    }),
+    gauge("haproxy_backend_max_sessions", "The most there have been at its servers at a time.", |b| {
+        one(b.traffic.sessions_max)
+    }),
+    gauge("haproxy_backend_current_session_rate", "Given to its servers in the last second.", |b| {
+        one(b.traffic.rate)
+    }),
+    gauge("haproxy_backend_max_session_rate", "Given to its servers in the second with most.", |b| {
+        one(b.traffic.rate_max)
+    }),
+    gauge("haproxy_backend_queue_time_average_seconds", "In the queue, average of the last 1024.", |b| {
+        Value::One(b.average_ms[0] as f64 / 1000.0)
+    }),
+    gauge("haproxy_backend_connect_time_average_seconds", "To connect, average of the last 1024.", |b| {
+        Value::One(b.average_ms[1] as f64 / 1000.0)
+    }),
+    gauge(
+        "haproxy_backend_response_time_average_seconds",
+        "To the response, average of the last 1024.",
+        |b| Value::One(b.average_ms[2] as f64 / 1000.0),
+    ),
+    gauge("haproxy_backend_total_time_average_seconds", "Of it all, average of the last 1024.", |b| {
+        Value::One(b.average_ms[3] as f64 / 1000.0)
+    }),
+    counter(
+        "haproxy_backend_client_aborts_total",
+        "Ended by clients before the end, in the queue too.",
+        |b| one(backend_client_aborts(b)),
+    ),
+    counter("haproxy_backend_server_aborts_total", "Answers that its servers broke off.", |b| {
+        sum(&b.servers, |s| s.server_aborts_total)
+    }),
     counter("haproxy_backend_sessions_total", "Requests or connections given to its servers.", |b| {
         sum(&b.servers, |s| s.sessions_total)
     }),
@@ -285,6 +339,17 @@ const SERVER: &[Metric<ServerStatus>] = &[
     gauge("haproxy_server_weight", "Its share.", |s| one(s.weight.into())),
     gauge("haproxy_server_current_sessions", "Requests or connections that it has now.", |s| one(s.active)),
     gauge("haproxy_server_idle_connections_current", "Idle connections kept to it.", |s| one(s.idle)),
+    gauge("haproxy_server_max_sessions", "The most it has had at a time.", |s| one(s.traffic.sessions_max)),
+    gauge("haproxy_server_current_session_rate", "Given to it in the last second.", |s| one(s.traffic.rate)),
+    gauge("haproxy_server_max_session_rate", "Given to it in the second with most.", |s| {
+        one(s.traffic.rate_max)
+    }),
+    counter("haproxy_server_client_aborts_total", "Ended by the client before the end.", |s| {
+        one(s.client_aborts_total)
+    }),
+    counter("haproxy_server_server_aborts_total", "Answers that it broke off.", |s| {
+        one(s.server_aborts_total)
+    }),
     counter("haproxy_server_sessions_total", "Requests or connections given to it.", |s| {
         one(s.sessions_total)
     }),

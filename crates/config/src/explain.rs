@@ -235,7 +235,9 @@ fn document_row(out: &mut String, row: &Directive) {
             Need::Required | Need::OneOrMore => "an error".into(),
             Need::Optional(meaning) | Need::Any(meaning) => meaning.to_owned(),
             // A directive's only argument has to be given where the directive is.
-            Need::Default(_) if row.arguments.iter().any(|a| a.name == field.name) => "an error".into(),
+            Need::Default(_) if !row.is_action() && row.arguments.iter().any(|a| a.name == field.name) => {
+                "an error".into()
+            }
             Need::Default(value) => format!("`{}`", written(value)),
         };
         let _ = writeln!(out, "| {name} | {} | {absent} | {} |", field.kind.describe(), field.doc);

@@ -263,6 +263,8 @@ impl Walk<'_> {
                 // A word alone is `setting default`; whoever writes `retries` without a number forgot it.
                 _ => match words.next() {
                     Some(entry) => self.value(item, field, entry),
+                    // An action is no setting: `deny` alone does something.
+                    None if row.is_action() && matches!(field.need, Need::Default(_)) => {}
                     None => self.no_argument(item, field),
                 },
             }

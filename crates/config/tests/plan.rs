@@ -581,3 +581,15 @@ fn a_waiting_room_without_the_clusters_key_is_a_warning() {
         assert_eq!(without.plan.frontends[0].shield.as_ref().expect("a shield").key, None);
     }
 }
+
+#[test]
+fn deny_alone_denies_with_403() {
+    let rules = |action: &str| {
+        let rule = format!("rule r {{ match path \"/a\"; {action}; }}");
+        let text = format!("frontend web {{ bind \"*:80\"; {rule}; default-backend app; }}");
+        let rest = "backend app { server s \"127.0.0.1:81\"; }";
+        plan(&format!("{rest}\n{text}\n")).frontends[0].rules.clone()
+    };
+    assert_eq!(rules("deny"), rules("deny 403"));
+    assert_ne!(rules("deny"), rules("deny 404"));
+}

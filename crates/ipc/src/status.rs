@@ -111,6 +111,15 @@ pub struct FrontendStatus {
     pub max_connections: u64,
     /// Connections accepted.
     pub connections_total: u64,
+    /// The most of them at a time, and how many began a second.
+    #[serde(default)]
+    pub traffic: Traffic,
+    /// Requests received in the last second.
+    #[serde(default)]
+    pub request_rate: u64,
+    /// Requests received in the second with most.
+    #[serde(default)]
+    pub request_rate_max: u64,
     /// Requests received whole.
     pub requests_total: u64,
     /// Requests refused as malformed or too slow (400, 408, 413, 414, 431, ...).
@@ -167,6 +176,17 @@ pub struct ShieldStatus {
     pub rate_per_1000_s: u64,
 }
 
+/// How much there was at a time and a second.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// The most connections, sessions or requests there have been at a time.
+    pub sessions_max: u64,
+    /// How many began in the last second.
+    pub rate: u64,
+    /// How many began in the second with most.
+    pub rate_max: u64,
+}
+
 /// A rule of a frontend or backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RuleStatus {
@@ -189,6 +209,18 @@ pub struct BackendStatus {
     pub unserved_total: u64,
     /// Requests waiting for a free place now.
     pub queued: u64,
+    /// The most that have waited at a time.
+    #[serde(default)]
+    pub queued_max: u64,
+    /// The most of them at a time, and how many began a second.
+    #[serde(default)]
+    pub traffic: Traffic,
+    /// Average times of its servers' last 1024 requests each, milliseconds: in the queue, to connect, to the response, in all.
+    #[serde(default)]
+    pub average_ms: [u64; 4],
+    /// Clients that left before they had a server.
+    #[serde(default)]
+    pub client_aborts_total: u64,
     /// Its rules, in the order that they are asked in.
     #[serde(default)]
     pub rules: Vec<RuleStatus>,
@@ -223,6 +255,9 @@ pub struct ServerStatus {
     pub backup: bool,
     /// Requests (HTTP) or connections (TCP) it has now.
     pub active: u64,
+    /// The most of them at a time, and how many began a second.
+    #[serde(default)]
+    pub traffic: Traffic,
     /// Idle connections kept to it.
     pub idle: u64,
     /// Requests or connections given to it.
@@ -238,6 +273,12 @@ pub struct ServerStatus {
     /// Average times of its last 1024 requests, milliseconds: in the queue, to connect, to the response, in all.
     #[serde(default)]
     pub average_ms: [u64; 4],
+    /// Of its requests or connections, those that the client ended before the end.
+    #[serde(default)]
+    pub client_aborts_total: u64,
+    /// Those that it ended itself within its answer.
+    #[serde(default)]
+    pub server_aborts_total: u64,
     /// Failed checks.
     pub check_failures_total: u64,
     /// Responses by class: 1xx, 2xx, 3xx, 4xx, 5xx, other.

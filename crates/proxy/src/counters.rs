@@ -14,6 +14,7 @@ use relais_rules::Key;
 use crate::keyed::{Places, Rates};
 use crate::limits;
 use crate::shield::Line;
+use crate::traffic::{Peak, Rate};
 
 /// A number that one thread counts up and others read: no locked instruction.
 #[derive(Debug, Default)]
@@ -113,6 +114,9 @@ pub(crate) struct ServerCounters {
     pub(crate) response_errors: Counter,
     pub(crate) retries: Counter,
     pub(crate) redispatches: Counter,
+    /// Ended by the client, and by the server, before the end.
+    pub(crate) client_aborts: Counter,
+    pub(crate) server_aborts: Counter,
     pub(crate) times: Averages,
     pub(crate) responses: Classes,
     pub(crate) bytes_in: Counter,
@@ -126,6 +130,7 @@ pub(crate) struct ServerCounters {
 pub(crate) struct Gate {
     /// Connections open now, all workers.
     pub(crate) open: AtomicU32,
+    pub(crate) peak: Peak,
     /// The most that may be.
     pub(crate) limit: AtomicU32,
     /// Accepting failed for want of descriptors, and has not succeeded since.
@@ -138,6 +143,7 @@ impl Gate {
     pub(crate) fn new(limit: u32) -> Gate {
         Gate {
             open: AtomicU32::new(0),
+            peak: Peak::default(),
             limit: AtomicU32::new(limit),
             short: AtomicBool::new(false),
             waiting: Mutex::default(),
@@ -155,7 +161,8 @@ impl Gate {
 
     fn try_enter(&self) -> bool {
         let place = |open: u32| (open < self.limit.load(SeqCst)).then_some(open + 1);
-        self.open.fetch_update(SeqCst, SeqCst, place).is_ok()
+        let before = self.open.fetch_update(SeqCst, SeqCst, place);
+        before.inspect(|open| self.peak.see(open + 1)).is_ok()
     }
 
     /// Gives a place back.
@@ -216,6 +223,9 @@ impl Drop for Pass {
 pub(crate) struct FrontShared {
     pub(crate) name: Arc<str>,
     pub(crate) gate: Arc<Gate>,
+    /// Connections, and requests.
+    pub(crate) rate: Rate,
+    pub(crate) request_rate: Rate,
     pub(crate) workers: Box<[FrontCounters]>,
 }
 
@@ -247,6 +257,8 @@ pub(crate) struct ServerShared {
     pub(crate) up: AtomicBool,
     /// Requests (HTTP) or connections (TCP) it has now, all workers.
     pub(crate) active: AtomicU32,
+    pub(crate) peak: Peak,
+    pub(crate) rate: Rate,
     /// The most it may have; `u32::MAX`: no limit.
     pub(crate) limit: AtomicU32,
     /// The most it may have once it has started.
@@ -285,11 +297,12 @@ impl ServerShared {
     /// Takes one of the places at the server.
     fn enter(&self) -> bool {
         if self.limit.load(Relaxed) == u32::MAX {
-            self.active.fetch_add(1, Relaxed);
+            self.peak.see(self.active.fetch_add(1, Relaxed) + 1);
             return true;
         }
         let place = |active: u32| (active < self.limit.load(SeqCst)).then_some(active + 1);
-        self.active.fetch_update(SeqCst, SeqCst, place).is_ok()
+        let before = self.active.fetch_update(SeqCst, SeqCst, place);
+        before.inspect(|active| self.peak.see(active + 1)).is_ok()
     }
 
     /// Whether a place is free just now.
@@ -322,6 +335,12 @@ pub(crate) struct BackShared {
     queue: Mutex<VecDeque<Arc<Waiter>>>,
     /// Length of the queue, to be read without the lock.
     pub(crate) queued: AtomicU32,
+    /// The most at its servers, and in the queue.
+    pub(crate) peak: Peak,
+    pub(crate) queue_peak: Peak,
+    pub(crate) rate: Rate,
+    /// Clients that left before they had a server.
+    pub(crate) client_aborts: Box<[Counter]>,
     pub(crate) unserved: Box<[Counter]>,
 }
 
@@ -329,7 +348,7 @@ impl BackShared {
     /// Takes one of the places at `server`.
     pub(crate) fn enter(&self, server: &ServerShared) -> bool {
         let entered = server.enter();
-        self.active.fetch_add(entered.into(), Relaxed);
+        self.peak.see(self.active.fetch_add(entered.into(), Relaxed) + u32::from(entered));
         entered
     }
 
@@ -363,7 +382,7 @@ impl BackShared {
                 return Err(before);
             }
             queue.push_back(waiter.clone());
-            self.queued.fetch_add(1, SeqCst);
+            self.queue_peak.see(self.queued.fetch_add(1, SeqCst) + 1);
             before
         };
         self.dispatch(); // a place may have come free before we were seen
@@ -442,6 +461,21 @@ fn in_use<K: std::hash::Hash + Eq, T>(
     new
 }
 
+/// Counts a session that its client or its server ended before the end, by its termination state: `C` and `SD`, as HAProxy does.
+pub(crate) fn count_abort(
+    state: [u8; 2],
+    server: Option<&ServerCounters>,
+    backend: Option<&BackShared>,
+    worker: usize,
+) {
+    match (state, server, backend) {
+        ([b'C', _], Some(server), _) => server.client_aborts.add(1),
+        ([b'C', _], None, Some(backend)) => backend.client_aborts[worker].add(1),
+        ([b'S', b'D'], Some(server), _) => server.server_aborts.add(1),
+        _ => {}
+    }
+}
+
 /// Everything that has a name, in force or not: a name that returns finds its counters.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -492,8 +526,13 @@ impl Registry {
 
     pub(crate) fn front(&mut self, name: &Arc<str>) -> Arc<FrontShared> {
         let workers = self.workers;
-        let make =
-            || FrontShared { name: name.clone(), gate: Arc::new(Gate::new(0)), workers: each(workers) };
+        let make = || FrontShared {
+            name: name.clone(),
+            gate: Arc::new(Gate::new(0)),
+            rate: Rate::default(),
+            request_rate: Rate::default(),
+            workers: each(workers),
+        };
         self.fronts.entry(name.clone()).or_insert_with(|| Arc::new(make())).clone()
     }
 
@@ -541,6 +580,10 @@ impl Registry {
             all_backups: AtomicBool::new(false),
             queue: Mutex::default(),
             queued: AtomicU32::new(0),
+            peak: Peak::default(),
+            queue_peak: Peak::default(),
+            rate: Rate::default(),
+            client_aborts: each(workers),
             unserved: each(workers),
         };
         self.backs.entry(name.clone()).or_insert_with(|| Arc::new(make())).clone()
@@ -555,6 +598,8 @@ impl Registry {
             name: name.clone(),
             up: AtomicBool::new(up),
             active: AtomicU32::new(0),
+            peak: Peak::default(),
+            rate: Rate::default(),
             limit: AtomicU32::new(u32::MAX),
             full_limit: AtomicU32::new(u32::MAX),
             ramp: AtomicU8::new(100),

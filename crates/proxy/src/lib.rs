@@ -43,6 +43,7 @@ mod squeeze;
 mod status;
 mod timer;
 mod tls;
+mod traffic;
 mod transaction;
 mod tunnel;
 mod udp;

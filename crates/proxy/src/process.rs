@@ -32,6 +32,7 @@ use crate::rules::{self, Owner, Rules};
 use crate::shield::Guard;
 use crate::status::document;
 use crate::tls::{self, Secret};
+use crate::traffic;
 use crate::worker::{self, Command, Setup, Signs};
 
 /// How long a stopping proxy waits for open requests if the supervisor died before it sent a plan.
@@ -142,8 +143,11 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         busy: Busy::default(),
     };
     let beating = tokio::task::spawn_local(beat(process.channel.clone(), process.signs.clone()));
+    let view = process.view.clone();
+    let watching = tokio::task::spawn_local(traffic::watch(move || view.setup.borrow().clone()));
     let result = process.obey(&mut changed).await;
     beating.abort();
+    watching.abort();
     process.end();
     result
 }

@@ -13,6 +13,7 @@ use crate::access::{Entry, Kind, Noted, Sessions, Times};
 use crate::answer::{self, Persistence};
 use crate::buffer::Buffer;
 use crate::client::{Client, Late, Then};
+use crate::counters::count_abort;
 use crate::h2;
 use crate::keyed::Tally;
 use crate::limits;
@@ -631,6 +632,10 @@ pub(crate) fn log_request(client: &Client, plan: &FrontPlan, account: &mut Accou
     {
         let times = &account.times;
         server.counters().times.add([times.queue, times.connect, times.response, times.total]);
+    }
+    if account.state != *b"--" {
+        let server = account.server.as_ref().map(|server| server.counters());
+        count_abort(account.state, server, account.backend.as_ref().map(|b| &*b.shared), worker.index);
     }
     let Some(log) = &plan.log else { return };
     let front: &str = &client.front.shared.name;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use relais_config::plan;
 use relais_ipc::status::{
     AccessLogStatus, BackendStatus, FrontendStatus, ProxyStatus, RuleStatus, ServerStatus, ShieldStatus,
+    Traffic,
 };
 
 use crate::counters::{
@@ -13,6 +14,7 @@ use crate::counters::{
 };
 use crate::rules::Rules;
 use crate::shield::Guard;
+use crate::traffic::{Peak, Rate};
 use crate::worker::Setup;
 
 /// What this process says of itself.
@@ -74,6 +76,9 @@ fn frontend(plan: &plan::Frontend, shared: &FrontShared, rules: Option<&Rules>) 
         comp_in_total: sum(|w| &w.comp_in),
         comp_out_total: sum(|w| &w.comp_out),
         comp_bypassed_total: sum(|w| &w.comp_bypassed),
+        traffic: traffic(&shared.gate.peak, &shared.rate),
+        request_rate: shared.request_rate.get()[0],
+        request_rate_max: shared.request_rate.get()[1],
         rules: rules.map(hits).unwrap_or_default(),
         shield: None,
     }
@@ -91,6 +96,11 @@ fn shield(guard: &Guard) -> ShieldStatus {
     }
 }
 
+fn traffic(peak: &Peak, rate: &Rate) -> Traffic {
+    let [rate, rate_max] = rate.get();
+    Traffic { sessions_max: peak.get(), rate, rate_max }
+}
+
 fn hits(rules: &Rules) -> Vec<RuleStatus> {
     rules.hits().map(|(name, hits_total)| RuleStatus { name: name.to_string(), hits_total }).collect()
 }
@@ -102,6 +112,10 @@ fn backend(plan: &plan::Backend, shared: &BackShared, servers: &[Arc<ServerShare
         servers: plan.servers.iter().zip(servers).map(|(plan, shared)| server(plan, shared)).collect(),
         unserved_total: shared.unserved.iter().map(Counter::get).sum(),
         queued: u64::from(shared.queued.load(Relaxed)),
+        queued_max: shared.queue_peak.get(),
+        traffic: traffic(&shared.peak, &shared.rate),
+        average_ms: Averages::of(servers.iter().flat_map(|s| s.workers.iter().map(|w| &w.times))),
+        client_aborts_total: shared.client_aborts.iter().map(Counter::get).sum(),
         rules: Vec::new(),
     }
 }
@@ -129,6 +143,9 @@ fn server(plan: &plan::Server, shared: &ServerShared) -> ServerStatus {
         retries_total: sum(|w| &w.retries),
         redispatches_total: sum(|w| &w.redispatches),
         average_ms: Averages::of(shared.workers.iter().map(|w| &w.times)),
+        traffic: traffic(&shared.peak, &shared.rate),
+        client_aborts_total: sum(|w| &w.client_aborts),
+        server_aborts_total: sum(|w| &w.server_aborts),
         check_failures_total: check.failures,
         responses_total: Classes::sum(shared.workers.iter().map(|w| &w.responses)),
         bytes_in_total: sum(|w| &w.bytes_in),

@@ -14,6 +14,7 @@ use relais_http::{Body, Framing};
 
 use crate::access::{Entry, Kind, Noted, Sessions, Times};
 use crate::client::Client;
+use crate::counters::count_abort;
 use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
 use crate::rules::{self, Decision, Limits, Manner, Rules, Verdict};
@@ -295,6 +296,12 @@ fn finish(client: &Client, backend: &Backend, lease: Option<&Lease>, account: &A
         None if account.state[0] == b'C' => {} // it was the client that left
         None => backend.shared.unserved[worker.index].add(1),
     }
+    count_abort(
+        account.state,
+        account.server.as_ref().map(|server| server.counters()),
+        Some(&backend.shared),
+        worker.index,
+    );
     let sessions = Sessions {
         // Without this one, as HAProxy counts.
         backend: backend.active().saturating_sub(lease.is_some().into()),

@@ -350,3 +350,54 @@ fn a_log_whose_reader_is_stuck_holds_no_request() {
     assert_eq!(*served.lock().unwrap(), 2000);
     drop(read);
 }
+
+#[test]
+fn the_status_document_has_peaks_rates_and_who_broke_off() {
+    let (gate, open) = std::sync::mpsc::channel::<()>();
+    let open = std::sync::Mutex::new(open);
+    let origin = Origin::new(move |mut peer| {
+        while let Some(head) = peer.try_head() {
+            if head.contains("/broken") {
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nfour");
+                return;
+            }
+            if head.contains("/wait") && open.lock().unwrap().recv().is_err() {
+                return;
+            }
+            peer.send(OK);
+        }
+    });
+    let door = Door::new(1);
+    let text = plan(&door, "", "abort-on-close", &[origin.address]);
+    let server = format!("\"{}\"", origin.address);
+    let proxy = Proxy::start(&text.replace(&server, &format!("{server} max-connections=1")), &[&door]);
+    let backend = || proxy.status().backends[0].clone();
+    let mut first = Peer::connect(door.address);
+    first.send(get("/wait"));
+    wait("the first", || backend().traffic.sessions_max == 1);
+    let mut second = Peer::connect(door.address);
+    second.send(get("/"));
+    wait("the queue", || backend().queued == 1);
+    second.half_close();
+    assert!(second.head().starts_with("HTTP/1.1 400 "));
+    gate.send(()).unwrap();
+    first.message();
+    first.send(get("/wait"));
+    wait("its second request", || backend().servers[0].active == 1);
+    first.half_close();
+    assert!(first.head().starts_with("HTTP/1.1 400 "));
+    let mut third = Peer::connect(door.address);
+    third.send(get("/broken"));
+    third.head();
+    assert!(third.is_closed() || third.text(4) == "four");
+    wait("the rates", || proxy.status().frontends[0].traffic.rate_max > 0);
+    let status = proxy.status();
+    let (front, back) = (&status.frontends[0], &status.backends[0]);
+    assert_eq!((back.traffic.sessions_max, back.queued_max), (1, 1));
+    assert!((2..=3).contains(&front.traffic.sessions_max), "one may be lingering");
+    assert!(front.request_rate_max > 0 && back.traffic.rate_max > 0 && back.servers[0].traffic.rate_max > 0);
+    let server = &back.servers[0];
+    assert_eq!((back.client_aborts_total, server.client_aborts_total), (1, 1));
+    wait("its end", || proxy.status().backends[0].servers[0].server_aborts_total == 1);
+    wait("the rate of now", || proxy.status().frontends[0].traffic.rate == 0);
+}

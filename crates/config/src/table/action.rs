@@ -19,6 +19,7 @@ pub(super) const ROWS: &[Directive] = &[
         example: "deny 403",
         effect: Effect::Tests(&[
             "the_manager_is_for_one_network_only",
+            "deny_alone_denies_with_403",
             "a_tcp_rule_denies_or_chooses_a_backend",
         ]),
         ..Directive::EMPTY

@@ -358,6 +358,11 @@ pub struct Directive {
 }
 
 impl Directive {
+    /// Whether it is what a rule does, rather than a setting.
+    pub fn is_action(&self) -> bool {
+        self.inside == [Section::Rule] && self.doc.starts_with("Action:")
+    }
+
     /// A row with nothing in it, for `..Directive::EMPTY`.
     const EMPTY: Self = Self {
         name: "",

@@ -124,9 +124,10 @@ fn write_backend(out: &mut String, backend: &BackendStatus) {
             _ if server.checked => server.check.as_str(),
             _ => "not checked",
         };
+        let role = if server.backup { "backup, " } else { "" };
         let _ = writeln!(
             out,
-            "  {:<16} {:<21} {state:<4} for {} s, weight {}, {} active, {} served, {} retried: {check}",
+            "  {:<16} {:<21} {state:<4} for {} s, {role}weight {}, {} active, {} served, {} retried: {check}",
             server.name,
             server.address,
             server.since_s,
