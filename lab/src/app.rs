@@ -10,6 +10,7 @@
 //! | `GET /enrolments` | JSON: how many, and the last receipts |
 //! | `GET /enrolled/ID` | the receipt |
 //! | `GET /healthz` | 200 |
+//! | `GET /download.bin` | 200 and 16 MiB |
 //! | `GET /slow?ms=N` | 200 after N milliseconds (at most a minute) |
 //!
 //! Every answer names its instance in `X-Served-By`.
@@ -106,6 +107,7 @@ fn router(name: &str, store: Store) -> io::Result<Router> {
         .route("/enrolments", post(enrol).get(list))
         .route("/enrolled/{id}", get(enrolled))
         .route("/healthz", get(async || "ok\n"))
+        .route(crate::application::DOWNLOAD.0, get(async || vec![b'.'; crate::application::DOWNLOAD.1]))
         .route("/slow", get(slow))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(axum::middleware::map_response(headers))

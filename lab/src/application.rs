@@ -108,6 +108,9 @@ impl Lab {
     }
 }
 
+/// What the application servers serve as a long download: its path, and how long it is, bytes.
+pub(crate) const DOWNLOAD: (&str, usize) = ("/download.bin", 16 * 1024 * 1024);
+
 /// An instance's directory, made as Debian does it, with a web application that says who it is. Made once; a
 /// restarted instance finds its own again.
 fn prepare_tomcat(base: &Path, port: u16, name: &str) -> Result<()> {
@@ -123,6 +126,7 @@ fn prepare_tomcat(base: &Path, port: u16, name: &str) -> Result<()> {
     }
     fs::create_dir_all(&root)
         .and_then(|()| fs::write(root.join("healthz"), "ok\n"))
+        .and_then(|()| fs::write(root.join(&DOWNLOAD.0[1..]), vec![b'.'; DOWNLOAD.1]))
         .and_then(|()| fs::write(root.join("index.jsp"), INDEX.replace("NAME", name)))
         .map_err(|e| format!("{} cannot be written: {e}", root.display()))
 }

@@ -88,6 +88,24 @@ impl Lab {
         }
     }
 
+    /// Has a host's node hold no address, or be as others again: `relais standby`, `relais ready`. Returns when it is done.
+    ///
+    /// # Errors
+    /// If it cannot be done, or the balancer has no such command.
+    pub fn standby(&self, host: &str, on: bool) -> Result<()> {
+        if self.settings.stack == Stack::Peer {
+            return Err("HAProxy and keepalived have no standby: stop them instead".to_owned());
+        }
+        let word = if on { "standby" } else { "ready" };
+        let mut command = Command::new(&self.settings.relais);
+        command.arg(word).arg(host).arg("--run-dir").arg(self.run_dir(host));
+        let output = command.output().map_err(|e| format!("relais {word} cannot be run: {e}"))?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        }
+    }
+
     /// Changes a balancer's file in something that matters and has it read again; `edition` makes the change
     /// differ from the one before.
     ///
@@ -209,6 +227,9 @@ impl Lab {
             Ok(())
         };
         vary("advertise \"50ms\"", &format!("advertise \"{}ms\"", self.settings.advertise_ms))?;
+        if self.settings.preempt {
+            vary("preempt never", "preempt always")?;
+        }
         vary("retries 3", &format!("retries {}", 3 + edition % 2))?;
         vary("max-connections 20000", &format!("max-connections {}", 20_000 + edition))?;
         if !self.settings.failover {

@@ -187,7 +187,7 @@ fn drill_in(lab: &mut Lab, options: &DrillOptions, out: &mut dyn Write) -> Resul
 /// Whether a run with failover off shows what it must.
 fn saw_outage(drill: Drill, run: &Run) -> bool {
     match drill {
-        Drill::BalancerReload => run.failed > 0,
+        Drill::BalancerReload | Drill::BalancerReturn => run.failed > 0,
         Drill::BalancerControl => true, // no client hears of it, with failover or without
         _ => !run.recovered,
     }
@@ -201,8 +201,12 @@ fn row(run: &Run) -> String {
         _ => "-".into(),
     };
     let recovered = if run.recovered { "" } else { "  NOT RECOVERED" };
+    let download = match run.download.as_deref() {
+        None | Some("whole") => String::new(),
+        Some(why) => format!("  DOWNLOAD BROKEN: {why}"),
+    };
     format!(
-        "{:>3}  {:<22} {:>6} ms {:>7}  {:>7}/{:<8} {:>6} ms {:>6}/{:<6} ms {:>9} {:>6} ms{recovered}\n",
+        "{:>3}  {:<22} {:>6} ms {:>7}  {:>7}/{:<8} {:>6} ms {:>6}/{:<6} ms {:>9} {:>6} ms{recovered}{download}\n",
         run.run,
         run.broke,
         run.longest_outage_ms,

@@ -12,6 +12,7 @@ use relais_ipc::Role;
 use rustix::process::Signal;
 
 use crate::answers;
+use crate::download::Download;
 use crate::holders::{self, Watch};
 use crate::network::Link;
 use crate::platform::{BALANCERS, CLIENT, FRONT, Lab, Result, VIP};
@@ -47,6 +48,10 @@ pub enum Drill {
     BalancerAll,
     /// The holder is stopped as planned.
     BalancerStop,
+    /// The holder is put in standby.
+    BalancerStandby,
+    /// A node of higher priority, in standby until then, takes the address back.
+    BalancerReturn,
     /// The holder's file is changed and read again.
     BalancerReload,
     /// The holder's supervisor is killed: its children hand over, finish and end.
@@ -63,11 +68,13 @@ pub enum Drill {
 
 impl Drill {
     /// Every drill.
-    pub const ALL: [Drill; 10] = [
+    pub const ALL: [Drill; 12] = [
         Drill::BalancerMachine,
         Drill::BalancerProcess,
         Drill::BalancerAll,
         Drill::BalancerStop,
+        Drill::BalancerStandby,
+        Drill::BalancerReturn,
         Drill::BalancerReload,
         Drill::BalancerSupervisor,
         Drill::BalancerVip,
@@ -83,6 +90,8 @@ impl Drill {
             Drill::BalancerProcess => "balancer-process",
             Drill::BalancerAll => "balancer-all",
             Drill::BalancerStop => "balancer-stop",
+            Drill::BalancerStandby => "balancer-standby",
+            Drill::BalancerReturn => "balancer-return",
             Drill::BalancerReload => "balancer-reload",
             Drill::BalancerSupervisor => "balancer-supervisor",
             Drill::BalancerVip => "balancer-vip",
@@ -116,6 +125,8 @@ enum Broken {
     Cable(&'static str),
     Child(&'static str, Role),
     Balancer(&'static str),
+    Standby(&'static str),
+    Return(&'static str),
     Reload(&'static str),
     Instance(&'static str, u16),
 }
@@ -127,6 +138,8 @@ impl fmt::Display for Broken {
             Broken::Child(host, Role::Proxy) => write!(f, "the worker of {host}"),
             Broken::Child(host, role) => write!(f, "{} of {host}", role.name()),
             Broken::Balancer(host) => write!(f, "all of {host}"),
+            Broken::Standby(host) => write!(f, "{host}, in standby"),
+            Broken::Return(host) => write!(f, "{host}, returning"),
             Broken::Reload(host) => write!(f, "the file of {host}"),
             Broken::Instance(host, number) => f.write_str(&Lab::instance_name(host, *number)),
         }
@@ -201,6 +214,7 @@ impl<'a> Driller<'a> {
     /// If the platform does not get well before the break or after the repair, or something cannot be broken.
     pub fn run(&mut self) -> Result<Run> {
         self.lab.wait_until_well()?;
+        self.prepare()?;
         let eyes = Eyes::open(self.lab)?;
         let begin = wait_for_clean(&eyes, Duration::ZERO, STEADY, "before anything was broken")?;
         let holder = match self.lab.holders()?.as_slice() {
@@ -209,6 +223,7 @@ impl<'a> Driller<'a> {
         };
         std::thread::sleep(Duration::from_millis(self.rng.below(100))); // so that no timer is always hit alike
 
+        let download = self.download()?;
         self.runs += 1;
         let broken_at = eyes.now();
         let broken_instant = Instant::now();
@@ -223,6 +238,7 @@ impl<'a> Driller<'a> {
         self.lab.wait_until_well()?;
         wait_for_clean(&eyes, mend_at, STEADY, "after the repair")?;
 
+        let download = download.map(|download| download.finish());
         let end = eyes.now();
         let (samples, every) = (eyes.samples.clone(), eyes.options.every);
         let late = eyes.probe.finish().map_err(|e| format!("the client could not probe: {e}"))?;
@@ -252,8 +268,29 @@ impl<'a> Driller<'a> {
             two_holders_after_3s: late_holders.both > 0.0,
             repair_outage_ms: repair[0].longest_outage_ms,
             repair_failed: repair[0].failed + repair[1].failed,
+            download: download.map(|done| done.map_or_else(|e| e.to_string(), |()| "whole".into())),
             probe_late_ms: JitterMs::from(late),
         })
+    }
+
+    /// What must be so before: the returning node is away.
+    fn prepare(&mut self) -> Result<()> {
+        if self.drill != Drill::BalancerReturn || !self.lab.settings().failover {
+            return Ok(());
+        }
+        self.lab.standby(BALANCERS[0], true)?;
+        self.await_here("take the address", BALANCERS[1], |lab| {
+            lab.holders().is_ok_and(|holders| holders == [BALANCERS[1]])
+        })
+    }
+
+    /// A download that a planned move must not break.
+    fn download(&self) -> Result<Option<Download>> {
+        if !matches!(self.drill, Drill::BalancerStop | Drill::BalancerStandby | Drill::BalancerReturn) {
+            return Ok(None);
+        }
+        let client = self.lab.network().host(CLIENT).netns();
+        Download::begin(client, FRONT).map(Some).map_err(|e| format!("no download can begin: {e}"))
     }
 
     /// Breaks what the drill is about; `holder` has the address.
@@ -280,11 +317,19 @@ impl<'a> Driller<'a> {
                 self.lab.stop_balancer(holder)?;
                 Broken::Balancer(holder)
             }
+            Drill::BalancerStandby => {
+                self.lab.standby(holder, true)?;
+                Broken::Standby(holder)
+            }
+            Drill::BalancerReturn if failover => {
+                self.lab.standby(BALANCERS[0], false)?;
+                Broken::Return(BALANCERS[0])
+            }
             Drill::BalancerReload if failover => {
                 self.lab.reload_balancer(holder, self.runs)?;
                 Broken::Reload(holder)
             }
-            Drill::BalancerReload => {
+            Drill::BalancerReload | Drill::BalancerReturn => {
                 // What a reload without any care would be: everything down, everything up.
                 self.lab.kill_balancer(holder)?;
                 self.lab.start_balancer(holder)?;
@@ -344,7 +389,8 @@ impl<'a> Driller<'a> {
                 if self.lab.supervisor(host).is_none() { self.lab.start_balancer(host) } else { Ok(()) }
             }
             Broken::Balancer(host) => self.restart(host),
-            Broken::Reload(_) => Ok(()),
+            Broken::Standby(host) => self.lab.standby(host, false),
+            Broken::Reload(_) | Broken::Return(_) => Ok(()),
             Broken::Instance(host, number) => self.lab.start_instance(host, number),
         }
     }

@@ -19,6 +19,7 @@ pub mod application;
 pub mod balancer;
 pub mod commands;
 pub mod demo;
+mod download;
 pub mod drill;
 pub mod exchange;
 pub mod holders;

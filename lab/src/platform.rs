@@ -61,6 +61,9 @@ pub struct Settings {
     pub application: Application,
     /// Without it there is one balancer, and one application instance: nothing can stand in for anything.
     pub failover: bool,
+    /// A balancer of higher priority that returns takes the address back.
+    #[serde(default)]
+    pub preempt: bool,
     /// VRRP's advertisement interval, milliseconds: 10 to 40950.
     pub advertise_ms: u64,
 }
@@ -74,6 +77,7 @@ impl Settings {
             stack: Stack::Relais,
             application: Application::installed(),
             failover: true,
+            preempt: false,
             advertise_ms: 50,
         }
     }

@@ -133,6 +133,9 @@ pub struct Run {
     pub repair_outage_ms: f64,
     /// Failed requests of both streams during the repair.
     pub repair_failed: u64,
+    /// Where the drill has one: what became of a download that was under way, `whole` or what broke it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub download: Option<String>,
     /// The probe's own lateness.
     pub probe_late_ms: JitterMs,
 }

@@ -211,6 +211,7 @@ pub(crate) mod tests {
                     state: VipState::Master,
                     priority: 101,
                     master: Some([192, 0, 2, 1].into()),
+                    moved: None,
                     reason: "highest priority".into(),
                     since_s: 5,
                     became_master_total: 1,

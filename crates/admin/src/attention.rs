@@ -13,6 +13,12 @@ pub(crate) fn attention(snapshot: &Snapshot) -> Vec<String> {
     if snapshot.node.stopping {
         say("This node is being stopped: it hands its addresses over and finishes what is open.".to_owned());
     }
+    if let Some(standby) = &snapshot.node.standby {
+        say(format!(
+            "This node is in standby and holds no address, by {}; `relais ready` ends it.",
+            standby.by
+        ));
+    }
     processes(snapshot, &mut say);
     vips(snapshot, &mut say);
     for backend in snapshot.proxy.iter().flat_map(|proxy| &proxy.backends) {
@@ -54,6 +60,9 @@ fn pid(pid: Option<u32>) -> u32 {
 
 fn vips(snapshot: &Snapshot, say: &mut impl FnMut(String)) {
     for vip in snapshot.vips.iter().flat_map(|vips| &vips.vips) {
+        if vip.state == VipState::Fault && snapshot.node.standby.is_some() {
+            continue; // that is what standby means
+        }
         if vip.state == VipState::Fault {
             say(format!(
                 "Address {} ({}) cannot be held here: {}",

@@ -72,6 +72,16 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// What an operator's move leaves at an address until it goes elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moved {
+    /// It was moved here and is held with this priority, whatever the plan's.
+    Here(u8),
+    /// It was moved away, and is left with its holder.
+    Away,
+}
+
 /// From the supervisor to a child.
 ///
 /// A new child gets `Hello`, then `Status`, then what it must remember (`Server`, `Resume`), then its
@@ -163,6 +173,27 @@ pub enum Order {
     },
     /// To control: the node as the supervisor sees it; sent on every change.
     Node(NodeStatus),
+    /// To vip: hold nothing whatever plans say, or be as others again. To a new vip before the plan.
+    Standby {
+        /// Whether the node is in standby.
+        on: bool,
+    },
+    /// To vip: the operator moves an address.
+    Move {
+        /// Virtual address's name.
+        vip: String,
+        /// To this node; otherwise away from it.
+        here: bool,
+    },
+    /// To a new vip, before the plan: what its predecessor said of a move.
+    Moved {
+        /// Virtual address's name.
+        vip: String,
+        /// What the move left.
+        moved: Moved,
+    },
+    /// To proxy: an address has left this node. Clients that are connected are to connect anew, after their next answer.
+    Ebb,
     /// To vip: give every address to another node, answer `HandedOver`, then hold none until a plan comes.
     HandOver,
     /// To proxy: let clients finish with `Connection: close`, then answer `Drained` and exit 0.
@@ -233,6 +264,13 @@ pub enum Report {
         /// Its new state.
         state: VipState,
     },
+    /// What an operator's move leaves at an address, to be remembered for vip's successor.
+    Moved {
+        /// Virtual address's name.
+        vip: String,
+        /// Nothing: it is over.
+        moved: Option<Moved>,
+    },
     /// The files that came with `Order::Files { renew: true }` were looked at.
     Files {
         /// They are used from now on; if not, those before them are.
@@ -288,6 +326,24 @@ pub enum Ask {
         /// The command.
         line: String,
     },
+    /// Give every address up and take none, or be as before.
+    Standby {
+        /// Which of the two.
+        on: bool,
+        /// The node that the operator means, if named.
+        node: Option<String>,
+        /// Who asks, as the command knows.
+        by: String,
+    },
+    /// Move a virtual address.
+    Move {
+        /// Its name.
+        vip: String,
+        /// The node that is to hold it.
+        node: String,
+        /// Who asks, as the command knows.
+        by: String,
+    },
     /// Hand the node over to the supervisor that asks; what follows on the channel is told in
     /// [`upgrade`](crate::upgrade).
     Upgrade {
@@ -311,6 +367,18 @@ pub enum Answer {
         /// What operators had changed and the plan no longer has room for: a sentence each.
         #[serde(default)]
         dropped: Vec<String>,
+    },
+    /// The node is in standby, or no longer.
+    Standby {
+        /// It was not so before.
+        changed: bool,
+        /// What it does not remember over a restart, and why; empty if it does.
+        forgets: String,
+    },
+    /// The move has begun.
+    Moving {
+        /// To the node that was asked; otherwise away from it.
+        here: bool,
     },
     /// Nothing was changed.
     Refused {

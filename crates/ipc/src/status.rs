@@ -1,6 +1,7 @@
 //! The status documents: what each process says of itself, as JSON, to whoever connects to its socket
 //! in the run directory (`proxy.sock`, `vip.sock`). Counters count up from the process's start.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::message::{FrontendState, Role, VipState};
+use crate::message::{FrontendState, Moved, Role, VipState};
 
 /// The node as its supervisor sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,8 +37,31 @@ pub struct NodeStatus {
     pub overrides: Vec<String>,
     /// The node is being stopped.
     pub stopping: bool,
+    /// It holds no address because an operator wants that.
+    #[serde(default)]
+    pub standby: Option<Standby>,
     /// Its children.
     pub processes: Vec<ProcessStatus>,
+}
+
+/// An operator's word that a node is to hold no address.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Standby {
+    /// Seconds since 1970.
+    pub since: i64,
+    /// Who said it.
+    pub by: String,
+}
+
+/// The operator's words of where addresses are to be, as a node remembers them over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Words {
+    /// The node is to hold no address.
+    #[serde(default)]
+    pub standby: Option<Standby>,
+    /// What moves left, by virtual address.
+    #[serde(default)]
+    pub moved: BTreeMap<String, Moved>,
 }
 
 /// One child.
@@ -323,6 +347,9 @@ pub struct VipStatus {
     pub priority: u8,
     /// Who advertised last: the holder as seen from here.
     pub master: Option<IpAddr>,
+    /// What an operator's move left.
+    #[serde(default)]
+    pub moved: Option<Moved>,
     /// Why the state is what it is, one sentence.
     pub reason: String,
     /// Seconds since the last change of state.

@@ -33,6 +33,8 @@ pub(crate) struct Client {
     pub(crate) io: Io,
     /// The client's address: the connection's other end, or what a trusted one says.
     pub(crate) peer: SocketAddr,
+    /// [`Worker::ebbs`] when it came.
+    pub(crate) ebbs: u32,
     /// When it came, or its last request was done.
     pub(crate) since: Cell<Time>,
     /// What few have.
@@ -74,11 +76,13 @@ impl Client {
         worker.connections.set(worker.connections.get() + 1);
         front.counters().connections.add(1);
         let since = Cell::new(worker.now());
+        let ebbs = worker.ebbs.get();
         Client {
             worker,
             front,
             io,
             peer,
+            ebbs,
             since,
             rare: None,
             slot,
@@ -93,7 +97,8 @@ impl Client {
         let slot = worker.timers.borrow_mut().insert();
         let (peer, since) = (parent.peer, Cell::new(worker.now()));
         let asked = Cell::new(false);
-        Client { worker, front, io, peer, since, rare: None, slot, asked, places: Held::Parent(parent) }
+        let ebbs = parent.ebbs;
+        Client { worker, front, io, peer, ebbs, since, rare: None, slot, asked, places: Held::Parent(parent) }
     }
 
     /// Notes where it connected to, as a trusted one says.

@@ -281,6 +281,11 @@ impl Process {
                 self.pending.clear();
                 self.report(&report).await?;
             }
+            Order::Ebb => {
+                for (commands, _) in &self.workers {
+                    let _ = commands.send(Command::Ebb);
+                }
+            }
             Order::Drain { limit_ms } => self.start_drain(Duration::from_millis(limit_ms)),
             Order::Shared { shared } => self.shared = shared,
             Order::Retire { limit_ms } => {
@@ -291,6 +296,9 @@ impl Process {
             | Order::Resume { .. }
             | Order::Node(_)
             | Order::HandOver
+            | Order::Standby { .. }
+            | Order::Move { .. }
+            | Order::Moved { .. }
             | Order::Stop => {
                 tracing::debug!("an order that is not for the proxy: {order:?}");
             }

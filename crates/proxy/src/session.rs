@@ -475,7 +475,9 @@ fn look_at_body<'a>(
 
 /// Whether the client's connection may go on after this request's answer.
 pub(crate) fn may_keep(asked: &Asked<'_>) -> bool {
-    asked.request.keep_alive && !asked.client.worker.draining.get() && !asked.client.front.plan().removed
+    asked.request.keep_alive
+        && !asked.client.worker.sends_away(asked.client.ebbs)
+        && !asked.client.front.plan().removed
 }
 
 /// How that is said to the client.

@@ -85,6 +85,8 @@ pub(crate) enum Command {
     Down(u32),
     /// Answer `Connection: close` from now on.
     Drain,
+    /// Clients that are connected now are to connect anew after their next answer.
+    Ebb,
     /// Accept nothing more and let go of the listeners, which another process has too.
     Leave,
     /// End now; the answer is the number of connections that were cut.
@@ -152,6 +154,8 @@ pub(crate) struct Worker {
     pub(crate) rng: RefCell<Rng>,
     pub(crate) rules: RefCell<Memory>,
     pub(crate) draining: Cell<bool>,
+    /// Counts the times that everybody connected was to connect anew.
+    pub(crate) ebbs: Cell<u32>,
     pub(crate) connections: Cell<u32>,
     complaints: Cell<(u64, u32)>,
     fronts: RefCell<HashMap<Arc<str>, Rc<Front>>>,
@@ -225,6 +229,7 @@ pub(crate) fn run(
         ))),
         rules: RefCell::default(),
         draining: Cell::new(false),
+        ebbs: Cell::new(0),
         connections: Cell::new(0),
         complaints: Cell::default(),
         fronts: RefCell::default(),
@@ -340,6 +345,11 @@ impl Worker {
         &self.gate
     }
 
+    /// Whether a connection that came after so many of those is to end when it can.
+    pub(crate) fn sends_away(&self, ebbs: u32) -> bool {
+        self.draining.get() || ebbs != self.ebbs.get()
+    }
+
     /// Connections open on all workers and frontends.
     pub(crate) fn open_everywhere(&self) -> u32 {
         self.gate.open.load(Relaxed)
@@ -370,6 +380,10 @@ impl Worker {
                     self.draining.set(true);
                     self.timers.borrow().wake_waiting(limits::WAITS_FOR_DRAIN);
                     self.udp.borrow().values().for_each(|door| door.wake());
+                }
+                Command::Ebb => {
+                    self.ebbs.set(self.ebbs.get().wrapping_add(1));
+                    self.timers.borrow().wake_waiting(limits::WAITS_FOR_DRAIN);
                 }
                 Command::Leave => {
                     for (_, listener) in self.listeners.borrow_mut().drain() {

@@ -66,6 +66,22 @@ enum Command {
         #[command(flatten)]
         run_dir: RunDir,
     },
+    /// Give every virtual address of this node up and take none, until `relais ready`
+    Standby {
+        /// The node that is meant: refused where this machine is another
+        node: Option<String>,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    /// Move a virtual address to a node now, whatever the priorities; on that node, or on the holder of two
+    Move {
+        /// The address's name in the plan
+        vip: String,
+        /// The node that is to hold it
+        node: String,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
     #[command(flatten)]
     Servers(commands::servers::Command),
     #[command(flatten)]
@@ -142,6 +158,8 @@ impl Cli {
             Command::Apply { file, run_dir } => commands::apply(&file, &run_dir.run_dir),
             Command::Status { json, run_dir } => commands::status::run(&run_dir.run_dir, json),
             Command::Servers(command) => command.run(),
+            Command::Standby { node, run_dir } => commands::moves::standby(&run_dir.run_dir, true, node),
+            Command::Move { vip, node, run_dir } => commands::moves::shift(&run_dir.run_dir, vip, node),
             Command::Lab(command) => command.run(),
             Command::Demo(demo) => demo.run(),
             Command::Child(role) => child(role),

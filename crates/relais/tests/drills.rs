@@ -137,6 +137,24 @@ fn a_planned_stop_fails_no_request() {
 }
 
 #[test]
+fn a_standby_and_a_preemptive_return_fail_no_request_and_break_no_download() {
+    if !can_run("a_standby_and_a_preemptive_return_fail_no_request_and_break_no_download") {
+        return;
+    }
+    for what in [Drill::BalancerStandby, Drill::BalancerReturn] {
+        let settings = Settings {
+            preempt: what == Drill::BalancerReturn,
+            application: Application::Embedded,
+            ..settings("moves")
+        };
+        let (runs, total) = drill(what, 1, settings);
+        assert_eq!(total["failed"], 0, "{runs:?}");
+        assert_moved(&runs);
+        assert!(runs.iter().all(|run| run["repair_failed"] == 0 && run["download"] == "whole"), "{runs:?}");
+    }
+}
+
+#[test]
 fn a_reload_fails_no_request_and_moves_nothing() {
     if !can_run("a_reload_fails_no_request_and_moves_nothing") {
         return;
@@ -175,7 +193,7 @@ fn with_failover_off_every_drill_sees_an_outage() {
         let settings = Settings { failover: false, application: Application::Embedded, ..settings("off") };
         let (runs, total) = drill(what, 1, settings);
         assert!(total["failed"].as_u64().unwrap() > 0, "{total}");
-        if what != Drill::BalancerReload {
+        if !matches!(what, Drill::BalancerReload | Drill::BalancerReturn) {
             assert_eq!(runs[0]["recovered"], false);
             assert!(ms(&total["longest_outage_ms"]) > 4000.0, "{total}");
         }

@@ -24,6 +24,31 @@ fn a_request_passes_through_and_status_tells_of_it() {
 }
 
 #[test]
+fn a_standby_is_kept_over_a_restart_and_said_until_it_ends() {
+    let origin = Origin::start("hello");
+    let mut node = Node::start(&[&origin]);
+    let (ok, text) = node.command(&["standby", "there"]);
+    assert!(!ok && text.contains("this machine is here: say `relais standby` on there"), "{text}");
+    let (ok, text) = node.command(&["move", "public", "here"]);
+    assert!(!ok && text.contains("there is no vip public"), "{text}");
+    let (ok, text) = node.command(&["standby", "here"]);
+    assert!(ok && text.contains("it takes no address until `relais ready`"), "{text}");
+    node.await_log("standby: asked for by ");
+    let kept = std::fs::read_to_string(node.run_dir().join("moves.json")).unwrap();
+
+    node.signal(node.process.id(), rustix::process::Signal::TERM);
+    node.await_exit();
+    let again = node.again();
+    let (_, text) = again.command(&["status"]);
+    assert!(text.contains("in STANDBY for ") && text.contains("`relais ready` ends it"), "{text}");
+    assert_eq!(std::fs::read_to_string(again.run_dir().join("moves.json")).unwrap(), kept);
+    let (ok, text) = again.command(&["ready"]);
+    assert!(ok && text.contains("this node is ready"), "{text}");
+    assert_eq!(again.status().standby, None);
+    assert!(!again.run_dir().join("moves.json").exists());
+}
+
+#[test]
 fn a_proxy_that_hangs_is_replaced() {
     let origin = Origin::start("hello");
     let node = Node::start(&[&origin]);

@@ -4,6 +4,7 @@
 //! It decides nothing itself, and never waits for another process: what it has to tell goes through a
 //! queue to the main thread, which alone writes logs and answers the supervisor. Called by `prompt`.
 
+mod moves;
 mod ports;
 mod tracked;
 
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use relais_base::Time;
-use relais_ipc::message::{FrontendState, VipState};
+use relais_ipc::message::{FrontendState, Moved, VipState};
 use relais_ipc::status::{VipStatus, VipsStatus};
 use relais_vrrp::{Config, Health, Input, Link, Output, Refused, Router, State};
 use rustix::event::epoll;
@@ -68,6 +69,12 @@ pub(crate) enum Command {
         resumes: Vec<(String, Time)>,
     },
     Frontend(String, FrontendState),
+    /// The operator's word of the node.
+    Standby(bool),
+    /// The operator's word of an address: here, or away.
+    Move(String, bool),
+    /// What a predecessor of this process knew of such a word.
+    Moved(String, Moved),
     /// The number in a tracked file.
     File(Arc<str>, i32),
     HandOver,
@@ -80,6 +87,7 @@ pub(crate) enum Command {
 pub(crate) enum Event {
     Applied(u64),
     Changed(String, VipState),
+    Moved(String, Option<Moved>),
     HandedOver,
     /// A backup watches this node: the supervisor, too, must hold the connection.
     Watched(OwnedFd),
@@ -138,6 +146,9 @@ pub(crate) struct Engine {
     frontends: Vec<(String, FrontendState)>,
     generation: u64,
     handing_over: bool,
+    standby: bool,
+    /// For routers that are still to be made.
+    moved: Vec<(String, Moved)>,
     stopped: bool,
     commands: Receiver<Command>,
     wake: OwnedFd,
@@ -192,6 +203,8 @@ impl Engine {
             frontends: Vec::new(),
             generation: 0,
             handing_over: false,
+            standby: false,
+            moved: Vec::new(),
             stopped: false,
             commands,
             wake,
@@ -345,6 +358,9 @@ impl Engine {
                     self.tell(Event::Applied(generation));
                 }
                 Ok(Command::Frontend(name, state)) => self.frontend_is(name, state),
+                Ok(Command::Standby(on)) => self.be_in_standby(on),
+                Ok(Command::Move(name, here)) => self.move_vip(&name, here),
+                Ok(Command::Moved(name, moved)) => self.moved.push((name, moved)),
                 Ok(Command::File(path, number)) => self.file_says(&path, number),
                 Ok(Command::HandOver) => self.hand_over(),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
@@ -422,6 +438,7 @@ impl Engine {
                     gates: Vec::new(),
                     relaying: false,
                 });
+                self.instruct(self.vips.len() - 1);
                 self.prime(self.vips.len() - 1, p, resume);
             }
         }
@@ -507,6 +524,10 @@ impl Engine {
                 }
                 Output::Changed(state, reason) => self.changed(v, state, &reason),
                 Output::HandedOver => self.vips[v].leaving = false,
+                Output::Moved(moved) => {
+                    let name = self.vips[v].spec.name.to_string();
+                    self.tell(Event::Moved(name, moved.map(moves::moved)));
+                }
                 Output::Log(sentence) => {
                     self.tell(Event::Warn(format!("vip {}: {sentence}", self.vips[v].spec.name)));
                 }
@@ -727,6 +748,7 @@ impl Engine {
             state: vip_state(router.state()),
             priority: router.priority(),
             master: router.holder(),
+            moved: router.moved().map(moves::moved),
             reason: router.reason().to_owned(),
             since_s: now.since(router.since()).as_secs(),
             became_master_total: router.counters().became_master,

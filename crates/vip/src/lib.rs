@@ -176,6 +176,9 @@ impl Vips {
                 self.resumes.push((vip, now() - Duration::from_millis(ago_ms)));
             }
             Order::Frontend { name, state } => self.command(Command::Frontend(name, state)),
+            Order::Standby { on } => self.command(Command::Standby(on)),
+            Order::Move { vip, here } => self.command(Command::Move(vip, here)),
+            Order::Moved { vip, moved } => self.command(Command::Moved(vip, moved)),
             Order::HandOver => self.command(Command::HandOver),
             Order::Plan { generation, file } => match self.read_plan(&file, fd) {
                 Ok(Wanted { links, peers, specs }) => {
@@ -211,6 +214,7 @@ impl Vips {
             }
             Event::Stopped | Event::Watched(_) | Event::Pulse(_) => return Ok(()),
             Event::Applied(generation) => Report::Ready { generation },
+            Event::Moved(vip, moved) => Report::Moved { vip, moved },
             Event::Changed(name, state) => Report::Vip { name, state },
             Event::HandedOver => Report::HandedOver,
         };

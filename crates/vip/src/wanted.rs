@@ -51,6 +51,8 @@ fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, Stri
         _ => None,
     };
     let files = vip.track.iter().filter_map(file).collect();
+    let others = vip.nodes.iter().filter(|(id, _)| *id != node);
+    let rivals = others.map(|(_, priority)| *priority).max().unwrap_or(0);
     let form = Form {
         version: if vip.version == 2 { Version::V2 } else { Version::V3 },
         password: vip.password.as_deref().map(|file| password(&vip.name, file)).transpose()?,
@@ -70,6 +72,7 @@ fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, Stri
             peers,
             least_hop_limit: vip.unicast.unwrap_or(relais_vrrp::HOP_LIMIT),
             interval: vip.advertise,
+            rivals,
             preempt: vip.preempt == Preempt::Always,
             preempt_delay: vip.preempt_delay,
             track: tracked.collect(),

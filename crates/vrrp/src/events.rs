@@ -29,6 +29,8 @@ pub struct Config {
     pub preempt: bool,
     /// How long a node that comes (back) lets such a master be.
     pub preempt_delay: Duration,
+    /// The highest priority that the plan gives another node; 0 if there is none.
+    pub rivals: u8,
     /// What the address depends on here.
     pub track: Vec<Track>,
     /// How long something tracked may be [`Health::Healing`] before it counts as down.
@@ -128,6 +130,14 @@ pub enum Input<'a> {
     Link(Link),
     /// Let another node take the address, then say [`Output::HandedOver`].
     HandOver,
+    /// The operator wants the node to hold nothing, or to be as others again; plans do not change that.
+    Standby(bool),
+    /// The operator wants the address here, whatever the priorities.
+    MoveHere,
+    /// The operator wants the other node to have it. Where nobody takes it, it stays.
+    MoveAway,
+    /// What a predecessor of this process last said with [`Output::Moved`].
+    Restore(Option<Moved>),
     /// Let go of the address now: the process ends.
     Stop,
     /// Somebody else removed the address from the interface.
@@ -161,8 +171,19 @@ pub enum Output {
     Changed(State, String),
     /// What [`Input::HandOver`] asked for is done.
     HandedOver,
+    /// To be remembered for a successor of this process, in place of what was said before.
+    Moved(Option<Moved>),
     /// Tell the operator.
     Log(String),
+}
+
+/// What an operator's move leaves behind, so that the address stays where it was moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// It was moved here: this priority is advertised, unless the plan's is higher. Over when the address goes.
+    Here(u8),
+    /// It was moved away: a living master is let be, whatever its priority. Over when this node is master again.
+    Away,
 }
 
 /// What the outside sees of a router's state.

@@ -25,7 +25,7 @@ mod packet;
 mod router;
 mod timers;
 
-pub use events::{Config, Counters, Health, Input, Link, Output, State, Track};
+pub use events::{Config, Counters, Health, Input, Link, Moved, Output, State, Track};
 pub use packet::{
     Advertisement, Checksum, Form, GROUP, GROUP6, HEADER_LEN, HEADER6_LEN, HOP_LIMIT, MAX_ADDRESSES,
     PROTOCOL, Packet, Password, Refused, Version, encode, parse,

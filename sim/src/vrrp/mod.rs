@@ -163,10 +163,10 @@ pub fn run(seed: u64, mutant: Mutant, trace: bool) -> Result<Events, Box<Violati
     mend(&mut world);
     world.settle()?;
     for _ in 0..1 + rng.below(2) {
-        if rng.chance(1, 2) {
-            world.hand_over_calmly()?;
-        } else {
-            world.return_calmly()?;
+        match rng.below(3) {
+            0 => world.hand_over_calmly()?,
+            1 => world.return_calmly()?,
+            _ => world.move_calmly()?,
         }
     }
     Ok(world.events())
@@ -190,7 +190,13 @@ fn strike(world: &mut World, rng: &mut Rng) {
             world.frontend(i, health);
         }
         _ => {
-            let input = if rng.chance(1, 2) { Input::HandOver } else { Input::Start { resume: None } };
+            let input = match rng.below(8) {
+                0..3 => Input::HandOver,
+                3..5 => Input::Start { resume: None },
+                5 => Input::Standby(rng.chance(1, 2)),
+                6 => Input::MoveHere,
+                _ => Input::MoveAway,
+            };
             world.order(i, input);
         }
     }
@@ -204,6 +210,8 @@ fn mend(world: &mut World) {
         world.wake(i);
         world.restart(i);
         world.frontend(i, Health::Up);
+        world.order(i, Input::Standby(false));
+        world.order(i, Input::Restore(None));
         world.order(i, Input::Start { resume: None });
     }
 }

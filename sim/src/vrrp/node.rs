@@ -223,6 +223,7 @@ impl Node {
                 Output::Changed(state, reason) => {
                     self.effects.push(Effect::Note(format!("{state:?}: {reason}")))
                 }
+                Output::Moved(_) => {} // no process here is told what its predecessor knew
                 Output::HandedOver => self.effects.push(Effect::HandedOver),
                 Output::Log(sentence) => self.effects.push(Effect::Note(sentence)),
             }

@@ -66,11 +66,14 @@ impl World {
         let wire = Speech::new(rng, interval);
         let preempt_delay = interval * [0, 0, 5][rng.below(3) as usize];
         let preempt = rng.chance(1, 2) && mutant != Mutant::PreemptsAnyway;
+        let priority = |_| 1 + rng.below(254) as u8 / [1, 60][rng.below(2) as usize];
+        let priorities: Vec<u8> = (0..size).map(priority).collect();
+        let rivals = |i| (0..size).filter(move |j| *j != i).map(|j| priorities[j]);
         let nodes: Vec<Node> = (0..size)
             .map(|i| {
                 let config = Config {
                     vrid: 51,
-                    priority: 1 + rng.below(254) as u8 / [1, 60][rng.below(2) as usize],
+                    priority: priorities[i],
                     addresses: wire.addresses.clone(),
                     form: wire.form,
                     peers: if wire.unicast { wire.peers(i, size) } else { Vec::new() },
@@ -78,6 +81,7 @@ impl World {
                     interval,
                     preempt,
                     preempt_delay,
+                    rivals: rivals(i).max().unwrap_or(0),
                     track: Vec::new(),
                     grace: Duration::from_millis(60),
                     drain: Duration::from_secs(1),
@@ -376,6 +380,25 @@ impl World {
             return self.violation(3, format!("node {holder} did not get rid of it"));
         }
         self.order(holder, Input::Start { resume: None });
+        self.run_until(self.now + self.bounds.settle)?;
+        self.check_settled().map(drop)
+    }
+
+    /// The operator takes the address to another node and lets it go again: never a gap, and it is there meanwhile.
+    pub(crate) fn move_calmly(&mut self) -> Checked {
+        let holder = self.check_settled()?;
+        let to = (holder + 1) % self.size();
+        let theirs = self.nodes[holder].router.priority();
+        if theirs >= 254 || self.nodes[to].router.state() != State::Backup {
+            return Ok(());
+        }
+        self.order(to, Input::MoveHere);
+        self.run_until(self.now + self.bounds.settle)?;
+        let holders: Vec<usize> = (0..self.size()).filter(|i| self.nodes[*i].holds(self.now)).collect();
+        if self.is_reliable() && holders != [to] {
+            return self.violation(3, format!("moved to node {to}, it is held by {holders:?}"));
+        }
+        (0..self.size()).for_each(|i| self.order(i, Input::Restore(None)));
         self.run_until(self.now + self.bounds.settle)?;
         self.check_settled().map(drop)
     }

@@ -156,7 +156,7 @@ fn poll_event(
         state.idle_since = now;
     }
     let deadline = match state.leaving {
-        None if client.worker.draining.get() || plan.removed => return Poll::Ready(Event::Drain),
+        None if client.worker.sends_away(client.ebbs) || plan.removed => return Poll::Ready(Event::Drain),
         None => state.idle_since + plan.plan.timeout.keep_alive,
         Some(deadline) => deadline.max(state.idle_since + limits::H2_GOODBYE),
     };

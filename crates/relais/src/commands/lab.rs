@@ -94,7 +94,8 @@ impl Command {
                 // The command line has checked the name against this very list.
                 let drill = Drill::ALL.into_iter().find(|drill| drill.name() == name);
                 let drill = drill.unwrap_or(Drill::BalancerMachine);
-                let settings = with.settings(!no_failover);
+                let settings =
+                    Settings { preempt: drill == Drill::BalancerReturn, ..with.settings(!no_failover) };
                 commands::drill(&DrillOptions { drill, times, json, silent, settings }, out)
             }
         };

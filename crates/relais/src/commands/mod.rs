@@ -2,6 +2,7 @@
 
 mod certificates;
 pub(crate) mod lab;
+pub(crate) mod moves;
 pub(crate) mod servers;
 pub(crate) mod status;
 

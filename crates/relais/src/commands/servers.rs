@@ -15,8 +15,14 @@ use crate::cli::RunDir;
 pub(crate) enum Command {
     /// Give a server nothing new: it finishes what it has, and keeps the clients that are bound to it
     Drain(Named),
-    /// Have a server serve again, after `drain` or `down`; where it is checked, from its first good check on
-    Ready(Named),
+    /// Have a server serve again, after `drain` or `down`, from its first good check on; or this node, after `standby`
+    Ready {
+        /// The server; without it, or with the node's name, the node
+        #[arg(value_name = "BACKEND/SERVER|NODE")]
+        what: Option<String>,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
     /// Take a server for dead: what waits for its answer is tried elsewhere, and it is not checked
     Down(Named),
     /// Change a server's share of requests
@@ -75,9 +81,10 @@ impl Command {
                     format!("{server} gets nothing new {}; `relais status` shows what it has", back(server));
                 give(run_dir.path(), &format!("drain {server}"), &said)
             }
-            Command::Ready(Named { server, run_dir }) => {
+            Command::Ready { what: Some(server), run_dir } if server.contains('/') => {
                 give(run_dir.path(), &format!("ready {server}"), &format!("{server} may serve"))
             }
+            Command::Ready { what, run_dir } => super::moves::standby(run_dir.path(), false, what.clone()),
             Command::Down(Named { server, run_dir }) => {
                 give(run_dir.path(), &format!("down {server}"), &format!("{server} is down {}", back(server)))
             }

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use relais_ipc::message::{Answer, Ask};
+use relais_ipc::message::{Answer, Ask, Moved};
 use relais_ipc::status::{
     BackendStatus, FrontendStatus, NodeStatus, ProxyStatus, VipStatus, VipsStatus, fetch,
 };
@@ -40,6 +40,11 @@ fn text(node: &NodeStatus, proxy: Option<&ProxyStatus>, vips: Option<&VipsStatus
         "node {} of {}: {} (generation {}), relais {}, pid {}{state}",
         node.node, node.platform, node.file, node.generation, node.version, node.pid
     );
+    if let Some(standby) = &node.standby {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+        let ago = now.saturating_sub(standby.since);
+        let _ = writeln!(out, "  in STANDBY for {ago} s, by {}: `relais ready` ends it", standby.by);
+    }
     for process in &node.processes {
         let pid = process.pid.map_or("being started".to_owned(), |pid| format!("pid {pid}"));
         let ready = if process.ready { "" } else { ", plan not in force yet" };
@@ -67,9 +72,14 @@ fn text(node: &NodeStatus, proxy: Option<&ProxyStatus>, vips: Option<&VipsStatus
 fn write_vip(out: &mut String, vip: &VipStatus) {
     let state = format!("{:?}", vip.state).to_lowercase();
     let master = vip.master.map_or(String::new(), |master| format!(", last advertised by {master}"));
+    let moved = match vip.moved {
+        Some(Moved::Here(_)) => ", moved here by hand",
+        Some(Moved::Away) => ", moved away by hand",
+        None => "",
+    };
     let _ = writeln!(
         out,
-        "vip {} {} on {}: {state} for {} s, priority {}{master}: {}",
+        "vip {} {} on {}: {state} for {} s, priority {}{moved}{master}: {}",
         vip.name, vip.address, vip.interface, vip.since_s, vip.priority, vip.reason
     );
 }

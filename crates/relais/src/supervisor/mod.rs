@@ -8,6 +8,7 @@ mod child;
 mod edition;
 pub(crate) mod files;
 mod inherit;
+mod moves;
 mod notify;
 mod overrides;
 mod sockets;
@@ -40,6 +41,7 @@ use apply::Applying;
 use child::{Child, Event, FromChild};
 use edition::{Edition, open_access_logs};
 use inherit::{Inheritance, Inheriting};
+use moves::Kept;
 use notify::Notify;
 use overrides::Store;
 use sockets::Sockets;
@@ -85,6 +87,8 @@ struct Supervisor {
     health: BTreeMap<(String, String), bool>,
     /// What a new vip must know of the addresses.
     vips: BTreeMap<String, VipState>,
+    /// The operator's words that outlast processes.
+    kept: Kept,
     /// Backups that take it from these connections whether this node lives.
     watchers: Watchers,
     /// What keeps vip's gates open while another vip is started.
@@ -214,6 +218,7 @@ impl Supervisor {
             stopping: None,
             health,
             vips,
+            kept: Kept::read(&options.run_dir),
             watchers: Watchers::default(),
             pulses: Pulses::default(),
             frontends: FrontendState::Down,
@@ -325,6 +330,7 @@ impl Supervisor {
         }
         let ago_ms = child.died.map_or(u64::MAX, |died| now.since(died).as_millis() as u64);
         let held = self.vips.iter().filter(|(_, state)| **state == VipState::Master);
+        self.instruct_vip().await;
         for (vip, _) in held {
             child.order(&Order::Resume { vip: vip.clone(), ago_ms }, None).await;
         }
@@ -402,6 +408,7 @@ impl Supervisor {
             pending: self.current.plan.pending.clone(),
             overrides: self.current.overrides.lines(),
             stopping: self.stopping.is_some(),
+            standby: self.kept.standby().cloned(),
             processes: self.children.iter().map(process).collect(),
         }
     }
@@ -447,8 +454,12 @@ impl Supervisor {
                 self.apply_on_refused(role, generation, &why).await;
             }
             Report::Vip { name, state } => {
-                self.vips.insert(name, state);
+                let before = self.vips.insert(name, state);
+                if before == Some(VipState::Master) && state != VipState::Master {
+                    self.child(Role::Proxy).order(&Order::Ebb, None).await;
+                }
             }
+            Report::Moved { vip, moved } => self.kept.moved(vip, moved),
             Report::Server { backend, server, up } => {
                 self.health.insert((backend, server), up);
             }
@@ -636,6 +647,8 @@ impl Supervisor {
         match ask {
             Ask::Status => answer(&channel, &Answer::Status(self.status())).await,
             Ask::Command { line } => self.command(&line, channel).await,
+            Ask::Standby { on, node, by } => self.on_standby(on, node, &by, channel).await,
+            Ask::Move { vip, node, by } => self.on_move(vip, &node, &by, channel).await,
             Ask::Upgrade { node, version } => self.hand_over_to(&node, &version, channel).await,
             Ask::Apply { file } => {
                 let text = fd.map(|fd| relais_ipc::channel::fd_to_text(fd, MAX_PLAN));

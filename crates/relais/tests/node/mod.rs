@@ -157,6 +157,12 @@ impl Node {
         Prepared { dir, web, admin }
     }
 
+    /// One that ended, started again where it was.
+    pub fn again(&self) -> Node {
+        let (dir, web, admin) = (self.dir.clone(), self.web, self.admin);
+        Prepared { dir, web, admin }.run(Path::new(env!("CARGO_BIN_EXE_relais")), &[])
+    }
+
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }

@@ -3,6 +3,7 @@
 //! Decides everything and does nothing: see the crate's documentation for the five verbs. Beyond the RFC's
 //! three states a router can be in `Fault`: not in the election, because something that it needs is down.
 
+mod moves;
 mod peers;
 mod tracked;
 
@@ -16,7 +17,7 @@ use core::time::Duration;
 use relais_base::Time;
 
 use self::tracked::Tracked;
-use crate::events::{Config, Counters, Health, Input, Link, Output, State};
+use crate::events::{Config, Counters, Health, Input, Link, Moved, Output, State};
 use crate::packet::Advertisement;
 use crate::timers::{Announcements, LEASE, REFRESH_EVERY, master_down_interval, skew_time};
 
@@ -76,6 +77,12 @@ pub struct Router {
     preempt_at: Time,
     /// Handed over, stopped or not started: why it takes no part.
     retired: Option<&'static str>,
+    /// The operator wants nothing held here.
+    standby: bool,
+    /// What the operator's last move left.
+    moved: Option<Moved>,
+    /// `Leaving` is a move: the router stays in the election.
+    moving: bool,
     /// Why the kernel refused the address, and until when it is not asked again.
     refused: Option<(String, Time)>,
     /// Who advertised last, with which priority.
@@ -123,6 +130,9 @@ impl Router {
             now,
             link: Link::Missing,
             retired: Some("it has not been started"),
+            standby: false,
+            moved: None,
+            moving: false,
             refused: None,
             master: None,
             heard: now,
@@ -157,6 +167,10 @@ impl Router {
                 self.say_last_words(); // mute until now
             }
             Input::HandOver => self.hand_over(),
+            Input::Standby(on) => self.standby(on),
+            Input::MoveHere => self.move_here(),
+            Input::MoveAway => self.move_away(),
+            Input::Restore(moved) => self.moved = moved,
             Input::Stop => self.stop(),
             Input::AddressVanished => self.add_again(),
             Input::AddressRefused(why) => self.refused = Some((why.to_string(), self.now + RETRY_AFTER)),
@@ -315,9 +329,15 @@ impl Router {
 
     fn start(&mut self, resume: Option<Duration>) {
         if matches!(self.phase, Phase::Leaving { .. }) {
+            if self.standby || self.moving {
+                return; // the operator's word stands
+            }
             self.left("a new plan came while it was handed over".into());
         }
-        self.retired = None;
+        self.retired = self.standby.then_some(moves::STANDBY);
+        if self.standby {
+            self.reason = moves::STANDBY.into();
+        }
         self.end_relay();
         if !matches!(self.phase, Phase::Fault { .. }) {
             return;
@@ -366,15 +386,18 @@ impl Router {
 
     fn hand_over(&mut self) {
         match self.phase {
-            Phase::Leaving { .. } => {}
-            Phase::Master { refresh_at, .. } => {
-                let give_up_at = self.now + self.patience();
-                self.phase = Phase::Leaving { advertise_at: self.now, refresh_at, give_up_at };
-                self.reason = "it is being handed over and nobody has taken it yet".into();
-                self.keep_leaving();
-            }
+            Phase::Leaving { .. } => self.moving = false,
+            Phase::Master { .. } => self.begin_leaving(),
             Phase::Fault { .. } | Phase::Backup { .. } => self.left("it was handed over".into()),
         }
+    }
+
+    fn begin_leaving(&mut self) {
+        let Phase::Master { refresh_at, .. } = self.phase else { return };
+        let give_up_at = self.now + self.patience();
+        self.phase = Phase::Leaving { advertise_at: self.now, refresh_at, give_up_at };
+        self.reason = "it is being handed over and nobody has taken it yet".into();
+        self.keep_leaving();
     }
 
     fn stop(&mut self) {
@@ -415,6 +438,12 @@ impl Router {
             self.begin_relay(Output::SendOnTo(old));
         }
         let silence = self.now.since(self.heard);
+        if let (None, Some((who, _))) = (released_by, self.master)
+            && self.dead != Some(who)
+            && silence < self.master_interval * 3
+        {
+            self.begin_relay(Output::SendOnTo(who)); // it lives, and is displaced
+        }
         let reason = match (released_by, self.master) {
             (Some(who), _) => format!("{who} gave it up"),
             (None, Some((who, _))) if self.dead == Some(who) => format!("everything of ours on {who} died"),
@@ -455,6 +484,9 @@ impl Router {
     fn keep_leaving(&mut self) {
         let (now, interval) = (self.now, self.config.interval);
         let Phase::Leaving { advertise_at, refresh_at, give_up_at } = &mut self.phase else { return };
+        if *give_up_at <= now && self.moving {
+            return self.stay("it was to be moved, but nobody took it");
+        }
         if *give_up_at <= now {
             return self.left("it was handed over, but nobody took it".into());
         }
@@ -532,6 +564,10 @@ impl Router {
             (Phase::Fault { .. }, Some(_)) => {} // why it retired is known already
             (Phase::Backup { .. }, Some(why)) => self.fault(why),
             (Phase::Master { .. }, Some(why)) => self.give_up(why),
+            (Phase::Leaving { .. }, Some(why)) if self.moving => {
+                self.moving = false;
+                self.give_up(why);
+            }
             (Phase::Leaving { .. }, Some(why)) => {
                 self.advertise(0);
                 self.left(why);
@@ -541,6 +577,9 @@ impl Router {
     }
 
     fn enter_election(&mut self) {
+        if matches!(self.moved, Some(Moved::Here(_))) {
+            self.remember(None); // it is elsewhere by now
+        }
         self.preempt_at = self.now + self.config.preempt_delay;
         if self.config.priority == 255 {
             return self.hold("it owns the address (priority 255)".into());
@@ -574,6 +613,12 @@ impl Router {
     /// hears us, and by then no client must be sent to it any more.
     fn hold(&mut self, reason: String) {
         let now = self.now;
+        if self.relay_until.is_some() && self.relay_from.is_none() {
+            self.end_relay(); // of a time when it was let go of here
+        }
+        if self.moved == Some(Moved::Away) {
+            self.remember(None);
+        }
         self.counters.became_master += 1;
         self.last_words = None;
         self.promised = (now, self.config.interval);
@@ -607,8 +652,13 @@ impl Router {
             // Whoever has the address by now announces it again, now that we are silent.
             self.last_words = Some(LastWords { left: LAST_WORDS, next: self.now + self.config.interval });
         }
+        if core::mem::take(&mut self.moving) {
+            self.outputs.push_back(Output::RemoveAddress);
+            return self.listen(reason);
+        }
         self.fault(reason);
-        self.retired = Some("it was handed over; a new plan brings it back");
+        let brings_back = if self.standby { moves::STANDBY } else { moves::HANDED_OVER };
+        self.retired = Some(brings_back);
         self.outputs.push_back(Output::HandedOver);
     }
 
@@ -643,6 +693,9 @@ impl Router {
         }
         self.phase = phase;
         self.reason = reason;
+        if before == State::Master && self.state() != before && matches!(self.moved, Some(Moved::Here(_))) {
+            self.remember(None);
+        }
         if self.state() != before {
             self.since = self.now;
             self.outputs.push_back(Output::Changed(self.state(), self.reason.clone()));

@@ -43,7 +43,8 @@ impl Router {
             }
             Phase::Backup { .. } => {
                 let owner = self.config.priority == 255;
-                let preempt = owner || (self.config.preempt && self.now >= self.preempt_at);
+                let preempt =
+                    owner || (self.config.preempt && self.now >= self.preempt_at && self.moved.is_none());
                 if priority >= self.priority || !preempt {
                     self.follow(source, advertisement);
                     let down_at = self.now + self.down_interval();
@@ -57,6 +58,9 @@ impl Router {
             Phase::Leaving { .. } => {
                 self.follow(source, advertisement);
                 self.begin_relay(Output::LetGo);
+                if self.moving {
+                    return self.moved_to(source, priority);
+                }
                 self.left(format!("it was handed over to {source}"));
             }
         }
@@ -85,6 +89,7 @@ impl Router {
                     self.relay_from = None;
                     self.relay_until = Some(self.now + self.config.drain);
                 }
+                self.settled_at_home();
                 self.assert_mastership();
             }
             Phase::Fault { .. } | Phase::Leaving { .. } => {}
@@ -109,13 +114,15 @@ impl Router {
         if (advertisement.priority, source) < (self.priority, own) {
             return self.assert_mastership();
         }
-        self.outputs.push_back(Output::RemoveAddress);
         self.follow(source, advertisement);
         let why = match advertisement.priority.cmp(&self.priority) {
             Ordering::Equal => "and the higher address",
             _ => "which is higher",
         };
         self.listen(format!("{source} holds it too with priority {}, {why}", advertisement.priority));
+        // Where the winner displaced us on purpose, it sends on what is open here.
+        self.begin_relay(Output::LetGo);
+        self.outputs.push_back(Output::RemoveAddress);
         // The winner may not know of us. These words make it advertise and announce at once, now that we are
         // silent; otherwise the link would keep our hardware address for the virtual one. The first has our
         // priority, for that is what keepalived announces upon.

@@ -5,6 +5,9 @@ use crate::{Form, Password, Refused, Track, Version};
 use alloc::sync::Arc;
 use alloc::vec;
 
+#[path = "moves_tests.rs"]
+mod moves;
+
 const VIP: IpAddr = v4(10, 9, 0, 100);
 const OWN: IpAddr = v4(10, 9, 0, 2);
 const LOWER: IpAddr = v4(10, 9, 0, 1);
@@ -27,6 +30,7 @@ fn config(priority: u8) -> Config {
         least_hop_limit: 255,
         preempt_delay: Duration::ZERO,
         interval: INTERVAL,
+        rivals: 0,
         preempt: true,
         track,
         grace,

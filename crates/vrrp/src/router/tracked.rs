@@ -96,10 +96,11 @@ impl Router {
     /// not move.
     pub(super) fn moved_priority(&self) -> u8 {
         let planned = self.config.priority;
-        if planned == 255 || self.tracked.is_empty() {
+        if planned == 255 {
             return planned;
         }
         let change = self.tracked.iter().fold(0i32, |sum, t| sum.saturating_add(t.adds(self.now)));
-        i32::from(planned).saturating_add(change).clamp(1, 254) as u8
+        let moved = i32::from(planned).saturating_add(change).clamp(1, 254) as u8;
+        moved.max(self.held_with())
     }
 }
