@@ -41,6 +41,7 @@ async fn an_address_goes_where_it_is_moved_and_stays_though_the_other_preempts()
     a.await_state(VipState::Master).await;
     let b = Vip::with_plan(lan.machine(1), "b", &text).await;
     b.await_state(VipState::Backup).await;
+    b.status_socket().await.until(|vip| vip.master.is_some()).await; // it has heard who serves what is open
     let (mut client, mut server) = connect(&lan, 0);
     say(&mut client, &mut server, b"before");
 
@@ -50,6 +51,7 @@ async fn an_address_goes_where_it_is_moved_and_stays_though_the_other_preempts()
     b.await_state(VipState::Master).await;
     a.await_state(VipState::Backup).await;
     lan.await_holder(1, PATIENCE);
+    lan.await_neighbour(2, 1, PATIENCE);
     say(&mut client, &mut server, b"what was open goes on");
     // Ten of its time-outs: it would have taken the address back.
     tokio::time::sleep(Duration::from_secs(2)).await;

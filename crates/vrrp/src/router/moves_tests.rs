@@ -173,3 +173,16 @@ fn one_that_let_go_and_is_master_again_relays_no_more() {
     let end = outputs.iter().position(|o| *o == Output::EndRelay).unwrap();
     assert!(end < outputs.iter().position(|o| *o == Output::AddAddress).unwrap(), "{outputs:?}");
 }
+
+#[test]
+fn what_a_displaced_holder_goes_on_with_is_sent_on_for_the_whole_drain() {
+    let mut bench = backup(100, 101);
+    let mut outputs = bench.tell(Input::MoveHere);
+    for word in [101, 0, 0] {
+        outputs.extend(bench.hear(HIGHER, word));
+        outputs.extend(bench.run(50));
+    }
+    outputs.extend(bench.run(1800));
+    assert!(!has(&outputs, &Output::EndRelay), "{outputs:?}");
+    assert!(has(&bench.run(200), &Output::EndRelay));
+}
