@@ -9,3 +9,4 @@
 //! One seed again, with its trace: `RELAIS_SIM_SEED=N cargo test -p relais-sim one_seed -- --nocapture`.
 
 pub mod vrrp;
+pub mod witness;

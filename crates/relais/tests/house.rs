@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("relais-base", &[]),
     ("relais-http", &["relais-base"]),
     ("relais-balance", &["relais-base"]),
+    ("relais-cluster", &["relais-base"]),
     ("relais-vrrp", &["relais-base"]),
     ("relais-rules", &[]),
     ("relais-checks", &[]),
@@ -29,14 +30,15 @@ const ARROWS: &[(&str, &[&str])] = &[
             "relais-ipc",
         ],
     ),
-    ("relais-vip", &["relais-base", "relais-vrrp", "relais-config", "relais-ipc"]),
+    ("relais-vip", &["relais-base", "relais-cluster", "relais-vrrp", "relais-config", "relais-ipc"]),
     ("relais-admin", &["relais-base", "relais-config", "relais-ipc"]),
-    ("relais-sim", &["relais-base", "relais-vrrp"]),
+    ("relais-sim", &["relais-base", "relais-cluster", "relais-vrrp"]),
     (
         "relais-fuzz",
         &[
             "relais-base",
             "relais-checks",
+            "relais-cluster",
             "relais-config",
             "relais-http",
             "relais-proxy",
@@ -60,7 +62,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that the compiler itself keeps from clocks, sockets and threads.
-const CORES: &[&str] = &["base", "http", "balance", "checks", "vrrp", "rules"];
+const CORES: &[&str] = &["base", "http", "balance", "checks", "cluster", "vrrp", "rules"];
 
 /// Files in which `unsafe` may stand.
 const UNSAFE: &[&str] = &["crates/vip/src/sys.rs", "lab/src/sys.rs"];

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use relais_base::Time;
+
 use crate::packet::{Advertisement, Form, GROUP, GROUP6, HOP_LIMIT, Packet, Refused};
 
 /// What the plan says of a virtual router on this node.
@@ -124,6 +126,16 @@ pub enum Input<'a> {
     Tracked(&'a str, Health),
     /// Nothing that could advertise is left on the machine of this master; it did not say so itself.
     MasterDied(IpAddr),
+    /// Another node held the address, as somebody heard from that node itself on the address's network.
+    Witnessed {
+        /// When; not in the future.
+        at: Time,
+        /// Of the two, it is the one that should: by priority, and where that is the same by whatever both agree on.
+        outranks: bool,
+    },
+    /// This node is cut off from all others on the address's network, and why: the end of a sentence that begins
+    /// "... because"; `None`: it is not, any more.
+    CutOff(Option<&'a str>),
     /// Something tracked changes the priority by so much, whatever its weight; it is up.
     Measured(&'a str, i32),
     /// Word of the interface.

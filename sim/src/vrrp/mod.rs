@@ -20,7 +20,7 @@
 //!    masters met, and by the slow schedule where the other let go unheard.
 //! 6. The core's own `check_invariants`, after every input.
 
-mod network;
+pub(crate) mod network;
 mod node;
 mod speech;
 mod world;

@@ -6,6 +6,7 @@
 mod moves;
 mod peers;
 mod tracked;
+mod witness;
 
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -102,6 +103,12 @@ pub struct Router {
     relay_from: Option<IpAddr>,
     /// The master that is dead, as far as we know.
     dead: Option<IpAddr>,
+    /// When somebody else held the address, as far as witnesses have said.
+    witnessed: Option<Time>,
+    /// It was said that a silent master is let be.
+    spared: bool,
+    /// Why this node is alone on the address's network.
+    cut_off: Option<String>,
     /// Oddities of others that were logged already.
     odd: Option<(IpAddr, Duration, bool)>,
     counters: Counters,
@@ -141,6 +148,9 @@ impl Router {
             relay_until: None,
             relay_from: None,
             dead: None,
+            witnessed: None,
+            spared: false,
+            cut_off: None,
             odd: None,
             counters: Counters::default(),
             outputs: VecDeque::new(),
@@ -158,6 +168,8 @@ impl Router {
             Input::Advertisement(source, advertisement) => self.heard_from(source, advertisement),
             Input::MasterDied(master) => self.master_died(master),
             Input::Tracked(what, health) => self.track(what, health),
+            Input::Witnessed { at, outranks } => self.witnessed(at.min(self.now), outranks),
+            Input::CutOff(why) => self.cut_off = why.map(String::from),
             Input::Measured(what, change) => self.measured(what, change),
             Input::Link(link) => {
                 if !matches!(self.link, Link::Up(_)) {
@@ -434,6 +446,11 @@ impl Router {
             ));
         }
         let released_by = *released_by;
+        if released_by.is_none()
+            && let Some(until) = self.spares_until()
+        {
+            return self.spare(until);
+        }
         if let Some(old) = released_by {
             self.begin_relay(Output::SendOnTo(old));
         }
@@ -528,6 +545,9 @@ impl Router {
                 return Some(format!("the interface has no {family} address to advertise from; give it one"));
             }
             Link::Up(_) => {}
+        }
+        if let Some(why) = &self.cut_off {
+            return Some(why.clone());
         }
         if let Some((why, until)) = &self.refused
             && *until > self.now

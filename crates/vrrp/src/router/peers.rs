@@ -68,6 +68,7 @@ impl Router {
 
     fn follow(&mut self, source: IpAddr, advertisement: &Advertisement) {
         self.dead = None;
+        self.spared = false;
         self.master = Some((source, advertisement.priority));
         self.master_interval = advertisement.interval;
         self.heard = self.now;

@@ -549,3 +549,90 @@ fn each_check_of_admission_refuses() {
     let packet = crate::Packet { password: form.password, ..old };
     assert_eq!(open.admits(&packet), Err(Refused::Password));
 }
+
+// ---- witnesses ----------------------------------------------------------------------------------------
+
+/// Word of another holder, so many milliseconds old.
+fn witnessed(bench: &mut Bench, age_ms: u64, outranks: bool) -> Vec<Output> {
+    let at = Time::from_millis(bench.ms - age_ms);
+    bench.tell(Input::Witnessed { at, outranks })
+}
+
+#[test]
+fn a_silent_master_that_others_hear_is_let_be_and_that_is_said_once() {
+    let mut bench = Bench::new(config(100));
+    bench.hear(HIGHER, 200);
+    let mut all = Vec::new();
+    for _ in 0..30 {
+        all.extend(bench.run(100));
+        all.extend(witnessed(&mut bench, 90, true));
+    }
+    assert_eq!(states(&all), []);
+    assert_eq!(all.iter().filter(|o| matches!(o, Output::Log(_))).count(), 1, "{all:?}");
+    // Once nobody hears it any more, it is dead.
+    assert_eq!(states(&bench.run(400)), [State::Master]);
+}
+
+#[test]
+fn a_node_that_starts_lets_a_master_be_that_only_others_hear() {
+    let mut bench = Bench::new(config(100));
+    for _ in 0..10 {
+        assert_eq!(states(&witnessed(&mut bench, 0, true)), []);
+        assert_eq!(states(&bench.run(100)), []);
+    }
+}
+
+#[test]
+fn witnesses_cost_no_time_where_the_master_is_dead_or_gives_up() {
+    let fresh = || {
+        let mut bench = Bench::new(config(1));
+        bench.hear(HIGHER, 200);
+        witnessed(&mut bench, 0, true);
+        bench
+    };
+    let mut bench = fresh(); // its last word was heard here and there: silence, and the skew
+    assert_eq!(states(&bench.run(398)), []);
+    assert_eq!(states(&bench.run(2)), [State::Master]);
+    let mut bench = fresh();
+    bench.hear(HIGHER, 0);
+    assert_eq!(states(&bench.run(100)), [State::Master]);
+    let mut bench = fresh();
+    bench.tell(Input::MasterDied(HIGHER));
+    assert_eq!(states(&bench.run(100)), [State::Master]);
+}
+
+#[test]
+fn word_of_a_master_that_is_heard_does_not_keep_a_better_one_from_preempting() {
+    let mut bench = Bench::new(config(200));
+    for _ in 0..3 {
+        bench.hear(LOWER, 100);
+        witnessed(&mut bench, 0, false);
+        bench.run(100);
+    }
+    bench.hear(LOWER, 100);
+    assert_eq!(states(&bench.run(200)), [State::Master]);
+}
+
+#[test]
+fn of_two_masters_that_do_not_hear_each_other_the_lesser_yields() {
+    let mut bench = Bench::master(config(100));
+    assert_eq!(states(&witnessed(&mut bench, 0, false)), []);
+    assert_eq!(states(&witnessed(&mut bench, 0, true)), [State::Backup]);
+    // One that has just taken it does not, for the other may be on its way out.
+    let mut bench = Bench::new(config(100));
+    bench.hear(HIGHER, 200);
+    bench.hear(HIGHER, 0);
+    assert_eq!(states(&bench.run(100)), [State::Master]);
+    assert_eq!(states(&witnessed(&mut bench, 0, true)), []);
+}
+
+#[test]
+fn a_node_that_is_cut_off_gives_the_address_up_and_may_have_it_again() {
+    let mut bench = Bench::master(config(100));
+    let outputs = bench.tell(Input::CutOff(Some("this node is cut off")));
+    assert_eq!(states(&outputs), [State::Fault]);
+    assert!(outputs.contains(&Output::RemoveAddress) && bench.router.reason() == "this node is cut off");
+    assert_eq!(states(&bench.run(10_000)), []);
+    assert_eq!(states(&bench.tell(Input::CutOff(None))), [State::Backup]);
+    assert_eq!(states(&bench.run(1000)), [State::Master]);
+}
