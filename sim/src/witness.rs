@@ -182,6 +182,7 @@ impl World {
                 track: Vec::new(),
                 grace: Duration::ZERO,
                 drain: Duration::ZERO,
+                rivals: 0,
             });
             let others: Vec<usize> = (0..size).filter(|other| *other != n).collect();
             let cluster = relais_cluster::Config {

@@ -109,8 +109,8 @@ fn is_ours(host: &str, node: &str) -> bool {
 pub(crate) mod tests {
     use super::*;
     use relais_ipc::status::{
-        BackendStatus, FrontendStatus, NodeStatus, ProcessStatus, ProxyStatus, ServerStatus, Traffic,
-        VipStatus, VipsStatus,
+        BackendStatus, FrontendStatus, HeartbeatStatus, NodeStatus, ProcessStatus, ProxyStatus, ServerStatus,
+        Traffic, VipStatus, VipsStatus,
     };
     use relais_ipc::{FrontendState, Role, VipState};
     use std::path::{Path, PathBuf};
@@ -215,10 +215,20 @@ pub(crate) mod tests {
                     reason: "highest priority".into(),
                     since_s: 5,
                     became_master_total: 1,
+                    transitions_total: [("master".to_owned(), 1)].into(),
                     adverts_sent_total: 9,
                     adverts_received_total: 1,
                     adverts_refused_total: 0,
                     tracked: vec![("web".into(), FrontendState::Up)],
+                }],
+                heartbeats: vec![HeartbeatStatus {
+                    node: "haproxy2".into(),
+                    from: Some([192, 0, 2, 1].into()),
+                    to: [192, 0, 2, 2].into(),
+                    up: true,
+                    age_ms: Some(12),
+                    received_total: 40,
+                    lost_total: 1,
                 }],
                 ..VipsStatus::default()
             }),

@@ -7,8 +7,8 @@
 use std::fmt::Write;
 
 use relais_ipc::status::{
-    AccessLogStatus, BackendStatus, Certificate, FrontendStatus, ProcessStatus, ProxyStatus, ServerStatus,
-    ShieldStatus, VipStatus,
+    AccessLogStatus, BackendStatus, Certificate, FrontendStatus, HeartbeatStatus, ProcessStatus, ProxyStatus,
+    ServerStatus, ShieldStatus, VipStatus,
 };
 use relais_ipc::{FrontendState, Role, VipState};
 
@@ -454,6 +454,9 @@ const VIP: &[Metric<VipStatus>] = &[
     counter("relais_vip_became_master_total", "How often this node took the address.", |v| {
         one(v.became_master_total)
     }),
+    counter("relais_vip_transitions_total", "Changes of state, by the state they led to.", |v| {
+        Value::By("to", v.transitions_total.iter().map(|(to, n)| (to.clone(), *n as f64)).collect())
+    }),
     counter("relais_vip_adverts_sent_total", "Advertisements sent.", |v| one(v.adverts_sent_total)),
     counter("relais_vip_adverts_received_total", "Advertisements received.", |v| {
         one(v.adverts_received_total)
@@ -464,6 +467,19 @@ const VIP: &[Metric<VipStatus>] = &[
             (name.clone(), f64::from(u8::from(*state == FrontendState::Up)))
         };
         Value::By("frontend", v.tracked.iter().map(up).collect())
+    }),
+];
+
+const HEARTBEAT: &[Metric<HeartbeatStatus>] = &[
+    gauge("relais_heartbeat_up", "1 while the node's heartbeats come as often as they should.", |h| {
+        one(h.up.into())
+    }),
+    gauge("relais_heartbeat_age_seconds", "Since the last heartbeat.", |h| {
+        h.age_ms.map_or(Value::None, |ms| Value::One(ms as f64 / 1000.0))
+    }),
+    counter("relais_heartbeats_received_total", "Heartbeats received.", |h| one(h.received_total)),
+    counter("relais_heartbeats_lost_total", "Heartbeats that were sent here and did not come.", |h| {
+        one(h.lost_total)
     }),
 ];
 
@@ -478,6 +494,11 @@ pub(crate) fn write(snapshot: &Snapshot) -> String {
         let vips: Vec<_> =
             vips.vips.iter().map(|v| (vec![("vip", &*v.name), ("address", &*v.address)], v)).collect();
         family(&mut out, VIP, &vips);
+        let all = snapshot.vips.iter().flat_map(|vips| &vips.heartbeats);
+        let all: Vec<_> = all.map(|h| (h.to.to_string(), h)).collect();
+        let all: Vec<_> =
+            all.iter().map(|(to, h)| (vec![("node", &*h.node), ("address", &**to)], *h)).collect();
+        family(&mut out, HEARTBEAT, &all);
     }
     family(&mut out, PROCESS, &[(vec![], snapshot)]);
     if let Some(proxy) = &snapshot.proxy {

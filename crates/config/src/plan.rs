@@ -47,6 +47,8 @@ pub struct Plan {
     pub user: Arc<str>,
     /// How long a stopping node waits for open requests before it ends them.
     pub drain: Duration,
+    /// File of the secret that nodes know each other by; `None`: they have none.
+    pub cluster_key: Option<Arc<str>>,
     /// Client connections open at a time on one node; `None`: as many as its descriptors allow.
     pub max_connections: Option<u32>,
     /// How long the processes that a binary upgrade replaces may keep what they have open.

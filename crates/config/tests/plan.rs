@@ -73,7 +73,7 @@ fn missing_files_are_notes_for_check_and_a_list_for_run() {
     let report = relais_config::check("progres.kdl", &text, false);
     assert!(report.ok, "{}", report.text);
     assert!(report.text.contains("note: /srv/relais/progres.war is not on this machine"), "{}", report.text);
-    assert!(report.text.ends_with("progres.kdl: good (6 notes)\n"), "{}", report.text);
+    assert!(report.text.ends_with("progres.kdl: good (4 notes)\n"), "{}", report.text);
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn check_says_that_two_nodes_may_both_hold_an_address_and_one_node_may_not() {
         report.text
     };
     let two = vip("node p priority=2; node q priority=1");
-    let said = "note: no third machine is asked: while `p` and `q` run but do not hear each other on eth7, both hold \
-                vip `public`, and a client may reach either";
+    let said = "note: nodes exchange no heartbeats without a cluster-key: while `p` and `q` run but do not hear each other \
+                on eth7, both hold vip `public`, and a client may reach either";
     assert!(two.contains(said) && two.ends_with("vip.kdl: good (1 note)\n"), "{two}");
     let three = vip("node p priority=3; node q priority=2; node r priority=1");
     assert!(
@@ -592,4 +592,44 @@ fn deny_alone_denies_with_403() {
     };
     assert_eq!(rules("deny"), rules("deny 403"));
     assert_ne!(rules("deny"), rules("deny 404"));
+}
+
+/// The notes that `check` makes of a pair of balancers, with this in `platform` and these other nodes.
+fn notes_on_a_pair(platform: &str, others: &str) -> String {
+    let text = format!(
+        "platform lab {{ {platform}\n }}\nnode a {{ link \"10.0.0.1\"; }}\nnode b {{ link \"10.0.0.2\"; }}\n{others}\n\
+         vip public {{ address \"10.0.0.100/24\" interface=eth0; router-id 51; node a priority=101; node b priority=100; }}\n\
+         frontend web {{ bind \"*:80\"; redirect scheme=https; }}"
+    );
+    let report = relais_config::check("pair.kdl", &text, false);
+    assert!(report.ok, "{}", report.text);
+    report.text
+}
+
+#[test]
+fn check_says_where_a_cut_link_can_make_two_masters() {
+    let key = "secret cluster-key file=\"/dev/null\"";
+    let text = notes_on_a_pair("", "node w { link \"10.0.0.3\"; }");
+    assert!(text.contains("note: nodes exchange no heartbeats without a cluster-key"), "{text}");
+    for elsewhere in ["", "node w { link \"10.0.1.3\"; }"] {
+        let text = notes_on_a_pair(key, elsewhere);
+        assert!(text.contains("no other node is on its network to say which of them is cut off"), "{text}");
+    }
+    let text = notes_on_a_pair(key, "node w { link \"10.0.0.3\"; }");
+    assert!(!text.contains("note: n"), "{text}");
+}
+
+#[test]
+fn names_that_heartbeats_cannot_tell_apart_are_refused() {
+    let text = |other: &str| {
+        let nodes =
+            format!("node costarring {{ link \"10.0.0.1\"; }}\nnode {other} {{ link \"10.0.0.2\"; }}\n");
+        relais_config::check("alike.kdl", &format!("platform lab\n{nodes}"), false).text
+    };
+    assert!(
+        text("liquid").contains("`liquid` and `costarring` look the same to heartbeats"),
+        "{}",
+        text("liquid")
+    );
+    assert!(!text("solid").contains("look the same"), "{}", text("solid"));
 }

@@ -328,6 +328,28 @@ pub struct VipsStatus {
     pub generation: u64,
     /// One for each address that this node may hold.
     pub vips: Vec<VipStatus>,
+    /// One for each way to another node; empty without a cluster-key.
+    #[serde(default)]
+    pub heartbeats: Vec<HeartbeatStatus>,
+}
+
+/// Heartbeats of one other node, on one link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatStatus {
+    /// Its name.
+    pub node: String,
+    /// This node's address there; `None`: no socket could be opened on it.
+    pub from: Option<IpAddr>,
+    /// Its address.
+    pub to: IpAddr,
+    /// They come as often as they should.
+    pub up: bool,
+    /// Milliseconds since the last; `None`: there was none yet.
+    pub age_ms: Option<u64>,
+    /// Heartbeats received.
+    pub received_total: u64,
+    /// Heartbeats that were sent here and did not come.
+    pub lost_total: u64,
 }
 
 /// One virtual address on this node.
@@ -356,6 +378,9 @@ pub struct VipStatus {
     pub since_s: u64,
     /// How often this node became master.
     pub became_master_total: u64,
+    /// Changes of state, by the state that they led to.
+    #[serde(default)]
+    pub transitions_total: BTreeMap<String, u64>,
     /// Advertisements sent.
     pub adverts_sent_total: u64,
     /// Advertisements received that were for this virtual router.
@@ -425,7 +450,12 @@ mod tests {
     #[tokio::test]
     async fn a_document_arrives_as_it_was_served() {
         let (path, listener) = socket("served");
-        let server = tokio::spawn(serve(listener, || VipsStatus { pid: 7, generation: 3, vips: vec![] }));
+        let server = tokio::spawn(serve(listener, || VipsStatus {
+            pid: 7,
+            generation: 3,
+            vips: vec![],
+            heartbeats: vec![],
+        }));
         let seen: VipsStatus = fetch_async(&path, Duration::from_secs(5)).await.unwrap();
         assert_eq!((seen.pid, seen.generation), (7, 3));
         server.abort();

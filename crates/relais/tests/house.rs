@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("relais-vrrp", &["relais-base"]),
     ("relais-rules", &[]),
     ("relais-checks", &[]),
-    ("relais-config", &["relais-base", "relais-http", "relais-rules"]),
+    ("relais-config", &["relais-base", "relais-cluster", "relais-http", "relais-rules"]),
     ("relais-ipc", &["relais-base"]),
     (
         "relais-proxy",

@@ -4,10 +4,12 @@
 //! It decides nothing itself, and never waits for another process: what it has to tell goes through a
 //! queue to the main thread, which alone writes logs and answers the supervisor. Called by `prompt`.
 
+mod heartbeats;
 mod moves;
 mod ports;
 mod tracked;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::mem::Discriminant;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,7 +26,9 @@ use rustix::event::epoll;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::heartbeats::Beats;
 use crate::gate::{Gate, Pulse};
+use crate::heartbeat;
 use crate::netlink::{Interface, Netlink, News};
 use crate::relay;
 use crate::sys;
@@ -65,6 +69,8 @@ pub(crate) enum Command {
         /// The addresses of all nodes: who may watch this one.
         peers: Vec<IpAddr>,
         specs: Vec<Spec>,
+        /// `None`: none are sent, and none are heard.
+        heartbeats: Option<Box<heartbeat::Spec>>,
         /// Addresses that a predecessor of this process held when it died at that time.
         resumes: Vec<(String, Time)>,
     },
@@ -115,6 +121,8 @@ struct Vip {
     gates: Vec<Gate>,
     /// Connections go on here although another node has the address.
     relaying: bool,
+    /// Changes of state, by the state that they led to.
+    transitions: BTreeMap<String, u64>,
 }
 
 struct Port {
@@ -143,6 +151,7 @@ pub(crate) struct Engine {
     vips: Vec<Vip>,
     links: Vec<IpAddr>,
     peers: Vec<IpAddr>,
+    beats: Option<Beats>,
     frontends: Vec<(String, FrontendState)>,
     generation: u64,
     handing_over: bool,
@@ -200,6 +209,7 @@ impl Engine {
             vips: Vec::new(),
             links: Vec::new(),
             peers: Vec::new(),
+            beats: None,
             frontends: Vec::new(),
             generation: 0,
             handing_over: false,
@@ -219,11 +229,14 @@ impl Engine {
     pub(crate) fn turn(&mut self) {
         // Packets before timers: see the core's documentation.
         self.read_packets();
+        self.read_heartbeats();
         self.read_news();
         self.read_commands();
+        self.run_heartbeats();
         self.run_timers();
         self.watch_masters();
         self.forget_dropped();
+        self.tell_of_holding();
         self.report_hand_over();
         self.publish();
         if self.stopped {
@@ -240,7 +253,8 @@ impl Engine {
     /// When the next turn is due, whether anything has come or not.
     pub(crate) fn due(&self) -> Time {
         let timers = self.vips.iter().map(|vip| vip.router.poll_timeout());
-        timers.chain(self.ports.iter().map(|port| port.watch.due())).min().unwrap_or(Time::MAX)
+        let watches = self.ports.iter().map(|port| port.watch.due());
+        timers.chain(watches).chain([self.heartbeats_due()]).min().unwrap_or(Time::MAX)
     }
 
     /// It has let go of everything; there must be no further turn.
@@ -339,6 +353,7 @@ impl Engine {
                 self.build_gates(v, p);
                 let link = self.link_of(v, p);
                 self.handle(v, Input::Link(link));
+                self.prime_cut(v);
             }
         }
     }
@@ -349,8 +364,9 @@ impl Engine {
         let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Apply { generation, links, peers, specs, resumes }) => {
+                Ok(Command::Apply { generation, links, peers, specs, heartbeats, resumes }) => {
                     (self.links, self.peers) = (links, peers);
+                    self.settle_heartbeats(heartbeats.map(|spec| *spec));
                     self.apply(specs, &resumes);
                     self.generation = generation;
                     self.status_at = Time::ZERO; // a new plan is in the status at once
@@ -365,6 +381,7 @@ impl Engine {
                 Ok(Command::HandOver) => self.hand_over(),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     (0..self.vips.len()).for_each(|v| self.handle(v, Input::Stop));
+                    self.leave();
                     self.stopped = true;
                     return;
                 }
@@ -437,6 +454,7 @@ impl Engine {
                     dropped: false,
                     gates: Vec::new(),
                     relaying: false,
+                    transitions: BTreeMap::new(),
                 });
                 self.instruct(self.vips.len() - 1);
                 self.prime(self.vips.len() - 1, p, resume);
@@ -538,6 +556,7 @@ impl Engine {
     fn changed(&mut self, v: usize, state: State, reason: &str) {
         let Spec { name, interface, .. } = &self.vips[v].spec;
         let state = vip_state(state);
+        let to = format!("{state:?}").to_lowercase();
         let sentence = match state {
             VipState::Master => format!("vip {name}: master on {interface} because {reason}"),
             VipState::Backup => format!("vip {name}: backup on {interface} because {reason}"),
@@ -545,6 +564,7 @@ impl Engine {
         };
         self.tell(Event::Info(sentence));
         self.tell(Event::Changed(name.to_string(), state));
+        *self.vips[v].transitions.entry(to).or_default() += 1;
         self.status_at = Time::ZERO;
     }
 
@@ -730,7 +750,8 @@ impl Engine {
         }
         let vips = self.vips.iter().map(|vip| self.describe(vip, now)).collect();
         if let Ok(mut status) = self.status.try_lock() {
-            *status = VipsStatus { pid: std::process::id(), generation: self.generation, vips };
+            let (pid, heartbeats) = (std::process::id(), self.describe_heartbeats(now));
+            *status = VipsStatus { pid, generation: self.generation, vips, heartbeats };
             self.status_at = now;
         }
     }
@@ -752,6 +773,7 @@ impl Engine {
             reason: router.reason().to_owned(),
             since_s: now.since(router.since()).as_secs(),
             became_master_total: router.counters().became_master,
+            transitions_total: vip.transitions.clone(),
             adverts_sent_total: router.counters().sent,
             adverts_received_total: router.counters().received,
             adverts_refused_total: port.map_or(0, |port| port.refused),

@@ -31,6 +31,7 @@ use crate::wanted::Wanted;
 mod bpf;
 mod engine;
 mod gate;
+mod heartbeat;
 mod netlink;
 mod nft;
 mod privileges;
@@ -181,11 +182,18 @@ impl Vips {
             Order::Moved { vip, moved } => self.command(Command::Moved(vip, moved)),
             Order::HandOver => self.command(Command::HandOver),
             Order::Plan { generation, file } => match self.read_plan(&file, fd) {
-                Ok(Wanted { links, peers, specs }) => {
+                Ok(Wanted { links, peers, specs, heartbeats }) => {
+                    let heartbeats = heartbeats.and_then(|wanted| match wanted {
+                        Ok(spec) => Some(Box::new(spec)),
+                        Err(why) => {
+                            warn!("{why}; no heartbeats are sent, so a cut link may make two masters");
+                            None
+                        }
+                    });
                     let resumes = std::mem::take(&mut self.resumes);
                     let files = specs.iter().flat_map(|spec| &spec.files);
                     self.files = files.map(|(path, _)| (path.clone(), None)).collect();
-                    self.command(Command::Apply { generation, links, peers, specs, resumes });
+                    self.command(Command::Apply { generation, links, peers, specs, heartbeats, resumes });
                 }
                 Err(why) => self.channel.send(&Report::Refused { generation, why }, None).await?,
             },

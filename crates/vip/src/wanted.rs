@@ -8,6 +8,7 @@ use relais_config::plan::{self, Cidr, NodeId, Preempt, Tracked, Vip};
 use relais_vrrp::{Checksum, Config, Form, Password, Track, Version};
 
 use crate::engine::{Spec, file, frontend, link};
+use crate::heartbeat::{self, Key};
 
 /// How long a frontend whose process died may take to come back before the address goes elsewhere.
 /// A worker starts in some 10 ms; a connection made meanwhile waits in the kernel's queue.
@@ -22,6 +23,8 @@ pub(crate) struct Wanted {
     pub(crate) peers: Vec<IpAddr>,
     /// The virtual ones that it may hold.
     pub(crate) specs: Vec<Spec>,
+    /// Its heartbeats; why there are none although the plan has a key.
+    pub(crate) heartbeats: Option<Result<heartbeat::Spec, String>>,
 }
 
 /// # Errors
@@ -31,7 +34,16 @@ pub(crate) fn wanted(plan: &Plan, node: &str) -> Result<Wanted, String> {
     let links = plan.nodes[usize::from(id.0)].links.clone();
     let specs = plan.vips_on(id).map(|(_, vip, priority)| spec(plan, id, vip, priority));
     let peers = plan.nodes.iter().flat_map(|node| node.links.iter().copied()).collect();
-    Ok(Wanted { links, peers, specs: specs.collect::<Result<_, _>>()? })
+    let specs = specs.collect::<Result<_, _>>()?;
+    Ok(Wanted { heartbeats: heartbeats(plan, id, &links), links, peers, specs })
+}
+
+fn heartbeats(plan: &Plan, node: NodeId, links: &[IpAddr]) -> Option<Result<heartbeat::Spec, String>> {
+    let (file, config) = (plan.cluster_key.as_deref()?, heartbeat::config(plan, node)?);
+    let key = std::fs::read(file)
+        .map_err(|e| format!("the cluster-key {file} cannot be read ({e}); write the same one on every node"))
+        .and_then(|text| Key::new(&text).map_err(|why| format!("the cluster-key {file} {why}")));
+    Some(key.map(|key| heartbeat::Spec { config, links: links.to_vec(), key }))
 }
 
 fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, String> {

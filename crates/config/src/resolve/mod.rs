@@ -190,7 +190,10 @@ fn plan(cx: &mut Context, items: &[Item], risks: &mut Vec<Diagnostic>) -> Option
     let frontends = front::frontends(cx, items, &nodes, &vips, &backends);
     vip::check_tracking(cx, items, &nodes, &vips, &frontends);
     partition::check_unicast(cx, items, &nodes, &vips);
-    *risks = partition::risks(items, &nodes, &vips);
+    partition::unlike(cx, items, "node");
+    partition::unlike(cx, items, "vip");
+    let has_key = each(items, "platform").any(|platform| shield::cluster_key(platform).is_some());
+    *risks = partition::risks(items, &nodes, &vips, has_key);
     tiers::check_others(cx, items);
     let platform = each(items, "platform").next()?;
     secrets(cx, platform);
@@ -202,6 +205,7 @@ fn plan(cx: &mut Context, items: &[Item], risks: &mut Vec<Diagnostic>) -> Option
         frontend.error_pages.extend(common.iter().cloned());
     }
     shield::keys(cx, items, platform, &mut frontends);
+    let cluster_key = shield::cluster_key(platform);
     let logs = logs::logs(cx, items, platform, &mut frontends)?;
     Some(Plan {
         platform: platform.name(),
@@ -209,6 +213,7 @@ fn plan(cx: &mut Context, items: &[Item], risks: &mut Vec<Diagnostic>) -> Option
         logs,
         user: platform.setting("user").get("name")?,
         drain: platform.setting("drain").get::<Duration>("time")?,
+        cluster_key,
         max_connections: platform.find("max-connections").and_then(|m| m.get("number")),
         hard_stop_after: platform.setting("hard-stop-after").get::<Duration>("time")?,
         nodes: all(nodes)?,

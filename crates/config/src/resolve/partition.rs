@@ -45,14 +45,34 @@ pub(super) fn check_unicast(cx: &mut Context, items: &[Item], nodes: &[Option<No
     }
 }
 
-/// The risk that remains while no third machine is asked, in words: one note a vip that two nodes may hold.
-pub(super) fn risks(items: &[Item], nodes: &[Option<Node>], vips: &[Option<Vip>]) -> Vec<Diagnostic> {
+/// The risk that remains, in words: one note for each vip that two nodes may hold and nobody can witness.
+pub(super) fn risks(
+    items: &[Item],
+    nodes: &[Option<Node>],
+    vips: &[Option<Vip>],
+    has_key: bool,
+) -> Vec<Diagnostic> {
     let shared = each(items, "vip").zip(vips).filter_map(|(item, vip)| Some((item, vip.as_ref()?)));
     let shared = shared.filter(|(_, vip)| vip.nodes.len() > 1);
-    shared.map(|(item, vip)| risk(item, nodes, vip)).collect()
+    shared.filter_map(|(item, vip)| risk(item, nodes, vip, has_key)).collect()
 }
 
-fn risk(item: &Item, nodes: &[Option<Node>], vip: &Vip) -> Diagnostic {
+fn risk(item: &Item, nodes: &[Option<Node>], vip: &Vip, has_key: bool) -> Option<Diagnostic> {
+    let holds = |n: usize| vip.nodes.iter().any(|(id, _)| usize::from(id.0) == n);
+    let is_here =
+        |node: &Node| node.links.iter().any(|link| vip.addresses.iter().any(|net| net.contains(*link)));
+    let others = nodes.iter().enumerate().filter(|(n, _)| !holds(*n)).filter_map(|(_, node)| node.as_ref());
+    let (why, help) = match (has_key, others.filter(|node| is_here(node)).count()) {
+        (false, _) => (
+            "nodes exchange no heartbeats without a cluster-key",
+            "add to `platform`: secret cluster-key file=\"/etc/relais/cluster.key\", the same on every node",
+        ),
+        (true, 0) => (
+            "no other node is on its network to say which of them is cut off",
+            "add a node there that only witnesses: any machine that runs `relais run` with this file will do",
+        ),
+        (true, 1..) => return None,
+    };
     let name = |(id, _): &(NodeId, u8)| match nodes.get(usize::from(id.0)) {
         Some(Some(node)) => format!("`{}`", node.name),
         _ => String::new(),
@@ -64,12 +84,27 @@ fn risk(item: &Item, nodes: &[Option<Node>], vip: &Vip) -> Diagnostic {
     };
     let hold = if vip.nodes.len() == 2 { "both hold" } else { "more than one of them holds" };
     let message = format!(
-        "no third machine is asked: while {names} run but do not hear each other on {}, {hold} vip `{}`, and a client \
-         may reach either",
+        "{why}: while {names} run but do not hear each other on {}, {hold} vip `{}`, and a client may reach either",
         vip.interface, vip.name
     );
-    Diagnostic::new(Severity::Note, item.span_of("name"), message).help(
-        "join them by two switches or bonded ports and let IP protocol 112 pass; `track link=` lets go where a cable \
-         is out; when they hear each other again, the lower priority lets go",
-    )
+    Some(Diagnostic::new(Severity::Note, item.span_of("name"), message).help(help))
+}
+
+/// Heartbeats know nodes and addresses by 32 bits of their names.
+pub(super) fn unlike(cx: &mut Context, items: &[Item], kind: &'static str) {
+    let mut seen: Vec<(u32, &Item)> = Vec::new();
+    for item in each(items, kind) {
+        let hash = relais_cluster::wire::hash(&item.name());
+        match seen.iter().find(|(other, before)| *other == hash && before.name() != item.name()) {
+            Some((_, before)) => cx.error(
+                Diagnostic::error(
+                    item.span.clone(),
+                    format!("`{}` and `{}` look the same to heartbeats", item.name(), before.name()),
+                )
+                .related(before.span.clone(), "the other one")
+                .help("give one of them another name; it is their 32-bit FNV hash that is the same"),
+            ),
+            None => seen.push((hash, item)),
+        }
+    }
 }

@@ -29,6 +29,11 @@ pub(super) fn shield(cx: &mut Context, frontend: &Item) -> Option<Option<Shield>
     }))
 }
 
+/// The file of the cluster's key.
+pub(super) fn cluster_key(platform: &Item) -> Option<Arc<str>> {
+    platform.each("secret").find(|secret| &*secret.name() == KEY)?.get("file")
+}
+
 /// Gives every waiting room, and session tickets, the cluster's key, and says where there is none.
 pub(super) fn keys(cx: &mut Context, items: &[Item], platform: &Item, frontends: &mut [Frontend]) {
     let secret = platform.each("secret").find(|secret| &*secret.name() == KEY);

@@ -59,12 +59,15 @@ pub(super) const ROWS: &[Directive] = &[
         ],
         times: Times::Many,
         doc: "A secret, named here and kept elsewhere: exactly one of `file`, `credential` and `environment` says where. \
-              Secrets themselves never stand in this file.",
+              Secrets themselves never stand in this file. The one called `cluster-key` is what nodes know each other by: heartbeats, \
+              session tickets and waiting rooms are sealed with it; it is the same on every node, at least 16 bytes, and kept in a \
+              file.",
         example: "secret cluster-key file=\"/etc/relais/cluster.key\"",
         effect: Effect::Tests(&[
             "tickets_are_made_of_the_clusters_key_where_there_is_one",
             "both_balancers_know_each_others_tickets_by_the_cluster_key",
             "secrets_come_from_where_the_file_says",
+            "a_cut_link_between_two_nodes_makes_no_second_master_where_a_third_hears_both",
         ]),
         ..Directive::EMPTY
     },

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use relais_ipc::message::{Answer, Ask, Moved};
 use relais_ipc::status::{
-    BackendStatus, FrontendStatus, NodeStatus, ProxyStatus, VipStatus, VipsStatus, fetch,
+    BackendStatus, FrontendStatus, HeartbeatStatus, NodeStatus, ProxyStatus, VipStatus, VipsStatus, fetch,
 };
 
 use super::{ask, fail, print};
@@ -51,7 +51,10 @@ fn text(node: &NodeStatus, proxy: Option<&ProxyStatus>, vips: Option<&VipsStatus
         let _ = writeln!(out, "  {:<8} {pid}, {} restarts{ready}", process.role.name(), process.restarts);
     }
     match vips {
-        Some(vips) => vips.vips.iter().for_each(|vip| write_vip(&mut out, vip)),
+        Some(vips) => {
+            vips.vips.iter().for_each(|vip| write_vip(&mut out, vip));
+            write_heartbeats(&mut out, &vips.heartbeats);
+        }
         None => out.push_str("vip does not answer\n"),
     }
     let Some(proxy) = proxy else {
@@ -82,6 +85,19 @@ fn write_vip(out: &mut String, vip: &VipStatus) {
         "vip {} {} on {}: {state} for {} s, priority {}{moved}{master}: {}",
         vip.name, vip.address, vip.interface, vip.since_s, vip.priority, vip.reason
     );
+}
+
+/// One line for all that is well, one for each way that is not.
+fn write_heartbeats(out: &mut String, all: &[HeartbeatStatus]) {
+    if all.is_empty() {
+        return;
+    }
+    let up = all.iter().filter(|path| path.up).count();
+    let _ = writeln!(out, "heartbeats: {up} of {} ways to other nodes", all.len());
+    for path in all.iter().filter(|path| !path.up) {
+        let age = path.age_ms.map_or("never heard".to_owned(), |ms| format!("silent for {} s", ms / 1000));
+        let _ = writeln!(out, "  {} at {}: {age}", path.node, path.to);
+    }
 }
 
 fn write_frontend(out: &mut String, frontend: &FrontendStatus) {
