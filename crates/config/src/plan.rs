@@ -419,6 +419,37 @@ pub struct BackendTimeouts {
     pub check: Duration,
 }
 
+/// How a client stays with its server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Persist {
+    /// By a cookie that Relais sets, with the server's name.
+    Cookie {
+        /// Its name.
+        name: Arc<str>,
+        /// Its `Domain`; `None`: the host that was asked.
+        domain: Option<Arc<str>>,
+        /// Its `Path`.
+        path: Arc<str>,
+        /// Its `SameSite`.
+        same_site: SameSite,
+    },
+    /// By what stands behind the last dot of a session's id, in a cookie of this name or in the path: Tomcat's `jvmRoute`.
+    Route(Arc<str>),
+}
+
+/// Which requests of other sites a cookie goes with (RFC 6265bis §5.4.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// The attribute is not given.
+    Off,
+    /// Top-level navigation.
+    Lax,
+    /// None.
+    Strict,
+    /// All, over TLS only.
+    None,
+}
+
 /// Who answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
@@ -446,6 +477,8 @@ pub struct Backend {
     pub responses: Option<u32>,
     /// How often a request may be tried again, 0 to 100.
     pub retries: u8,
+    /// How a client stays with its server; `None`: it does not.
+    pub persist: Option<Persist>,
     /// Whether a retry may go to another server.
     pub redispatch: bool,
     /// Whether a client that sends no more, and whose request waits, is taken for gone.

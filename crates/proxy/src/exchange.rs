@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use relais_base::Time;
-use relais_config::plan;
+use relais_config::plan::{self, Persist};
 use relais_http::response::Blanks;
 use relais_http::{Body, Framing, Method, Reject, Response, Why, field, response};
 
@@ -25,6 +25,7 @@ use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
 use crate::limits;
 use crate::pace::Pace;
+use crate::persist::{self, Stuck};
 use crate::rules::Edits;
 use crate::session::{self, Account, Asked, Leaves, Rest};
 use crate::squeeze::Squeeze;
@@ -345,6 +346,17 @@ impl Exchange<'_> {
         }
     }
 
+    /// Has the client stay with the server that answers, unless it does.
+    fn persist(&self, account: &mut Account, head: &mut Vec<u8>) {
+        let Some(persist) = &self.backend.plan.persist else { return };
+        let is_there = matches!(account.stuck, Stuck::To(index) if std::ptr::eq(&*self.backend.servers[index], self.server));
+        let sets = !is_there && matches!(persist, Persist::Cookie { .. });
+        if sets {
+            persist::set(head, persist, &self.server.plan.name, self.client.tls().is_some());
+        }
+        account.cookie = account.stuck.letters(sets);
+    }
+
     /// Notes that there is a response.
     fn count(&self, account: &mut Account, response: &Response) {
         account.status = response.status;
@@ -395,6 +407,7 @@ impl Exchange<'_> {
         if let Some(marks) = &asked.marks {
             marks.response(&mut head);
         }
+        self.persist(account, &mut head);
         note_headers(asked, account, &received.bytes()[..response.length]);
         received.consume(response.length);
 
@@ -534,6 +547,7 @@ impl Exchange<'_> {
         if let Some(marks) = &asked.marks {
             marks.response(&mut head);
         }
+        self.persist(account, &mut head);
         note_headers(asked, account, &received.bytes()[..response.length]);
         received.consume(response.length);
         account.written += head.len() as u64;
@@ -614,6 +628,9 @@ fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, backend: &plan::Backend, s
     }
     if let Some(edits) = edits {
         edits.apply_request(out, fields);
+    }
+    if let Some(Persist::Cookie { name, .. }) = &backend.persist {
+        persist::take_out(out, fields, name);
     }
     if let Some(marks) = &asked.marks {
         marks.request(out, fields);

@@ -35,7 +35,7 @@ const FAREWELL: Duration = Duration::from_millis(50);
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Whether the server is well.
     pub ok: bool,
     /// What was seen, in a few words for logs and the status page: `status 200`, `connection refused`.

@@ -18,6 +18,7 @@ use crate::h2;
 use crate::keyed::Tally;
 use crate::limits;
 use crate::marks::{Marks, Seen};
+use crate::persist::Stuck;
 use crate::rules::{self, Decision, Edits, Limits, Manner, Rules, Verdict};
 use crate::shield;
 use crate::transaction;
@@ -36,6 +37,10 @@ pub(crate) struct Account {
     pub(crate) server: Option<Rc<Server>>,
     pub(crate) retries: u32,
     pub(crate) redispatched: bool,
+    /// What the request says of its server.
+    pub(crate) stuck: Stuck,
+    /// What a log line says of it.
+    pub(crate) cookie: [u8; 2],
     pub(crate) queued: u32,
     /// 1 while a server's place is held: log lines count the others, as HAProxy does.
     pub(crate) held: u32,
@@ -60,6 +65,8 @@ impl Account {
             server: None,
             retries: 0,
             redispatched: false,
+            stuck: Stuck::Unasked,
+            cookie: *b"--",
             queued: 0,
             held: 0,
             noted: Noted::default(),
@@ -674,6 +681,7 @@ pub(crate) fn log_request(client: &Client, plan: &FrontPlan, account: &mut Accou
         bytes_in: account.read,
         bytes_out: account.written,
         state: account.state,
+        cookie: account.cookie,
         sessions,
         retries: account.retries,
         redispatched: account.redispatched,

@@ -10,6 +10,7 @@ use crate::exchange::{self, Failure};
 use crate::h2;
 use crate::io::Io;
 use crate::limits;
+use crate::persist::Stuck;
 use crate::session::{self, Account, Asked, Leaves, Rest};
 use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
 
@@ -244,8 +245,14 @@ async fn place(
     backend: &Rc<Backend>,
     tried: Tried,
 ) -> Result<Lease, Verdict> {
-    let key = backend.chooser.key(asked.client, asked.request, asked.buffer.bytes());
-    let result = backend.acquire(asked.client, key, tried).await;
+    let bytes = asked.buffer.bytes();
+    let key = backend.chooser.key(asked.client, asked.request, bytes);
+    if let Some(persist) = &backend.plan.persist {
+        let (head, target) = (&bytes[..asked.request.length], asked.request.path.of(bytes));
+        account.stuck = Stuck::of(persist, head, target, &backend.servers);
+    }
+    let stuck = if let Stuck::To(index) = account.stuck { Some(index) } else { None };
+    let result = backend.acquire(asked.client, key, tried, stuck).await;
     let waited = asked.client.worker.now().since(account.began).as_millis() as i64 - account.times.request;
     match result {
         Ok(place) => {

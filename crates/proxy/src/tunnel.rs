@@ -202,7 +202,7 @@ async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> 
     let mut tried = Tried::default();
     let key = backend.chooser.key_of_connection(client);
     loop {
-        let place = match backend.acquire(client, key, tried).await {
+        let place = match backend.acquire(client, key, tried, None).await {
             Ok(place) => place,
             Err(late @ (NoPlace::Late { queued } | NoPlace::Gone { queued })) => {
                 account.queued = queued;
@@ -341,6 +341,7 @@ fn log(client: &Client, backend: &str, sessions: Sessions, account: &Account) {
         bytes_in: up,
         bytes_out: down,
         state: account.state,
+        cookie: *b"--",
         sessions,
         retries: account.retries,
         redispatched: account.redispatched,

@@ -209,6 +209,7 @@ impl Backend {
     }
 
     /// A place at a server outside `tried`: at once, or by waiting in the queue. `key`: the hash that decides, if one does.
+    /// `stuck`: the server, by index, that the client is to stay with while it is up.
     ///
     /// # Errors
     /// If no server is up, the queue is full, or its time-out is over.
@@ -217,16 +218,27 @@ impl Backend {
         client: &Client,
         key: Option<u64>,
         tried: Tried,
+        stuck: Option<usize>,
     ) -> Result<Place, NoPlace> {
-        if self.shared.queued.load(Relaxed) == 0
+        let stuck = stuck.filter(|i| self.servers[*i].shared.is_up() && !tried.has(*i));
+        if let Some(index) = stuck {
+            let server = &self.servers[index].shared;
+            if self.shared.enter(server) {
+                self.chooser.load_changed(index, server);
+                let lease = Lease { backend: self.clone(), index };
+                return Ok(Place { lease, queued: 0, waited: false });
+            }
+        } else if self.shared.queued.load(Relaxed) == 0
             && let Some(lease) = self.pick(&client.worker, key, tried)
         {
             return Ok(Place { lease, queued: 0, waited: false });
         }
-        if !self.has_server(Tried::default()) {
+        if stuck.is_none() && !self.has_server(Tried::default()) {
             return Err(NoPlace::NoServer);
         }
-        let failed = self.servers.iter().enumerate().filter(|(i, _)| tried.has(*i));
+        // Who is stuck waits for its server alone, while that is up.
+        let avoids = |i: usize| stuck.map_or(tried.has(i), |stuck| i != stuck);
+        let failed = self.servers.iter().enumerate().filter(|(i, _)| avoids(*i));
         let avoid = failed.map(|(_, s)| s.shared.id).collect();
         let wait = Queued { backend: self, waiter: Arc::new(Waiter { avoid, ..Waiter::default() }) };
         let most = self.plan.max_queue.unwrap_or(u32::MAX);

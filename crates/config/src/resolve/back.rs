@@ -8,7 +8,8 @@ use super::{Context, balance, datagrams, each, front::mode, pages};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{
-    Admin, Backend, BackendTimeouts, Mode, Node, NodeId, ProxyVersion, Server, ServerTls, Tomcat,
+    Admin, Backend, BackendTimeouts, Mode, Node, NodeId, Persist, ProxyVersion, SameSite, Server, ServerTls,
+    Tomcat,
 };
 use crate::table::Kind;
 
@@ -82,6 +83,10 @@ fn backend(
         responses: item.find("responses").and_then(|responses| responses.get("number")),
         retries: item.setting("retries").get("number")?,
         redispatch: item.find("redispatch").is_some(),
+        persist: match item.find("persist") {
+            Some(persist) => Some(self::persist(cx, persist)?),
+            None => None,
+        },
         abort_on_close: item.find("abort-on-close").is_some(),
         servers: servers?
             .into_iter()
@@ -153,6 +158,58 @@ fn check_tcp(cx: &mut Context, item: &Item) {
             .help("write `stick src` instead, or take `mode tcp` out"),
         );
     }
+}
+
+fn persist(cx: &mut Context, item: &Item) -> Option<Persist> {
+    let (cookie, route) = (item.get::<Arc<str>>("cookie"), item.get::<Arc<str>>("route"));
+    let (field, name) = match (cookie, route) {
+        (Some(name), None) => ("cookie", name),
+        (None, Some(name)) => ("route", name),
+        _ => {
+            cx.error(
+                Diagnostic::error(
+                    item.span.clone(),
+                    "`persist` goes by one cookie: one that is set here, or the application's",
+                )
+                .help("write cookie=SRV, or route=JSESSIONID where the servers are Tomcats with a jvmRoute"),
+            );
+            return None;
+        }
+    };
+    if !relais_http::field::is_token(name.as_bytes()) {
+        cx.error(
+            Diagnostic::error(
+                item.span_of(field),
+                format!("`{name}` is no name of a cookie (RFC 6265 §4.1.1)"),
+            )
+            .help("use letters, digits, `-` and `_`"),
+        );
+        return None;
+    }
+    if field == "route" {
+        return Some(Persist::Route(name));
+    }
+    let (domain, path) = (item.get::<Arc<str>>("domain"), item.get::<Arc<str>>("path")?);
+    for (field, value) in [("domain", domain.as_deref()), ("path", Some(&*path))] {
+        let is_bad = |b: u8| b == b';' || !b.is_ascii_graphic();
+        if value.is_some_and(|value| value.bytes().any(is_bad)) {
+            cx.error(
+                Diagnostic::error(
+                    item.span_of(field),
+                    "a cookie's attribute has no `;`, no space and no other alphabet",
+                )
+                .help("write it as browsers compare it, escaped if need be"),
+            );
+            return None;
+        }
+    }
+    let same_site = match &*item.get::<Arc<str>>("same-site")? {
+        "off" => SameSite::Off,
+        "strict" => SameSite::Strict,
+        "none" => SameSite::None,
+        _ => SameSite::Lax,
+    };
+    Some(Persist::Cookie { name, domain, path, same_site })
 }
 
 fn servers(

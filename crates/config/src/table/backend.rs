@@ -77,10 +77,31 @@ pub(super) const ROWS: &[Directive] = &[
     Directive {
         name: "persist",
         inside: &[Section::Backend],
-        properties: &[required("cookie", Text, "the cookie's name")],
-        doc: "A client stays with its server by a cookie that Relais sets. HTTP only.",
+        properties: &[
+            optional("cookie", Text, "by the application's", "name of the cookie that Relais sets"),
+            optional(
+                "route",
+                Text,
+                "by a cookie of our own",
+                "name of the application's session cookie, for Tomcat's `jvmRoute`",
+            ),
+            optional("domain", Text, "the host that was asked", "the cookie's `Domain`"),
+            default("path", Text, "/", "the cookie's `Path`"),
+            default("same-site", Word(&["lax", "strict", "none", "off"]), "lax", "the cookie's `SameSite`"),
+        ],
+        doc: "A client stays with its server. With `cookie`, by a cookie that Relais sets in the first answer, with the server's \
+              name, `HttpOnly` and, over TLS, `Secure`; such an answer says `Cache-Control: private`, and no server sees the \
+              cookie. With `route`, by what the application's own session id ends in: `JSESSIONID=1A2B.tomcat1`, or \
+              `;jsessionid=1A2B.tomcat1` in the path, goes to server `tomcat1`, which has `jvmRoute=\"tomcat1\"`. A server of weight \
+              0 keeps the clients it has. Where the server is down, or a cookie names none, the balance decides and the \
+              cookie is set anew; where it is full, its client waits for it. Logs have HAProxy's letters (`VN`, `NI`, `DI`). \
+              HTTP only.",
         example: "persist cookie=SRV",
-        effect: Effect::Later("keep clients with their servers"),
+        effect: Effect::Tests(&[
+            "a_client_stays_with_its_server_by_a_cookie_that_no_server_sees",
+            "a_session_s_route_leads_to_its_server",
+            "who_is_stuck_to_a_drained_server_stays_and_to_a_dead_one_moves",
+        ]),
         ..Directive::EMPTY
     },
     Directive {

@@ -213,7 +213,7 @@ impl Entry<'_> {
             LogField::State => Value::Plain(&self.state),
             LogField::StateCookie => Value::Made(|entry, out, _| {
                 out.extend_from_slice(&entry.state);
-                out.extend_from_slice(b"--"); // no persistence cookie
+                out.extend_from_slice(&entry.cookie);
             }),
             LogField::SessionsProcess => count(self.sessions.process),
             LogField::SessionsFrontend => count(self.sessions.frontend),

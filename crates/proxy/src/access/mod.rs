@@ -182,6 +182,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) bytes_out: u64,
     /// The first two letters of HAProxy's termination state.
     pub(crate) state: [u8; 2],
+    /// What came of a persistence cookie, and what was done, as HAProxy writes it.
+    pub(crate) cookie: [u8; 2],
     pub(crate) sessions: Sessions,
     pub(crate) retries: u32,
     pub(crate) redispatched: bool,

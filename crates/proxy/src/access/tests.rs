@@ -33,6 +33,7 @@ fn entry(kind: Kind<'_>) -> Entry<'_> {
         bytes_in: 100,
         bytes_out: 2750,
         state: *b"--",
+        cookie: *b"--",
         sessions: Sessions { process: 1, frontend: 2, backend: 3, server: 4 },
         retries: 5,
         redispatched: true,

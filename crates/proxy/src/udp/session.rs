@@ -454,6 +454,7 @@ impl Session {
             bytes_in,
             bytes_out,
             state: end,
+            cookie: *b"--",
             sessions: Sessions {
                 process: worker.open_everywhere(),
                 frontend: self.front.shared.open(),
