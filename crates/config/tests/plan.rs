@@ -49,7 +49,6 @@ fn what_is_not_acted_on_yet_is_said() {
     let checked = parse("progres.kdl", &example("progres.kdl")).expect("the reference file");
     let pending = checked.plan.pending.join("\n");
     let expected = "frontend web: cache pages\ncache pages\n\
-        backend app: persist\n\
         tomcat app: heap\ntomcat app: webapp\ntomcat app: drain\n\
         galera progres\ngluster files\nsync www\nresource report-job\nsite cerist\nobjective web\nalert operators";
     assert_eq!(pending, expected);

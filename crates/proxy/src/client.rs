@@ -34,7 +34,7 @@ pub(crate) struct Client {
     /// The client's address: the connection's other end, or what a trusted one says.
     pub(crate) peer: SocketAddr,
     /// [`Worker::ebbs`] when it came.
-    pub(crate) ebbs: u32,
+    pub(crate) ebbs: u16,
     /// When it came, or its last request was done.
     pub(crate) since: Cell<Time>,
     /// What few have.

@@ -208,6 +208,36 @@ impl Backend {
         (0..self.servers.len()).any(|i| self.gets(i, tried))
     }
 
+    /// A place that is free just now; or who waits for one; or nothing, where no server is up.
+    fn at_once(
+        self: &Rc<Self>,
+        client: &Client,
+        key: Option<u64>,
+        tried: Tried,
+        stuck: Option<usize>,
+    ) -> Result<Lease, Option<Arc<Waiter>>> {
+        let stuck = stuck.filter(|i| self.servers[*i].shared.is_up() && !tried.has(*i));
+        if let Some(index) = stuck {
+            let server = &self.servers[index].shared;
+            if self.shared.enter(server) {
+                self.chooser.load_changed(index, server);
+                return Ok(Lease { backend: self.clone(), index });
+            }
+        } else if self.shared.queued.load(Relaxed) == 0
+            && let Some(lease) = self.pick(&client.worker, key, tried)
+        {
+            return Ok(lease);
+        }
+        if stuck.is_none() && !self.has_server(Tried::default()) {
+            return Err(None);
+        }
+        // Who is stuck waits for its server alone, while that is up.
+        let avoids = |i: usize| stuck.map_or(tried.has(i), |stuck| i != stuck);
+        let avoided = self.servers.iter().enumerate().filter(|(i, _)| avoids(*i));
+        let avoid = avoided.map(|(_, server)| server.shared.id).collect();
+        Err(Some(Arc::new(Waiter { avoid, ..Waiter::default() })))
+    }
+
     /// A place at a server outside `tried`: at once, or by waiting in the queue. `key`: the hash that decides, if one does.
     /// `stuck`: the server, by index, that the client is to stay with while it is up.
     ///
@@ -220,27 +250,12 @@ impl Backend {
         tried: Tried,
         stuck: Option<usize>,
     ) -> Result<Place, NoPlace> {
-        let stuck = stuck.filter(|i| self.servers[*i].shared.is_up() && !tried.has(*i));
-        if let Some(index) = stuck {
-            let server = &self.servers[index].shared;
-            if self.shared.enter(server) {
-                self.chooser.load_changed(index, server);
-                let lease = Lease { backend: self.clone(), index };
-                return Ok(Place { lease, queued: 0, waited: false });
-            }
-        } else if self.shared.queued.load(Relaxed) == 0
-            && let Some(lease) = self.pick(&client.worker, key, tried)
-        {
-            return Ok(Place { lease, queued: 0, waited: false });
-        }
-        if stuck.is_none() && !self.has_server(Tried::default()) {
-            return Err(NoPlace::NoServer);
-        }
-        // Who is stuck waits for its server alone, while that is up.
-        let avoids = |i: usize| stuck.map_or(tried.has(i), |stuck| i != stuck);
-        let failed = self.servers.iter().enumerate().filter(|(i, _)| avoids(*i));
-        let avoid = failed.map(|(_, s)| s.shared.id).collect();
-        let wait = Queued { backend: self, waiter: Arc::new(Waiter { avoid, ..Waiter::default() }) };
+        let waiter = match self.at_once(client, key, tried, stuck) {
+            Ok(lease) => return Ok(Place { lease, queued: 0, waited: false }),
+            Err(None) => return Err(NoPlace::NoServer),
+            Err(Some(waiter)) => waiter,
+        };
+        let wait = Queued { backend: self, waiter };
         let most = self.plan.max_queue.unwrap_or(u32::MAX);
         let before = self.shared.wait(&wait.waiter, most).map_err(|queued| NoPlace::Full { queued })?;
         let queued = before + 1; // as HAProxy counts: 0 is said by those that did not wait

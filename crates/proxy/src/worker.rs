@@ -155,7 +155,7 @@ pub(crate) struct Worker {
     pub(crate) rules: RefCell<Memory>,
     pub(crate) draining: Cell<bool>,
     /// Counts the times that everybody connected was to connect anew.
-    pub(crate) ebbs: Cell<u32>,
+    pub(crate) ebbs: Cell<u16>,
     pub(crate) connections: Cell<u32>,
     complaints: Cell<(u64, u32)>,
     fronts: RefCell<HashMap<Arc<str>, Rc<Front>>>,
@@ -346,7 +346,7 @@ impl Worker {
     }
 
     /// Whether a connection that came after so many of those is to end when it can.
-    pub(crate) fn sends_away(&self, ebbs: u32) -> bool {
+    pub(crate) fn sends_away(&self, ebbs: u16) -> bool {
         self.draining.get() || ebbs != self.ebbs.get()
     }
 
