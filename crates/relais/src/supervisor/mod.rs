@@ -163,12 +163,13 @@ impl Supervisor {
     fn make(options: Options, mut inherited: Option<&mut Inheritance>) -> Result<Running, String> {
         let generation = inherited.as_ref().map_or(1, |inherited| inherited.generation + 1);
         let logs = inherited.as_mut().map(|inherited| std::mem::take(&mut inherited.access_logs));
+        // What is wrong with the file is said first, whoever else runs here.
+        let store = Store::at(inherited.as_ref().and_then(|i| i.overrides.clone()), &options.run_dir);
+        let edition = Edition::read(&options, generation, logs.unwrap_or_default(), store.load()?)?;
         let lock = match inherited.as_mut().and_then(|inherited| inherited.lock.take()) {
             Some(lock) => lock,
             None => prepare_run_dir(&options.run_dir)?,
         };
-        let store = Store::at(inherited.as_ref().and_then(|i| i.overrides.clone()), &options.run_dir);
-        let edition = Edition::read(&options, generation, logs.unwrap_or_default(), store.load()?)?;
         raise_descriptor_limit();
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(256) as u16);
         let workers = inherited.as_ref().map_or(cores, |inherited| inherited.workers);
