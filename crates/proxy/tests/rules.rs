@@ -114,6 +114,46 @@ fn a_host_of_its_own_has_a_backend_of_its_own() {
 }
 
 #[test]
+fn no_spelling_of_a_host_gets_past_a_rule() {
+    let (door, app) = (Door::new(1), named("app"));
+    let rule = "rule closed { match host \"intern.example\"; deny 403; }";
+    let _proxy = Proxy::start(&plan(&door, rule, "", &[app.address]), &[&door]);
+    for (target, host) in [
+        ("/", "intern.example"),
+        ("/", "INTERN.example."),
+        ("/", "intern.example.:8080"),
+        ("/", "intern.example:"),
+        ("/", "%69ntern.example"),
+        ("/", "inter%4E.example"),
+        ("/", "intern%2eexample"),
+        ("/", "intern.example%2E"),
+        ("/", "intern.%65xample:80"),
+        ("http://intern.example", "other.example"),
+        ("HTTP://Intern.Example:80/a?b", "other.example"),
+        ("https://%69ntern.example./", "other.example"),
+        ("http://intern.example?x", "other.example"),
+    ] {
+        let (head, _) = ask(&door, &format!("GET {target} HTTP/1.1\r\nHost: {host}"));
+        assert_eq!(status(&head), "403", "{target} of {host}");
+    }
+    for (target, host) in [
+        ("http://u@intern.example/", "h"),
+        ("http://intern.example@h/", "h"),
+        ("/", "u@intern.example"),
+        ("/", "intern%zz.example"),
+        ("/", "intern.example, h"),
+    ] {
+        let (head, _) = ask(&door, &format!("GET {target} HTTP/1.1\r\nHost: {host}"));
+        assert_eq!(status(&head), "400", "{target} of {host}");
+    }
+    // The target rules (RFC 9112 §3.2.2), here as at the server.
+    let (head, seen) = ask(&door, "GET http://other.example/ HTTP/1.1\r\nHost: intern.example");
+    assert_eq!((status(&head), field(&seen, "host")), ("200", Some("other.example")));
+    // Escapes are taken off once: `%2569` is no `i`.
+    assert_eq!(status(&ask(&door, "GET / HTTP/1.1\r\nHost: %2569ntern.example").0), "200");
+}
+
+#[test]
 fn rules_are_asked_in_order_until_one_ends_it() {
     let (door, app, other) = (Door::new(1), named("app"), named("other"));
     let rules = "rule first { match path \"/a/**\"; set-header X-One 1; }\n\

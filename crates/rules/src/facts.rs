@@ -289,16 +289,31 @@ pub(crate) fn decimal(mut number: u16, digits: &mut [u8; 5]) -> &[u8] {
     }
 }
 
-/// A host in small letters, without its port and the dot that ends a full name.
+/// A host in small letters, without its port and the dot that ends a full name, and with no escape: `%61` is another
+/// spelling of `a` (RFC 3986 §6.2.2.2), so that a rule for `a.example` is one for `%61.example`.
 fn host(value: Option<&[u8]>, out: &mut Vec<u8>) -> Form {
     let Some(value) = value else { return Form::None };
     let name = without_port(value);
-    let name = name.strip_suffix(b".").unwrap_or(name);
-    if name.len() == value.len() && !name.iter().any(u8::is_ascii_uppercase) {
+    let plain = |b: &u8| !b.is_ascii_uppercase() && *b != b'%';
+    if name.len() == value.len() && !name.ends_with(b".") && name.iter().all(plain) {
         return Form::AsWritten;
     }
     out.clear();
-    out.extend(name.iter().map(u8::to_ascii_lowercase));
+    let mut rest = name;
+    while let [byte, tail @ ..] = rest {
+        let escape = match tail {
+            [high, low, behind @ ..] if *byte == b'%' => {
+                path::hex(*high).zip(path::hex(*low)).map(|(high, low)| (high << 4 | low, behind))
+            }
+            _ => None,
+        };
+        let (byte, behind) = escape.unwrap_or((*byte, tail));
+        out.push(byte.to_ascii_lowercase());
+        rest = behind;
+    }
+    if out.last() == Some(&b'.') {
+        out.pop();
+    }
     Form::Changed
 }
 
