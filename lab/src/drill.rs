@@ -66,6 +66,9 @@ pub enum Drill {
     AppProcess,
 }
 
+/// How long a reload without any care takes.
+const WITHOUT_CARE: Duration = Duration::from_millis(200);
+
 impl Drill {
     /// Every drill.
     pub const ALL: [Drill; 12] = [
@@ -330,8 +333,10 @@ impl<'a> Driller<'a> {
                 Broken::Reload(holder)
             }
             Drill::BalancerReload | Drill::BalancerReturn => {
-                // What a reload without any care would be: everything down, everything up.
+                // What a reload without any care would be: everything down, and up again. For long enough to be
+                // felt, as a start of some milliseconds need not be.
                 self.lab.kill_balancer(holder)?;
+                std::thread::sleep(WITHOUT_CARE);
                 self.lab.start_balancer(holder)?;
                 Broken::Reload(holder)
             }
