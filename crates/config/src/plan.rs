@@ -15,6 +15,9 @@ mod check;
 pub use balance::{Balance, HashKey, HashType};
 pub use check::{Admin, Check, CheckKind, DnsExpect};
 
+mod persist;
+pub use persist::{CookieMode, Persist, SameSite, Secure, ServerCookie};
+
 mod shield;
 pub use shield::Shield;
 
@@ -419,37 +422,6 @@ pub struct BackendTimeouts {
     pub check: Duration,
 }
 
-/// How a client stays with its server.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Persist {
-    /// By a cookie that Relais sets, with the server's name.
-    Cookie {
-        /// Its name.
-        name: Arc<str>,
-        /// Its `Domain`; `None`: the host that was asked.
-        domain: Option<Arc<str>>,
-        /// Its `Path`.
-        path: Arc<str>,
-        /// Its `SameSite`.
-        same_site: SameSite,
-    },
-    /// By what stands behind the last dot of a session's id, in a cookie of this name or in the path: Tomcat's `jvmRoute`.
-    Route(Arc<str>),
-}
-
-/// Which requests of other sites a cookie goes with (RFC 6265bis §5.4.7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SameSite {
-    /// The attribute is not given.
-    Off,
-    /// Top-level navigation.
-    Lax,
-    /// None.
-    Strict,
-    /// All, over TLS only.
-    None,
-}
-
 /// Who answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
@@ -514,6 +486,8 @@ pub struct Server {
     pub http2: bool,
     /// Requests at a time on one HTTP/2 connection to it, 1 to 1000; fewer where it says so itself.
     pub max_concurrent_streams: u32,
+    /// What stands for it in a persistence cookie; `None`: its name.
+    pub cookie: Option<Arc<str>>,
     /// The node it runs on, where the file knows it.
     pub node: Option<NodeId>,
     /// What an operator wants of it at the moment.
@@ -815,6 +789,7 @@ impl Plan {
             }
         }
         files.extend(self.backends.iter().filter_map(|backend| backend.check.as_ref()?.secret()).cloned());
+        files.extend(self.backends.iter().filter_map(|backend| backend.persist.as_ref()?.secret()).cloned());
         files.sort();
         files.dedup();
         files

@@ -64,6 +64,22 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "match rate key=src over=200 per=\"10s\"",
         "match rate key=src over=200 per=\"10s\" remember=9000000; match rate key=host over=9 per=\"1s\" remember=9000000",
     ),
+    (
+        "persist_route_with_a_cookie_s_property",
+        "persist cookie=SRV",
+        "persist route=JSESSIONID maxidle=\"30m\"",
+    ),
+    (
+        "persist_prefix_with_a_domain",
+        "persist cookie=SRV",
+        "persist cookie=SRV mode=prefix domain=\"a.example\"",
+    ),
+    ("persist_with_an_unknown_secret", "persist cookie=SRV", "persist cookie=SRV secret=cluster-kez"),
+    (
+        "server_that_no_cookie_can_name",
+        "servers tomcat=app",
+        "server a \"192.168.112.177:8081\" cookie=\"a;b\"; servers tomcat=app",
+    ),
     ("rate_of_nobody", "match rate key=src over", "match rate over"),
     (
         "backend_rule_chooses_a_backend",

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use relais_base::Time;
-use relais_config::plan::{self, Persist};
+use relais_config::plan;
 use relais_http::response::Blanks;
 use relais_http::{Body, Framing, Method, Reject, Response, Why, field, response};
 
@@ -25,7 +25,7 @@ use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
 use crate::limits;
 use crate::pace::Pace;
-use crate::persist::{self, Stuck};
+use crate::persist;
 use crate::rules::Edits;
 use crate::session::{self, Account, Asked, Leaves, Rest};
 use crate::squeeze::Squeeze;
@@ -68,6 +68,8 @@ struct Exchange<'a> {
     client: &'a Client,
     backend: &'a Backend,
     server: &'a Server,
+    /// Which of the backend's it is.
+    place: usize,
     timeout_client: Duration,
     timeout_server: Duration,
     io: Io,
@@ -116,6 +118,7 @@ pub(crate) async fn run(
         client,
         backend,
         server,
+        place: lease.index(),
         timeout_client: limits.and_then(|l| l.timeout_client).unwrap_or(asked.plan.plan.timeout.client),
         timeout_server: limits.and_then(|l| l.timeout_server).unwrap_or(backend.plan.timeout.server),
         io,
@@ -346,15 +349,16 @@ impl Exchange<'_> {
         }
     }
 
-    /// Has the client stay with the server that answers, unless it does.
-    fn persist(&self, account: &mut Account, head: &mut Vec<u8>) {
-        let Some(persist) = &self.backend.plan.persist else { return };
-        let is_there = matches!(account.stuck, Stuck::To(index) if std::ptr::eq(&*self.backend.servers[index], self.server));
-        let sets = !is_there && matches!(persist, Persist::Cookie { .. });
-        if sets {
-            persist::set(head, persist, &self.server.plan.name, self.client.tls().is_some());
-        }
-        account.cookie = account.stuck.letters(sets);
+    /// Has the client stay with the server that answers.
+    fn persist(&self, asked: &Asked<'_>, account: &mut Account, head: &mut Vec<u8>) {
+        let Some(sticks) = &self.backend.sticks else { return };
+        let setting = persist::Setting {
+            is_tls: self.client.tls().is_some(),
+            is_post: asked.head().starts_with(b"POST "),
+            now_s: self.client.worker.wall_s(),
+        };
+        let set = persist::answer(head, sticks, account.stuck, self.place, setting);
+        account.cookie = account.stuck.letters(set);
     }
 
     /// Notes that there is a response.
@@ -407,7 +411,7 @@ impl Exchange<'_> {
         if let Some(marks) = &asked.marks {
             marks.response(&mut head);
         }
-        self.persist(account, &mut head);
+        self.persist(asked, account, &mut head);
         note_headers(asked, account, &received.bytes()[..response.length]);
         received.consume(response.length);
 
@@ -547,7 +551,7 @@ impl Exchange<'_> {
         if let Some(marks) = &asked.marks {
             marks.response(&mut head);
         }
-        self.persist(account, &mut head);
+        self.persist(asked, account, &mut head);
         note_headers(asked, account, &received.bytes()[..response.length]);
         received.consume(response.length);
         account.written += head.len() as u64;
@@ -629,8 +633,8 @@ fn request_head(out: &mut Vec<u8>, asked: &Asked<'_>, backend: &plan::Backend, s
     if let Some(edits) = edits {
         edits.apply_request(out, fields);
     }
-    if let Some(Persist::Cookie { name, .. }) = &backend.persist {
-        persist::take_out(out, fields, name);
+    if let Some(persist) = &backend.persist {
+        persist::prepare(out, fields, persist);
     }
     if let Some(marks) = &asked.marks {
         marks.request(out, fields);

@@ -31,7 +31,7 @@ mod limits;
 mod marks;
 mod pace;
 mod pages;
-pub mod persist;
+mod persist;
 mod probe;
 mod process;
 mod proxied;

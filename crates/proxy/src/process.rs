@@ -28,6 +28,7 @@ use crate::checks::{Change, Checks};
 use crate::choose::Common;
 use crate::counters::Registry;
 use crate::limits;
+use crate::persist::Sticks;
 use crate::rules::{self, Owner, Rules};
 use crate::shield::Guard;
 use crate::status::document;
@@ -520,6 +521,7 @@ impl Process {
             let before =
                 before.map(|((plan, ..), common)| (plan, common)).find(|(plan, _)| plan.name == back.name);
             setup.common.push(Common::renew(before, back));
+            setup.sticks.push(Sticks::new(back, &self.files)?.map(Arc::new));
             let servers = back.servers.iter().map(|s| self.registry.server(&back.name, &s.name)).collect();
             setup.backs.push((back.clone(), self.registry.back(&back.name), servers));
         }

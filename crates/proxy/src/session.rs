@@ -65,7 +65,7 @@ impl Account {
             server: None,
             retries: 0,
             redispatched: false,
-            stuck: Stuck::Unasked,
+            stuck: Stuck::default(),
             cookie: *b"--",
             queued: 0,
             held: 0,

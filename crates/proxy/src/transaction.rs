@@ -247,12 +247,11 @@ async fn place(
 ) -> Result<Lease, Verdict> {
     let bytes = asked.buffer.bytes();
     let key = backend.chooser.key(asked.client, asked.request, bytes);
-    if let Some(persist) = &backend.plan.persist {
+    if let Some(sticks) = &backend.sticks {
         let (head, target) = (&bytes[..asked.request.length], asked.request.path.of(bytes));
-        account.stuck = Stuck::of(persist, head, target, &backend.servers);
+        account.stuck = Stuck::of(sticks, head, target, &backend.servers, asked.client.worker.wall_s());
     }
-    let stuck = if let Stuck::To(index) = account.stuck { Some(index) } else { None };
-    let result = backend.acquire(asked.client, key, tried, stuck).await;
+    let result = backend.acquire(asked.client, key, tried, account.stuck.server()).await;
     let waited = asked.client.worker.now().since(account.began).as_millis() as i64 - account.times.request;
     match result {
         Ok(place) => {

@@ -22,6 +22,7 @@ use crate::h2::upstream::Links;
 use crate::io::Io;
 use crate::limits;
 use crate::pages::Pages;
+use crate::persist::Sticks;
 use crate::rules::Rules;
 use crate::source;
 use crate::tls;
@@ -133,6 +134,8 @@ pub(crate) struct Backend {
     /// Replaced when their files change.
     pub(crate) rules: RefCell<Option<Arc<Rules>>>,
     pub(crate) chooser: Chooser,
+    /// How clients stay with their servers.
+    pub(crate) sticks: Option<Arc<Sticks>>,
     has_backup: bool,
 }
 
@@ -159,7 +162,16 @@ impl Backend {
     ) -> Backend {
         let chooser = Chooser::new(&plan, common, &shared, place.0, place.1);
         let has_backup = plan.servers.iter().any(|server| server.backup);
-        Backend { plan, shared, servers, pages, rules: RefCell::new(rules), chooser, has_backup }
+        Backend {
+            plan,
+            shared,
+            servers,
+            pages,
+            rules: RefCell::new(rules),
+            chooser,
+            sticks: None,
+            has_backup,
+        }
     }
 
     /// Requests or connections that its servers have now.

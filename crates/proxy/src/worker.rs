@@ -33,6 +33,7 @@ use crate::counters::{BackShared, FrontCounters, FrontShared, Gate, Pass, Server
 use crate::io::Io;
 use crate::limits;
 use crate::pages::Pages;
+use crate::persist::Sticks;
 use crate::proxied;
 use crate::rules::{self, Memory, Owner, Rules};
 use crate::shield::Guard;
@@ -51,6 +52,8 @@ pub(crate) struct Setup {
     pub(crate) backs: Vec<(plan::Backend, Arc<BackShared>, Vec<Arc<ServerShared>>)>,
     /// By `BackendId`: what workers share of the choice of servers.
     pub(crate) common: Vec<Arc<Common>>,
+    /// By `BackendId`: how clients stay with their servers.
+    pub(crate) sticks: Vec<Option<Arc<Sticks>>>,
     /// Index into `fronts` of all that is listened on.
     pub(crate) listens: HashMap<Endpoint, usize>,
     /// Of the TCP ones, by address, which have a limit of their own.
@@ -268,6 +271,11 @@ impl Worker {
     /// Milliseconds since 1970 of a moment.
     pub(crate) fn date_ms(&self, moment: Time) -> u64 {
         self.wall_ms.get() + moment.as_millis()
+    }
+
+    /// Seconds since 1970, now.
+    pub(crate) fn wall_s(&self) -> u64 {
+        self.date_ms(self.now()) / 1_000
     }
 
     /// Adds a `Date` field: now.
@@ -544,7 +552,8 @@ impl Worker {
         let connects = setup.connects.iter().cloned().chain(std::iter::repeat(None));
         let rules = setup.back_rules.iter().cloned().chain(std::iter::repeat(None));
         let whole = setup.backs.iter().zip(connects).zip(rules).zip(&setup.common);
-        for ((((plan, shared, servers), tls), rules), common) in whole {
+        let sticks = setup.sticks.iter().cloned().chain(std::iter::repeat(None));
+        for (((((plan, shared, servers), tls), rules), common), sticks) in whole.zip(sticks) {
             let mut ours = Vec::new();
             for (plan, shared) in plan.servers.iter().zip(servers) {
                 let server = match known.get(&shared.id) {
@@ -554,7 +563,7 @@ impl Worker {
                 now.insert(shared.id, server.clone());
                 ours.push(server);
             }
-            backends.push(Rc::new(Backend::new(
+            let mut backend = Backend::new(
                 plan.clone(),
                 shared.clone(),
                 ours,
@@ -562,7 +571,9 @@ impl Worker {
                 rules,
                 common.clone(),
                 (self.index, shared.unserved.len()),
-            )));
+            );
+            backend.sticks = sticks;
+            backends.push(Rc::new(backend));
         }
         *known = now;
         backends

@@ -135,3 +135,51 @@ fn who_is_stuck_to_a_full_server_waits_for_it() {
     assert!(waiter.message().1.starts_with("1 "), "its own server has answered");
     assert!(holder.message().1.starts_with("1 "));
 }
+
+#[test]
+fn a_server_is_called_in_the_cookie_what_its_row_says() {
+    let (door, origins) = (Door::new(1), servers(2));
+    let text = plan(&door, "", "persist cookie=SRV", &addresses(&origins));
+    let second = format!("\"{}\"", origins[1].address);
+    let _proxy = Proxy::start(&text.replace(&second, &format!("{second} cookie=second")), &[&door]);
+    for (cookie, server) in [("SRV=s1", 1), ("SRV=second", 2)] {
+        let (head, answered, _) = ask(&door, "/", cookie);
+        assert_eq!((answered, field(&head, "set-cookie")), (server, None), "{cookie}");
+    }
+    let (head, server, _) = ask(&door, "/", "SRV=s2");
+    let name = if server == 1 { "s1" } else { "second" };
+    assert!(field(&head, "set-cookie").unwrap().starts_with(&format!("SRV={name};")), "{head}");
+}
+
+#[test]
+fn a_cookie_made_with_a_secret_says_no_name_and_both_balancers_read_it() {
+    let origins = servers(3);
+    let balancer = |secret: &str| {
+        let (door, mut proxy) = (Door::new(1), Proxy::bare(1));
+        let mut files = relais_ipc::files::Files::default();
+        files.insert("/word", Ok(format!("{secret}\n").into_bytes()));
+        proxy.platform = "secret word file=\"/word\";".to_owned();
+        proxy.order(&relais_ipc::Order::Files { renew: false }, Some(files.to_fd().unwrap()));
+        let text = plan(&door, "", "persist cookie=SRV secret=word", &addresses(&origins));
+        let report = proxy.plan(&text, &[&door]);
+        (door, proxy, report)
+    };
+    let (first, _one, _) = balancer("a secret that both of them have");
+    let (second, _two, _) = balancer("a secret that both of them have");
+    let (stranger, _three, _) = balancer("a secret that somebody else has");
+    for _ in 0..6 {
+        let (head, server, _) = ask(&first, "/", "");
+        let cookie = field(&head, "set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        assert!(cookie.len() == 20 && !cookie.contains(&format!("s{server}")), "{cookie}");
+        for _ in 0..3 {
+            let (head, again, _) = ask(&second, "/", &cookie);
+            assert_eq!((again, field(&head, "set-cookie")), (server, None), "both know it");
+        }
+        assert!(field(&ask(&stranger, "/", &cookie).0, "set-cookie").is_some(), "nobody else does");
+        let name = format!("SRV=s{server}");
+        assert!(field(&ask(&first, "/", &name).0, "set-cookie").is_some(), "a name is none any more");
+    }
+    let (_, _proxy, report) = balancer("short");
+    let relais_ipc::Report::Refused { why, .. } = report else { panic!("{report:?}") };
+    assert!(why.contains("backend app") && why.contains("at least 16 characters"), "{why}");
+}

@@ -8,8 +8,7 @@ use super::{Context, balance, datagrams, each, front::mode, pages};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{
-    Admin, Backend, BackendTimeouts, Mode, Node, NodeId, Persist, ProxyVersion, SameSite, Server, ServerTls,
-    Tomcat,
+    Admin, Backend, BackendTimeouts, Mode, Node, NodeId, ProxyVersion, Server, ServerTls, Tomcat,
 };
 use crate::table::Kind;
 
@@ -84,7 +83,7 @@ fn backend(
         retries: item.setting("retries").get("number")?,
         redispatch: item.find("redispatch").is_some(),
         persist: match item.find("persist") {
-            Some(persist) => Some(self::persist(cx, persist)?),
+            Some(persist) => Some(super::persist::persist(cx, persist, item, items)?),
             None => None,
         },
         abort_on_close: item.find("abort-on-close").is_some(),
@@ -158,58 +157,6 @@ fn check_tcp(cx: &mut Context, item: &Item) {
             .help("write `stick src` instead, or take `mode tcp` out"),
         );
     }
-}
-
-fn persist(cx: &mut Context, item: &Item) -> Option<Persist> {
-    let (cookie, route) = (item.get::<Arc<str>>("cookie"), item.get::<Arc<str>>("route"));
-    let (field, name) = match (cookie, route) {
-        (Some(name), None) => ("cookie", name),
-        (None, Some(name)) => ("route", name),
-        _ => {
-            cx.error(
-                Diagnostic::error(
-                    item.span.clone(),
-                    "`persist` goes by one cookie: one that is set here, or the application's",
-                )
-                .help("write cookie=SRV, or route=JSESSIONID where the servers are Tomcats with a jvmRoute"),
-            );
-            return None;
-        }
-    };
-    if !relais_http::field::is_token(name.as_bytes()) {
-        cx.error(
-            Diagnostic::error(
-                item.span_of(field),
-                format!("`{name}` is no name of a cookie (RFC 6265 §4.1.1)"),
-            )
-            .help("use letters, digits, `-` and `_`"),
-        );
-        return None;
-    }
-    if field == "route" {
-        return Some(Persist::Route(name));
-    }
-    let (domain, path) = (item.get::<Arc<str>>("domain"), item.get::<Arc<str>>("path")?);
-    for (field, value) in [("domain", domain.as_deref()), ("path", Some(&*path))] {
-        let is_bad = |b: u8| b == b';' || !b.is_ascii_graphic();
-        if value.is_some_and(|value| value.bytes().any(is_bad)) {
-            cx.error(
-                Diagnostic::error(
-                    item.span_of(field),
-                    "a cookie's attribute has no `;`, no space and no other alphabet",
-                )
-                .help("write it as browsers compare it, escaped if need be"),
-            );
-            return None;
-        }
-    }
-    let same_site = match &*item.get::<Arc<str>>("same-site")? {
-        "off" => SameSite::Off,
-        "strict" => SameSite::Strict,
-        "none" => SameSite::None,
-        _ => SameSite::Lax,
-    };
-    Some(Persist::Cookie { name, domain, path, same_site })
 }
 
 fn servers(
@@ -312,6 +259,7 @@ fn server(
         send_proxy: send_proxy(item),
         http2,
         max_concurrent_streams,
+        cookie: super::persist::server_cookie(cx, item),
         node,
         admin: Admin::Ready,
     })
@@ -362,6 +310,7 @@ fn tier(
                 send_proxy,
                 http2: false,
                 max_concurrent_streams: 1,
+                cookie: None,
                 node: Some(*id),
                 admin: Admin::Ready,
             });

@@ -22,11 +22,7 @@ const DNS_TYPES: &[(&str, u16)] = &[
 
 /// The check of a `backend`, from the items of the whole file.
 pub(super) fn check(cx: &mut Context, item: &Item, backend: &Item, items: &[Item]) -> Option<Check> {
-    let secret = || {
-        let name: Arc<str> = item.get("secret")?;
-        let mut all = each(items, "platform").flat_map(|platform| platform.each("secret"));
-        kept(all.find(|secret| secret.name() == name)?)
-    };
+    let secret = || secret(item, items);
     let kind = match item.row.form? {
         "http" => CheckKind::Http {
             path: item.get("path")?,
@@ -101,6 +97,13 @@ fn dns(item: &Item) -> Option<CheckKind> {
             _ => DnsExpect::Any,
         },
     })
+}
+
+/// Where the secret that an item names is kept.
+pub(super) fn secret(item: &Item, items: &[Item]) -> Option<Arc<str>> {
+    let name: Arc<str> = item.get("secret")?;
+    let mut all = each(items, "platform").flat_map(|platform| platform.each("secret"));
+    kept(all.find(|secret| secret.name() == name)?)
 }
 
 /// Where a secret is kept, as [`crate::Plan::files_on`] names it.

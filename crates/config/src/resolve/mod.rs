@@ -18,6 +18,7 @@ mod names;
 mod pages;
 mod partition;
 mod pending;
+mod persist;
 mod rules;
 mod shield;
 mod tiers;

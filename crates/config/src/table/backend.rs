@@ -75,49 +75,6 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
-        name: "persist",
-        inside: &[Section::Backend],
-        properties: &[
-            optional("cookie", Text, "by the application's", "name of the cookie that Relais sets"),
-            optional(
-                "route",
-                Text,
-                "by a cookie of our own",
-                "name of the application's session cookie, for Tomcat's `jvmRoute`",
-            ),
-            optional("domain", Text, "the host that was asked", "the cookie's `Domain`"),
-            default("path", Text, "/", "the cookie's `Path`"),
-            default("same-site", Word(&["lax", "strict", "none", "off"]), "lax", "the cookie's `SameSite`"),
-        ],
-        doc: "A client stays with its server. With `cookie`, by a cookie that Relais sets in the first answer, with the server's \
-              name, `HttpOnly` and, over TLS, `Secure`; such an answer says `Cache-Control: private`, and no server sees the \
-              cookie. With `route`, by what the application's own session id ends in: `JSESSIONID=1A2B.tomcat1`, or \
-              `;jsessionid=1A2B.tomcat1` in the path, goes to server `tomcat1`, which has `jvmRoute=\"tomcat1\"`. A server of weight \
-              0 keeps the clients it has. Where the server is down, or a cookie names none, the balance decides and the \
-              cookie is set anew; where it is full, its client waits for it. Logs have HAProxy's letters (`VN`, `NI`, `DI`). \
-              HTTP only.",
-        example: "persist cookie=SRV",
-        effect: Effect::Tests(&[
-            "a_client_stays_with_its_server_by_a_cookie_that_no_server_sees",
-            "a_session_s_route_leads_to_its_server",
-            "who_is_stuck_to_a_drained_server_stays_and_to_a_dead_one_moves",
-        ]),
-        ..Directive::EMPTY
-    },
-    Directive {
-        name: "stick",
-        inside: &[Section::Backend],
-        arguments: &[required("key", Word(&["src"]), "`src`: the client's address")],
-        properties: &[
-            default("size", Integer(1, 100_000_000), "20480", "clients remembered at a time"),
-            default("expire", Duration(1_000, 30 * DAY), "30m", "how long after its last request"),
-        ],
-        doc: "A client stays with its server by a table that Relais keeps.",
-        example: "stick src size=20480 expire=\"30m\"",
-        effect: Effect::Later("keep clients with their servers"),
-        ..Directive::EMPTY
-    },
-    Directive {
         name: "timeout",
         inside: &[Section::Backend],
         properties: &[
@@ -281,6 +238,7 @@ pub(super) const ROWS: &[Directive] = &[
             BACKUP,
             SLOWSTART,
             SEND_PROXY,
+            optional("cookie", Text, "its name", "what stands for it in the cookie of `persist`"),
             default(
                 "proto",
                 Word(&["h1", "h2"]),
@@ -299,6 +257,7 @@ pub(super) const ROWS: &[Directive] = &[
             "many_requests_share_one_connection_to_a_server",
             "backups_serve_when_nobody_else_is_up",
             "a_server_that_comes_back_gets_more_step_by_step",
+            "a_server_is_called_in_the_cookie_what_its_row_says",
         ]),
         ..Directive::EMPTY
     },

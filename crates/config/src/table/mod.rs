@@ -14,6 +14,7 @@ mod condition;
 mod foreign;
 mod frontend;
 mod messages;
+mod persist;
 mod platform;
 mod rule;
 mod shield;
@@ -432,6 +433,7 @@ pub fn all() -> impl Iterator<Item = &'static Directive> {
         action::ROWS,
         shield::ROWS,
         backend::ROWS,
+        persist::ROWS,
         check::ROWS,
         balance::ROWS,
         compression::ROWS,

@@ -1,0 +1,95 @@
+//! How clients stay with their servers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a client stays with its server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Persist {
+    /// By a cookie that says the server.
+    Cookie(ServerCookie),
+    /// By what stands behind the last dot of a session's id, in a cookie of this name or in the path: Tomcat's `jvmRoute`.
+    Route(Arc<str>),
+}
+
+impl Persist {
+    /// The secret that it needs, as [`super::Plan::files_on`] names it.
+    pub fn secret(&self) -> Option<&Arc<str>> {
+        match self {
+            Persist::Cookie(cookie) => cookie.secret.as_ref(),
+            Persist::Route(_) => None,
+        }
+    }
+}
+
+/// A cookie that says which server its client is to stay with (HAProxy's `cookie`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerCookie {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Who sets it.
+    pub mode: CookieMode,
+    /// Where the secret is kept that servers' names are hashed with, as [`super::Plan::files_on`] names it; `None`: cookies say
+    /// what the servers are called.
+    pub secret: Option<Arc<str>>,
+}
+
+/// Who sets the cookie.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CookieMode {
+    /// Relais.
+    Insert {
+        /// No server sees it.
+        indirect: bool,
+        /// An answer that sets it says that no shared cache may keep it.
+        nocache: bool,
+        /// A server that sets it itself has its way.
+        preserve: bool,
+        /// Only answers to POST set it.
+        post_only: bool,
+        /// Longest time between two requests.
+        max_idle: Option<Duration>,
+        /// Longest time since the first.
+        max_life: Option<Duration>,
+        /// Its `Domain`; `None`: the host that was asked.
+        domain: Option<Arc<str>>,
+        /// Its `Path`.
+        path: Arc<str>,
+        /// Its `SameSite`.
+        same_site: SameSite,
+        /// Its `Secure`.
+        secure: Secure,
+        /// Scripts do not see it.
+        http_only: bool,
+        /// More attributes, as they are sent.
+        attributes: Option<Arc<str>>,
+    },
+    /// The application, with a value of its own: the server stands before it, up to a `~`, and no server sees that.
+    Prefix,
+    /// The application, with any value: it becomes the server's.
+    Rewrite,
+}
+
+/// Which requests of other sites a cookie goes with (RFC 6265bis §5.4.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// The attribute is not given.
+    Off,
+    /// Top-level navigation.
+    Lax,
+    /// None.
+    Strict,
+    /// All, over TLS only.
+    None,
+}
+
+/// Whether a cookie comes back over TLS only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secure {
+    /// If it was set over TLS.
+    Auto,
+    /// Always.
+    Yes,
+    /// Never.
+    No,
+}

@@ -1,0 +1,88 @@
+//! `persist` and `stick`: how clients stay with their servers.
+
+use super::Type::{Duration, Integer, Reference, Text, Word};
+use super::{DAY, Directive, Effect, Kind, Section, default, optional, required};
+
+const YES_NO: &[&str] = &["yes", "no"];
+
+pub(super) const ROWS: &[Directive] = &[
+    Directive {
+        name: "persist",
+        inside: &[Section::Backend],
+        properties: &[
+            optional("cookie", Text, "by the application's", "name of the cookie that says the server"),
+            optional(
+                "route",
+                Text,
+                "by a cookie of our own",
+                "name of the application's session cookie, for Tomcat's `jvmRoute`",
+            ),
+            default(
+                "mode",
+                Word(&["insert", "prefix", "rewrite"]),
+                "insert",
+                "who sets the cookie: Relais; or the application, and the server is written before its value, up to a `~`; or the \
+                 application, and its value is replaced by the server",
+            ),
+            default("indirect", Word(YES_NO), "yes", "no server sees the cookie"),
+            default("nocache", Word(YES_NO), "yes", "an answer that sets it says `Cache-Control: private`"),
+            default("preserve", Word(YES_NO), "no", "a server that sets it itself has its way"),
+            default("postonly", Word(YES_NO), "no", "only answers to POST set it"),
+            optional("maxidle", Duration(1_000, 365 * DAY), "any time", "longest time between two requests"),
+            optional(
+                "maxlife",
+                Duration(1_000, 365 * DAY),
+                "any time",
+                "longest time since the first request",
+            ),
+            optional("domain", Text, "the host that was asked", "the cookie's `Domain`"),
+            default("path", Text, "/", "the cookie's `Path`"),
+            default("same-site", Word(&["lax", "strict", "none", "off"]), "lax", "the cookie's `SameSite`"),
+            default(
+                "secure",
+                Word(&["auto", "yes", "no"]),
+                "auto",
+                "its `Secure`; `auto`: if it is set over TLS",
+            ),
+            default("httponly", Word(YES_NO), "yes", "its `HttpOnly`: scripts do not see it"),
+            optional("attributes", Text, "none", "more attributes, as they are to be sent: `Partitioned`"),
+            optional(
+                "secret",
+                Reference(Kind::Secret),
+                "cookies say the server's name",
+                "cookies say a hash of the server's name with this secret, which nobody else can make or read",
+            ),
+        ],
+        doc: "A client stays with its server. With `cookie`, by a cookie that Relais sets in the first answer; it says the server, \
+              and no server sees it. It goes to the server that the client asked for as long as that is up; one of weight \
+              0 keeps the clients it has; where it is full, its client waits for it. Where the server is down, or the cookie names none \
+              or is too old, the balance decides and the cookie is set anew. With `maxidle` or `maxlife` it says when its client came \
+              last and first. What a server sets under its name is taken out. All is as with HAProxy's `cookie NAME insert indirect nocache \
+              httponly`, the dates too, so that either understands the other's cookies. With `route`, by what the application's own \
+              session id ends in: `JSESSIONID=1A2B.tomcat1`, or `;jsessionid=1A2B.tomcat1` in the path, goes to server \
+              `tomcat1`, which has `jvmRoute=\"tomcat1\"`. Logs have HAProxy's letters (`VN`, `NI`, `DI`). HTTP only.",
+        example: "persist cookie=SRV maxidle=\"30m\" maxlife=\"8h\"",
+        effect: Effect::Tests(&[
+            "a_client_stays_with_its_server_by_a_cookie_that_no_server_sees",
+            "a_session_s_route_leads_to_its_server",
+            "who_is_stuck_to_a_drained_server_stays_and_to_a_dead_one_moves",
+            "cookies_are_what_haproxy_makes_of_them",
+            "a_cookie_that_is_too_old_counts_no_more_and_one_that_is_used_lives_on",
+            "a_cookie_made_with_a_secret_says_no_name_and_both_balancers_read_it",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "stick",
+        inside: &[Section::Backend],
+        arguments: &[required("key", Word(&["src"]), "`src`: the client's address")],
+        properties: &[
+            default("size", Integer(1, 100_000_000), "20480", "clients remembered at a time"),
+            default("expire", Duration(1_000, 30 * DAY), "30m", "how long after its last request"),
+        ],
+        doc: "A client stays with its server by a table that Relais keeps.",
+        example: "stick src size=20480 expire=\"30m\"",
+        effect: Effect::Later("keep clients with their servers"),
+        ..Directive::EMPTY
+    },
+];
