@@ -67,6 +67,16 @@ impl Watch {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         ms(sum(&asked, from, until))
     }
+
+    /// The last moment in `from..until` at which more than one machine answered.
+    pub fn end_of_more_than_one(&self, from: Instant, until: Instant) -> Option<Instant> {
+        last(&self.asked.lock().unwrap_or_else(PoisonError::into_inner), from, until)
+    }
+
+    /// The longest time in `from..until` in which more than one machine answered all the while.
+    pub fn longest_of_more_than_one(&self, from: Instant, until: Instant) -> Duration {
+        longest(&self.asked.lock().unwrap_or_else(PoisonError::into_inner), from, until)
+    }
 }
 
 impl Drop for Watch {
@@ -78,12 +88,34 @@ impl Drop for Watch {
     }
 }
 
+/// The last question that two answered.
+fn last(asked: &[Asked], from: Instant, until: Instant) -> Option<Instant> {
+    let inside = asked.iter().filter(|(at, machines)| (from..until).contains(at) && *machines > 1);
+    inside.map(|(at, _)| *at).next_back()
+}
+
 /// Counts each question that two answered as the time to the next one.
 fn sum(asked: &[Asked], from: Instant, until: Instant) -> Duration {
     let inside =
         asked.iter().enumerate().filter(|(_, (at, machines))| (from..until).contains(at) && *machines > 1);
     let next = |i: usize| asked.get(i + 1).map_or(until, |(next, _)| *next).min(until);
     inside.map(|(i, (at, _))| next(i) - *at).sum()
+}
+
+/// From the first question of an unbroken row that two answered to the first that they did not.
+fn longest(asked: &[Asked], from: Instant, until: Instant) -> Duration {
+    let (mut longest, mut since) = (Duration::ZERO, None);
+    for (at, machines) in asked.iter().filter(|(at, _)| (from..until).contains(at)) {
+        match (since, *machines > 1) {
+            (None, true) => since = Some(*at),
+            (Some(begin), false) => {
+                longest = longest.max(*at - begin);
+                since = None;
+            }
+            _ => {}
+        }
+    }
+    longest.max(since.map_or(Duration::ZERO, |begin| until - begin))
 }
 
 /// An ARP probe; the kernel writes the Ethernet header.
@@ -128,6 +160,11 @@ mod tests {
         assert_eq!(sum(&asked, from, at(30)), Duration::from_millis(20));
         assert_eq!(sum(&asked, from, at(8)), Duration::from_millis(3));
         assert_eq!(sum(&asked, at(6), at(16)), Duration::from_millis(5));
+        assert_eq!(longest(&asked, from, at(22)), Duration::from_millis(10));
+        assert_eq!(longest(&asked, from, at(50)), Duration::from_millis(30), "it does not end");
+        assert_eq!(last(&asked, from, at(18)), Some(at(10)));
+        assert_eq!(last(&asked, at(15), at(18)), None);
+        assert_eq!(longest(&asked, at(15), at(20)), Duration::ZERO);
     }
 
     #[test]

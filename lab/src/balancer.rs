@@ -227,6 +227,14 @@ impl Lab {
             Ok(())
         };
         vary("advertise \"50ms\"", &format!("advertise \"{}ms\"", self.settings.advertise_ms))?;
+        vary("drain \"10s\"", &format!("drain \"{}s\"", self.settings.drain_s))?;
+        if self.settings.witness {
+            let key = self.cluster_key()?;
+            vary(
+                "access-log off",
+                &format!("access-log off\n    secret cluster-key file=\"{}\"", key.display()),
+            )?;
+        }
         if self.settings.preempt {
             vary("preempt never", "preempt always")?;
         }
@@ -237,6 +245,16 @@ impl Lab {
             vary("servers tomcat=app ", &format!("server only \"{only}\" "))?;
         }
         Ok(text)
+    }
+
+    /// What the nodes know each other by: a file that they share, as a lab's machines may.
+    fn cluster_key(&self) -> Result<PathBuf> {
+        let path = self.dir.join("cluster.key");
+        if !path.exists() {
+            let key = format!("the key of lab {}, which is no secret\n", self.settings.id);
+            fs::write(&path, key).map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
+        }
+        Ok(path)
     }
 
     /// Sends a signal to a process by its name.

@@ -2,13 +2,14 @@
 //! operator; results go to the writer that the caller brings.
 
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::drill::{Drill, Driller};
 use crate::platform::{BALANCERS, FRONT, Lab, Result, SERVERS, Settings};
 use crate::report::{Run, Total};
+use crate::storm::{self, Gust, Weather};
 
 /// `relais lab up`: makes a lab that stays, and says how to use it.
 ///
@@ -117,6 +118,8 @@ pub struct DrillOptions {
     pub drill: Drill,
     /// How often, 1 or more.
     pub times: u32,
+    /// How long the download takes that a planned move must not break; the balancers' `drain` is 4 s longer, if not 10 s.
+    pub download: Duration,
     /// One JSON object a run and one for the total, instead of a table.
     pub json: bool,
     /// A machine goes deaf instead of losing its carrier.
@@ -133,16 +136,22 @@ pub struct DrillOptions {
 /// # Errors
 /// If the lab cannot be had, or something goes wrong that is not the drill's own doing.
 pub fn drill(options: &DrillOptions, out: &mut dyn Write) -> Result<()> {
-    let mut lab = match Lab::attach(&options.settings.id) {
-        Ok(lab) if *lab.settings() == options.settings => lab,
+    let drain_s = options.download.as_secs() + 4;
+    let settings = Settings { drain_s: drain_s.max(options.settings.drain_s), ..options.settings.clone() };
+    in_a_lab(&settings, |lab| drill_in(lab, options, out))
+}
+
+/// Does `work` in the lab of this id if it is up and is such a one, else in one of its own for the time of it.
+fn in_a_lab(settings: &Settings, work: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    let mut lab = match Lab::attach(&settings.id) {
+        Ok(lab) if lab.settings() == settings => lab,
         _ => {
             Lab::end_abandoned()?;
-            let own = Lab::own(&options.settings);
-            Lab::up(own, &mut |line| drop(writeln!(std::io::stderr(), "{line}")))?
+            Lab::up(Lab::own(settings), &mut |line| drop(writeln!(std::io::stderr(), "{line}")))?
         }
     };
-    let result = drill_in(&mut lab, options, out);
-    if lab.settings().id != options.settings.id {
+    let result = work(&mut lab);
+    if lab.settings().id != settings.id {
         let down = Lab::down(&lab.settings().id);
         result.and(down.map(drop))
     } else {
@@ -152,7 +161,8 @@ pub fn drill(options: &DrillOptions, out: &mut dyn Write) -> Result<()> {
 
 fn drill_in(lab: &mut Lab, options: &DrillOptions, out: &mut dyn Write) -> Result<()> {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
-    let mut driller = Driller::new(lab, options.drill, options.silent, seed);
+    let mut driller =
+        Driller::new(lab, options.drill, options.silent, seed).with_download_of(options.download);
     let mut runs = Vec::new();
     if !options.json {
         print(out, &format!("{}\n{HEADING}\n", options.drill))?;
@@ -181,6 +191,76 @@ fn drill_in(lab: &mut Lab, options: &DrillOptions, out: &mut dyn Write) -> Resul
             "{} runs: longest outage {} ms (median), {} ms (worst); {} of {} requests failed\n",
             total.runs, total.longest_outage_ms, total.max_outage_ms, total.failed, total.requests
         ),
+    )
+}
+
+/// What `relais drill random` is to do.
+#[derive(Clone, Debug)]
+pub struct StormOptions {
+    /// How many runs, 1 or more.
+    pub times: u32,
+    /// The first run's faults; each further run has the next number. None: by the clock.
+    pub seed: Option<u64>,
+    /// One JSON object a run and one for the total, instead of a table.
+    pub json: bool,
+    /// The lab, as for a drill.
+    pub settings: Settings,
+}
+
+/// `relais drill random`: breaks random things at random moments. A promise that is broken ends it, and says with
+/// which seed; without witnesses one must be broken, or it could not be seen.
+///
+/// # Errors
+/// If the lab cannot be had, or a promise was broken.
+pub fn storm(options: &StormOptions, out: &mut dyn Write) -> Result<()> {
+    let seed = options
+        .seed
+        .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()));
+    in_a_lab(&options.settings, |lab| {
+        let mut weather = Weather::default();
+        let mut broken = None;
+        for seed in (seed..).take(options.times.max(1) as usize) {
+            let gust =
+                storm::blow(lab, seed, &storm::faults(seed)).map_err(|e| format!("{e} (seed {seed})"))?;
+            weather.add(&gust);
+            if options.json {
+                print_json(out, &gust)?;
+            } else {
+                print(out, &gust_row(weather.runs, &gust))?;
+            }
+            if let Some(why) = gust.broken.first() {
+                broken.get_or_insert(format!("{why} (`--seed {seed}`: {})", gust.faults.join(", ")));
+            }
+        }
+        if options.json {
+            print_json(out, &weather)?;
+        } else {
+            let Weather { runs, two_answered_ms: two, healed_ms: healed, away_ms: away, .. } = weather;
+            let line = format!(
+                "{runs} runs, the worst of each: two machines answered for {two} ms, and up to {healed} ms after the last \
+                 fault; the address was away for {away} ms after it\n"
+            );
+            print(out, &line)?;
+        }
+        match broken {
+            Some(why) => Err(why),
+            None => Ok(()),
+        }
+    })
+}
+
+fn gust_row(run: u32, gust: &Gust) -> String {
+    let broken = if gust.broken.is_empty() { "" } else { "  BROKEN: " };
+    format!(
+        "{run:>4}  two {:>6} ms  healed {:>6} ms  away {:>6} ms  outage {:>6} ms  {:>5}/{:<6} {}{broken}{}\n",
+        gust.two_answered_ms,
+        gust.healed_ms,
+        gust.away_ms,
+        gust.longest_outage_ms,
+        gust.failed,
+        gust.requests,
+        gust.faults.join(", "),
+        gust.broken.join("; ")
     )
 }
 

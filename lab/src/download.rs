@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 use crate::application::DOWNLOAD;
 use crate::netns::Netns;
 
-/// How long the whole of it takes.
-const TAKES: Duration = Duration::from_secs(6);
 /// So long may nothing come.
 const SILENCE: Duration = Duration::from_secs(5);
 /// What is read at a time.
@@ -21,11 +19,11 @@ const PIECE: usize = 64 * 1024;
 pub(crate) struct Download(JoinHandle<io::Result<()>>);
 
 impl Download {
-    /// Begins it in `netns`; the first piece of it has come when this returns.
+    /// Begins one that takes `takes` in `netns`; the first piece of it has come when this returns.
     ///
     /// # Errors
     /// If it does not begin.
-    pub(crate) fn begin(netns: &Netns, target: SocketAddr) -> io::Result<Download> {
+    pub(crate) fn begin(netns: &Netns, target: SocketAddr, takes: Duration) -> io::Result<Download> {
         let (begun, has_begun) = std::sync::mpsc::channel();
         let netns = netns.clone();
         let work = move || {
@@ -41,7 +39,7 @@ impl Download {
                 if length.is_none() {
                     length = Some(whole(&piece[..got])?);
                 }
-                let due = TAKES.mul_f64(got as f64 / DOWNLOAD.1 as f64);
+                let due = takes.mul_f64(got as f64 / DOWNLOAD.1 as f64);
                 std::thread::sleep(due.saturating_sub(begin.elapsed())); // its slowness
                 match stream.read(&mut piece)? {
                     0 => return Err(io::Error::other(format!("it ended after {got} bytes"))),

@@ -4,25 +4,21 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use relais_base::Rng;
 use relais_ipc::Role;
 use rustix::process::Signal;
 
-use crate::answers;
 use crate::download::Download;
-use crate::holders::{self, Watch};
+use crate::eyes::{Eyes, wait_for_clean};
+use crate::holders;
 use crate::network::Link;
-use crate::platform::{BALANCERS, CLIENT, FRONT, Lab, Result, VIP};
-use crate::probe::{Options, Probe, Sample, Stream};
-use crate::report::{JitterMs, Run, Seen, is_clean, ms};
+use crate::platform::{BALANCERS, CLIENT, FRONT, Lab, Result};
+use crate::probe::Stream;
+use crate::report::{JitterMs, Run, Seen, ms};
 
-/// How long the probe must see nothing wrong.
-const CLEAN: Duration = Duration::from_secs(1);
-/// A request slower than this is no sign of health.
-const QUICK: Duration = Duration::from_millis(100);
 /// How long to watch after the break, at the least: past the three seconds in which a dead machine must lose the
 /// address.
 const WATCH: Duration = Duration::from_millis(3500);
@@ -65,6 +61,9 @@ pub enum Drill {
     /// An application instance is killed.
     AppProcess,
 }
+
+/// How long the download takes that a planned move must not break, unless it is said.
+pub const DOWNLOAD: Duration = Duration::from_secs(6);
 
 /// How long a reload without any care takes.
 const WITHOUT_CARE: Duration = Duration::from_millis(200);
@@ -157,58 +156,20 @@ pub struct Driller<'a> {
     silent: bool,
     rng: Rng,
     runs: u32,
-}
-
-/// A probe with its samples, and a watch on the address.
-struct Eyes {
-    samples: Arc<Mutex<Vec<Sample>>>,
-    probe: Probe,
-    options: Options,
-    watch: Watch,
-    answers: answers::Watch,
-}
-
-impl Eyes {
-    fn open(lab: &Lab) -> Result<Eyes> {
-        let blind = |e| format!("the client cannot probe: {e}");
-        let samples = Arc::new(Mutex::new(Vec::new()));
-        let sink = samples.clone();
-        let options = Options::new(FRONT);
-        let netns = lab.network().host(CLIENT).netns();
-        let push = move |sample| sink.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
-        let balancers = BALANCERS.map(|host| lab.network().host(host).netns().clone());
-        let watch = Watch::start(&balancers, VIP).map_err(blind)?;
-        let answers = lab.network().watch_answers(VIP).map_err(blind)?;
-        let probe = Probe::start(Some(netns), options.clone(), push).map_err(blind)?;
-        Ok(Eyes { samples, probe, options, watch, answers })
-    }
-
-    /// Time on the probe's clock.
-    fn now(&self) -> Duration {
-        self.probe.started().elapsed()
-    }
-
-    fn samples(&self) -> Vec<Sample> {
-        self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether the second up to 0.2 s ago was clean, all of it after `since`.
-    fn is_clean(&self, since: Duration) -> bool {
-        let Some(until) = self.now().checked_sub(2 * QUICK) else { return false };
-        let Some(from) = until.checked_sub(CLEAN) else { return false };
-        // A request without an answer has no sample yet: they must all be there.
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let inside = samples.iter().filter(|s| from <= s.intended && s.intended < until).count();
-        let due = 2 * (CLEAN.as_millis() / self.options.every.as_millis()) as usize;
-        from >= since && inside + 4 >= due && is_clean(&samples, from, until, QUICK)
-    }
+    download: Duration,
 }
 
 impl<'a> Driller<'a> {
     /// For `drill` in `lab`; `silent`: a machine's switch port goes deaf instead of its carrier; `seed` chooses
     /// victims and moments.
     pub fn new(lab: &'a mut Lab, drill: Drill, silent: bool, seed: u64) -> Driller<'a> {
-        Driller { lab, drill, silent, rng: Rng::new(seed), runs: 0 }
+        Driller { lab, drill, silent, rng: Rng::new(seed), runs: 0, download: DOWNLOAD }
+    }
+
+    /// The download that a planned move must not break takes this long, instead of [`DOWNLOAD`].
+    #[must_use]
+    pub fn with_download_of(self, download: Duration) -> Driller<'a> {
+        Driller { download, ..self }
     }
 
     /// One run.
@@ -293,7 +254,9 @@ impl<'a> Driller<'a> {
             return Ok(None);
         }
         let client = self.lab.network().host(CLIENT).netns();
-        Download::begin(client, FRONT).map(Some).map_err(|e| format!("no download can begin: {e}"))
+        Download::begin(client, FRONT, self.download)
+            .map(Some)
+            .map_err(|e| format!("no download can begin: {e}"))
     }
 
     /// Breaks what the drill is about; `holder` has the address.
@@ -415,34 +378,17 @@ impl<'a> Driller<'a> {
 
     /// Waits for what a host's balancer is to do.
     fn await_here(&self, what: &str, host: &str, done: impl Fn(&Lab) -> bool) -> Result<()> {
-        let deadline = Instant::now() + OWN_WORK;
+        let limit = OWN_WORK + self.download;
+        let deadline = Instant::now() + limit;
         while !done(self.lab) {
             if Instant::now() >= deadline {
-                return Err(format!(
-                    "{host} was to {what} and has not done so after {} s",
-                    OWN_WORK.as_secs()
-                ));
+                let limit = limit.as_secs();
+                return Err(format!("{host} was to {what} and has not done so after {limit} s"));
             }
             std::thread::sleep(Duration::from_millis(20)); // nobody here is its parent
         }
         Ok(())
     }
-}
-
-/// Waits for a clean second that begins after `since`; when it began.
-fn wait_for_clean(eyes: &Eyes, since: Duration, limit: Duration, when: &str) -> Result<Duration> {
-    let deadline = Instant::now() + limit;
-    while !eyes.is_clean(since) {
-        if Instant::now() >= deadline {
-            let now = eyes.now();
-            let seen =
-                Seen::of(&eyes.samples(), Stream::New, now.saturating_sub(CLEAN), now, eyes.options.every);
-            let limit = limit.as_secs();
-            return Err(format!("clients had no clean second in {limit} s {when}; the last one: {seen:?}"));
-        }
-        std::thread::sleep(Duration::from_millis(20)); // the probe needs its second
-    }
-    Ok(eyes.now().saturating_sub(CLEAN + 2 * QUICK))
 }
 
 #[cfg(test)]

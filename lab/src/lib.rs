@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`commands`] | what `relais lab` and `relais drill` do |
 //! | [`drill`] | break one thing, watch, mend; [`report`] has the figures |
+//! | [`storm`] | break random things, hold promises against what is seen |
 //! | [`probe`] | the client whose eyes count; [`holders`] watches who has the address, [`answers`] who answers for it |
 //! | [`platform`] | the machines and their life; [`balancer`] and [`application`] say what runs on them |
 //! | [`network`] | switch, hosts, cables; [`netns`] and [`process`] beneath it |
@@ -22,6 +23,7 @@ pub mod demo;
 mod download;
 pub mod drill;
 pub mod exchange;
+mod eyes;
 pub mod holders;
 mod netlink;
 pub mod netns;
@@ -31,5 +33,6 @@ pub mod platform;
 pub mod probe;
 pub mod process;
 pub mod report;
+pub mod storm;
 #[allow(unsafe_code)]
 mod sys;

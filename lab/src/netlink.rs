@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
@@ -169,6 +170,21 @@ impl Netlink {
         link.header.index = port;
         let master = bridge.map_or(Ok(0), |name| self.index(name))?;
         link.attributes.push(LinkAttribute::Controller(master));
+        self.ask(Route::SetLink(link), NLM_F_ACK).map(drop)
+    }
+
+    /// Whether a bridge port exchanges nothing with other isolated ports: `IFLA_BRPORT_ISOLATED` of if_link.h.
+    pub(crate) fn set_isolated(&mut self, port: u32, isolated: bool) -> io::Result<()> {
+        const PROTINFO: u16 = 12;
+        const NESTED: u16 = 1 << 15;
+        const ISOLATED: u16 = 33;
+        let mut nested = vec![5, 0]; // one attribute of a byte, padded
+        nested.extend(ISOLATED.to_ne_bytes());
+        nested.extend([u8::from(isolated), 0, 0, 0]);
+        let mut link = LinkMessage::default();
+        link.header.interface_family = AddressFamily::Bridge;
+        link.header.index = port;
+        link.attributes.push(LinkAttribute::Other(DefaultNla::new(PROTINFO | NESTED, nested)));
         self.ask(Route::SetLink(link), NLM_F_ACK).map(drop)
     }
 

@@ -159,6 +159,16 @@ impl Network {
         self.hosts.iter().map(|h| h.netns.inode()).chain([self.switch.inode()]).collect()
     }
 
+    /// Has the switch forward nothing between the isolated hosts, and everything else as ever.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or the host's port is silent.
+    pub fn isolate(&self, host: &str, isolated: bool) -> io::Result<()> {
+        let mut on_switch = Netlink::open(&self.switch)?;
+        let port = on_switch.index(host)?;
+        on_switch.set_isolated(port, isolated)
+    }
+
     /// Plugs a host's cable in, pulls it, or silences it.
     ///
     /// # Errors

@@ -66,6 +66,16 @@ pub struct Settings {
     pub preempt: bool,
     /// VRRP's advertisement interval, milliseconds: 10 to 40950.
     pub advertise_ms: u64,
+    /// How long a balancer that stops lets open connections finish, seconds.
+    #[serde(default = "drain_s")]
+    pub drain_s: u64,
+    /// The application servers run Relais too, as witnesses of who is cut off from whom.
+    #[serde(default)]
+    pub witness: bool,
+}
+
+const fn drain_s() -> u64 {
+    10
 }
 
 impl Settings {
@@ -79,6 +89,8 @@ impl Settings {
             failover: true,
             preempt: false,
             advertise_ms: 50,
+            drain_s: drain_s(),
+            witness: false,
         }
     }
 
@@ -186,6 +198,9 @@ impl Lab {
         say(&format!("starting {}", self.settings.stack.name()));
         for host in self.balancers() {
             self.start_balancer(host)?;
+        }
+        if self.settings.witness {
+            SERVERS.iter().try_for_each(|host| self.start_balancer(host))?;
         }
         self.wait_until_well()
     }

@@ -58,6 +58,27 @@ fn a_cut_or_silent_link_carries_nothing_and_a_mended_one_does() {
 }
 
 #[test]
+fn hosts_that_are_isolated_do_not_reach_each_other_and_reach_all_others() {
+    if !root("hosts_that_are_isolated_do_not_reach_each_other_and_reach_all_others") {
+        return;
+    }
+    let three = Ipv4Addr::new(192, 168, 112, 3);
+    let network = Network::create(&[HOSTS[0], HOSTS[1], ("three", three)], None).unwrap();
+    let listen = |host: &str, address: Ipv4Addr| {
+        let listener = network.host(host).netns().run(|| TcpListener::bind("0.0.0.0:0")).unwrap();
+        let server = SocketAddr::from((address, listener.local_addr().unwrap().port()));
+        std::thread::spawn(move || listener.incoming().try_for_each(|stream| stream?.write_all(b"ok")));
+        server
+    };
+    let (one, three) = (listen("one", HOSTS[0].1), listen("three", three));
+    until("the network carries", || reaches(&network, one) && reaches(&network, three));
+    HOSTS.iter().for_each(|(host, _)| network.isolate(host, true).unwrap());
+    assert!(!reaches(&network, one) && reaches(&network, three));
+    network.isolate("one", false).unwrap();
+    until("the network carries again", || reaches(&network, one));
+}
+
+#[test]
 fn a_host_has_its_address_and_no_other() {
     if !root("a_host_has_its_address_and_no_other") {
         return;

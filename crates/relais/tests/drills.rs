@@ -5,13 +5,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::path::Path;
+use std::time::Duration;
 
 use relais_lab::application::Application;
 use relais_lab::balancer::Stack;
-use relais_lab::commands::{self, DrillOptions};
-use relais_lab::drill::Drill;
+use relais_lab::commands::{self, DrillOptions, StormOptions};
+use relais_lab::drill::{DOWNLOAD, Drill};
 use relais_lab::netns::Netns;
-use relais_lab::platform::Settings;
+use relais_lab::platform::{Lab, Settings};
+use relais_lab::storm::{self, Fault, What};
 use serde_json::Value;
 
 /// Whether this can run; without root it says that it does not, and in CI that is a failure.
@@ -42,7 +44,7 @@ fn settings(test: &str) -> Settings {
 /// Runs a drill: its runs, and its last line.
 fn drill(drill: Drill, times: u32, settings: Settings) -> (Vec<Value>, Value) {
     let mut out = Vec::new();
-    let options = DrillOptions { drill, times, json: true, silent: false, settings };
+    let options = DrillOptions { drill, times, download: DOWNLOAD, json: true, silent: false, settings };
     let done = commands::drill(&options, &mut out);
     let text = String::from_utf8(out).unwrap();
     println!("{text}");
@@ -197,6 +199,39 @@ fn with_failover_off_every_drill_sees_an_outage() {
             assert_eq!(runs[0]["recovered"], false);
             assert!(ms(&total["longest_outage_ms"]) > 4000.0, "{total}");
         }
+    }
+}
+
+/// What no drill of one fault finds: two at a time, at any moment. `relais drill random --times 1000` is the long one.
+#[test]
+fn random_faults_leave_no_two_machines_answering_and_the_address_never_away() {
+    let test = "random_faults_leave_no_two_machines_answering_and_the_address_never_away";
+    if !can_run(test) {
+        return;
+    }
+    let settings = Settings { application: Application::Embedded, witness: true, ..settings("random") };
+    let mut out = Vec::new();
+    let options = StormOptions { times: 3 * times(), seed: Some(1), json: true, settings };
+    let done = commands::storm(&options, &mut out);
+    println!("{}", String::from_utf8(out).unwrap());
+    done.unwrap();
+}
+
+/// The promise of the drill above can be seen broken: two nodes kept apart, and nobody who hears both.
+#[test]
+fn two_balancers_kept_apart_both_answer_without_a_witness_and_only_then() {
+    if !can_run("two_balancers_kept_apart_both_answer_without_a_witness_and_only_then") {
+        return;
+    }
+    let apart = Fault { at: Duration::from_millis(50), until: Duration::from_secs(1), what: What::Apart };
+    for witness in [true, false] {
+        let settings = Settings { application: Application::Embedded, witness, ..settings("apart") };
+        let id = settings.id.clone();
+        let mut lab = Lab::up(settings, &mut |_| ()).unwrap();
+        let gust = storm::blow(&mut lab, 0, &[apart]);
+        Lab::down(&id).unwrap();
+        let gust = gust.unwrap();
+        assert_eq!(gust.broken.is_empty(), witness, "{gust:?}");
     }
 }
 

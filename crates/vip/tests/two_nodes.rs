@@ -272,3 +272,29 @@ async fn links_and_files_move_the_priority_and_a_link_without_weight_the_address
     status.until(|vip| vip.priority == 101 && vip.state == VipState::Master).await;
     assert!(lan.holds(0));
 }
+
+/// The announcements of a takeover are lost on the way to a client: it hears the ones that are repeated. What keepalived
+/// says once costs such a client 50 s, until its own entry ends.
+#[tokio::test]
+async fn a_client_that_misses_the_first_announcements_is_told_within_1200_ms() {
+    if !ready(&["ip", "bash", "nft"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b", "client"]);
+    let mut a = Vip::with_plan(lan.machine(0), "a", &plan(101, 100, "")).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &plan(101, 100, "")).await;
+    b.await_state(VipState::Backup).await;
+    lan.visit(2);
+    lan.await_neighbour(2, 0, SECOND);
+
+    let nft = format!("ip netns exec {} nft", lan.machine(2));
+    run(&format!("{nft} add table arp deaf"));
+    run(&format!("{nft} add chain arp deaf in {{ type filter hook input priority 0 ; policy drop ; }}"));
+    a.kill();
+    b.await_state(VipState::Master).await;
+    let taken = std::time::Instant::now();
+    tokio::time::sleep(Duration::from_millis(200)).await; // those at once and after 100 ms are lost
+    run(&format!("{nft} delete table arp deaf"));
+    lan.await_neighbour(2, 1, Duration::from_millis(1200).saturating_sub(taken.elapsed()));
+}

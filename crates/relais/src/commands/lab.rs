@@ -1,16 +1,20 @@
 //! `relais lab` and `relais drill`: the command line of [`relais_lab::commands`].
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use relais_lab::application::Application;
 use relais_lab::balancer::Stack;
-use relais_lab::commands::{self, DrillOptions};
+use relais_lab::commands::{self, DrillOptions, StormOptions};
 use relais_lab::drill::Drill;
 use relais_lab::platform::Settings;
 
 use super::fail;
+
+/// The drill that breaks anything at any moment.
+const RANDOM: &str = "random";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -20,7 +24,7 @@ pub(crate) enum Command {
     /// Break one thing in a lab, repair it, and say what a client saw
     Drill {
         /// What to break
-        #[arg(value_parser = PossibleValuesParser::new(Drill::ALL.map(Drill::name)))]
+        #[arg(value_parser = PossibleValuesParser::new(Drill::ALL.map(Drill::name).into_iter().chain([RANDOM])))]
         name: String,
         /// How often
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -34,6 +38,16 @@ pub(crate) enum Command {
         /// With nobody to take over: the drill must then see an outage, or it could not see any
         #[arg(long)]
         no_failover: bool,
+        /// Where the drill has a download that must not break: how long it takes, seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = relais_lab::drill::DOWNLOAD.as_secs(),
+              value_parser = clap::value_parser!(u64).range(1..=3600))]
+        download: u64,
+        /// `random`: the first run's faults; each further run has the next number's
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+        /// `random`: no third node hears who is cut off, so that two machines may answer
+        #[arg(long, conflicts_with = "witness")]
+        no_witness: bool,
         #[command(flatten)]
         with: With,
     },
@@ -67,6 +81,9 @@ pub(crate) struct With {
     /// VRRP advertisement interval, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(10..=40_950))]
     advertise: u64,
+    /// The application servers run Relais too, as witnesses of who is cut off from whom
+    #[arg(long, conflicts_with = "peer")]
+    witness: bool,
 }
 
 impl With {
@@ -77,6 +94,7 @@ impl With {
             application: if self.embedded { Application::Embedded } else { defaults.application },
             failover,
             advertise_ms: self.advertise,
+            witness: self.witness,
             ..defaults
         }
     }
@@ -90,13 +108,18 @@ impl Command {
             Command::Lab(Lab::Up { with }) => commands::up(with.settings(true), out),
             Command::Lab(Lab::Status { json }) => commands::status(&id, json, out),
             Command::Lab(Lab::Down) => commands::down(&id, out),
-            Command::Drill { name, times, json, silent, no_failover, with } => {
+            Command::Drill { name, times, json, seed, no_witness, with, .. } if name == RANDOM => {
+                let settings = Settings { witness: !no_witness, ..with.settings(true) };
+                commands::storm(&StormOptions { times, seed, json, settings }, out)
+            }
+            Command::Drill { name, times, json, silent, no_failover, download, with, .. } => {
                 // The command line has checked the name against this very list.
                 let drill = Drill::ALL.into_iter().find(|drill| drill.name() == name);
                 let drill = drill.unwrap_or(Drill::BalancerMachine);
                 let settings =
                     Settings { preempt: drill == Drill::BalancerReturn, ..with.settings(!no_failover) };
-                commands::drill(&DrillOptions { drill, times, json, silent, settings }, out)
+                let download = Duration::from_secs(download);
+                commands::drill(&DrillOptions { drill, times, download, json, silent, settings }, out)
             }
         };
         match done {
