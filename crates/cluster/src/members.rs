@@ -354,6 +354,17 @@ impl Members {
         }
     }
 
+    /// Something of ours has just been sent for another reason: what is due within half an interval goes now, so that
+    /// both wake their hearers once.
+    pub fn go_along(&mut self, now: Time) {
+        let half = self.config.interval / 2;
+        for link in self.links.iter_mut().filter(|link| link.close_at < Time::MAX) {
+            if link.spoke_at + half <= now {
+                link.close_at = link.close_at.min(now);
+            }
+        }
+    }
+
     // ---- speech --------------------------------------------------------------------------------------
 
     fn speak(&mut self, l: usize, to_close: bool) {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::Discriminant;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,13 +22,13 @@ use relais_base::Time;
 use relais_ipc::message::{FrontendState, Moved, VipState};
 use relais_ipc::status::{VipStatus, VipsStatus};
 use relais_vrrp::{Config, Health, Input, Link, Output, Refused, Router, State};
-use rustix::event::epoll;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::heartbeats::Beats;
 use crate::gate::{Gate, Pulse};
 use crate::heartbeat;
+use crate::inbox::{self, listen};
 use crate::netlink::{Interface, Netlink, News};
 use crate::relay;
 use crate::sys;
@@ -168,11 +168,6 @@ pub(crate) struct Engine {
     status_at: Time,
 }
 
-/// Has the epoll instance tell of what comes to `fd`, until that is closed.
-fn listen(inbox: &OwnedFd, fd: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(epoll::add(inbox, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?)
-}
-
 fn health(state: FrontendState) -> Health {
     match state {
         FrontendState::Up => Health::Up,
@@ -198,9 +193,9 @@ impl Engine {
         events: UnboundedSender<Event>,
         status: Arc<Mutex<VipsStatus>>,
     ) -> io::Result<Engine> {
-        let inbox = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        listen(&inbox, wake.as_fd())?;
-        listen(&inbox, netlink.news_fd())?;
+        let inbox = inbox::create()?;
+        listen(&inbox, wake.as_fd(), inbox::COMMANDS)?;
+        listen(&inbox, netlink.news_fd(), inbox::NEWS)?;
         Ok(Engine {
             netlink,
             pulse: None,
@@ -227,14 +222,22 @@ impl Engine {
 
     /// One turn: everything that has come or is due.
     pub(crate) fn turn(&mut self) {
+        let come = inbox::come(&self.inbox);
         // Packets before timers: see the core's documentation.
-        self.read_packets();
-        self.read_heartbeats();
-        self.read_news();
-        self.read_commands();
+        if come & inbox::PACKETS != 0 {
+            self.read_packets();
+        }
+        if come & inbox::HEARTBEATS != 0 {
+            self.read_heartbeats();
+        }
+        if come & inbox::NEWS != 0 {
+            self.read_news();
+        }
+        self.read_commands(come & inbox::COMMANDS != 0);
         self.run_heartbeats();
         self.run_timers();
-        self.watch_masters();
+        self.run_heartbeats(); // those that go with an advertisement
+        self.watch_masters(come & inbox::WATCHES != 0);
         self.forget_dropped();
         self.tell_of_holding();
         self.report_hand_over();
@@ -360,8 +363,10 @@ impl Engine {
 
     // ---- commands ------------------------------------------------------------------------------------
 
-    fn read_commands(&mut self) {
-        let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+    fn read_commands(&mut self, woken: bool) {
+        if woken {
+            let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+        }
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Apply { generation, links, peers, specs, heartbeats, resumes }) => {
@@ -539,6 +544,7 @@ impl Engine {
                         self.hold_gates(v, GATE_INTERVALS * self.vips[v].router.config().interval);
                     }
                     self.send(v, p, source, &advertisement);
+                    self.heartbeats_go_along();
                 }
                 Output::Changed(state, reason) => self.changed(v, state, &reason),
                 Output::HandedOver => self.vips[v].leaving = false,
@@ -613,10 +619,11 @@ impl Engine {
         }
     }
 
-    /// Lets other nodes watch this one, and hears whether those that it follows live.
-    fn watch_masters(&mut self) {
+    /// Lets other nodes watch this one, and hears whether those that it follows live; `told`: something has come.
+    fn watch_masters(&mut self, told: bool) {
         for p in 0..self.ports.len() {
-            for (from, connection) in self.ports[p].watch.accept() {
+            let accepted = if told { self.ports[p].watch.accept() } else { Vec::new() };
+            for (from, connection) in accepted {
                 // Over IPv6 routers speak from link-local addresses, which no plan names.
                 if self.peers.contains(&from)
                     || matches!(from, IpAddr::V6(from) if from.is_unicast_link_local())
@@ -630,6 +637,9 @@ impl Engine {
             masters.retain(IpAddr::is_ipv4);
             masters.sort_unstable();
             masters.dedup();
+            if !told && !self.ports[p].watch.is_due(&masters, now()) {
+                continue;
+            }
             for died in self.ports[p].watch.look(&masters, &self.inbox, now()) {
                 self.master_died(p, died);
             }

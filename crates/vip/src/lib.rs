@@ -32,6 +32,7 @@ mod bpf;
 mod engine;
 mod gate;
 mod heartbeat;
+mod inbox;
 mod netlink;
 mod nft;
 mod privileges;

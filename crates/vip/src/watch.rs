@@ -16,10 +16,11 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use relais_base::Time;
-use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::inbox::{self, WATCHES};
 
 /// TCP port of the death-watch.
 pub(crate) const PORT: u16 = 8405;
@@ -128,7 +129,7 @@ impl Watch {
         let listener = place.listen();
         self.place = Some(place);
         let listener = listener?;
-        epoll::add(inbox, &listener, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        inbox::listen(inbox, &listener, WATCHES)?;
         self.listener = Some(listener);
         Ok(())
     }
@@ -167,6 +168,13 @@ impl Watch {
         died.collect()
     }
 
+    /// Whether `look` has something to do although nothing has come.
+    pub(crate) fn is_due(&self, peers: &[IpAddr], now: Time) -> bool {
+        let same =
+            self.peers.len() == peers.len() && self.peers.iter().all(|peer| peers.contains(&peer.address));
+        !same || self.due() <= now
+    }
+
     /// When `look` is due although nothing has come.
     pub(crate) fn due(&self) -> Time {
         let times = self.peers.iter().map(|peer| match &peer.state {
@@ -190,7 +198,9 @@ impl Peer {
                 if now.since(since) < AT_LEAST { waiting() } else { self.connect(place, inbox, now, true) }
             }
             State::Connecting { socket, until, after_end } => match connected(&socket) {
-                Ok(true) if expect(inbox, &socket).is_ok() => State::Open { socket, since: now },
+                Ok(true) if inbox::await_end(inbox, &socket, WATCHES).is_ok() => {
+                    State::Open { socket, since: now }
+                }
                 Ok(false) if now < until => State::Connecting { socket, until, after_end },
                 answer => {
                     let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
@@ -205,7 +215,7 @@ impl Peer {
 
     fn connect(&self, place: &Place, inbox: &OwnedFd, now: Time, after_end: bool) -> State {
         let made = place.connect(self.address).and_then(|socket| {
-            epoll::add(inbox, &socket, epoll::EventData::new_u64(0), epoll::EventFlags::OUT)?;
+            inbox::await_connection(inbox, &socket, WATCHES)?;
             Ok(socket)
         });
         match made {
@@ -213,11 +223,6 @@ impl Peer {
             Err(_) => State::Idle { again: now + RETRY_AFTER },
         }
     }
-}
-
-/// Has the epoll instance tell of a connection's end, no longer of its being made.
-fn expect(inbox: &OwnedFd, socket: &Socket) -> io::Result<()> {
-    Ok(epoll::modify(inbox, socket, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?)
 }
 
 /// Whether the connection stands.

@@ -276,3 +276,24 @@ fn two_holders_do_not_drive_each_other() {
     );
     assert!(net.nodes[0].paths().all(|path| path.lost == 0));
 }
+
+#[test]
+fn a_heartbeat_goes_along_with_what_is_sent_anyway_if_it_is_due_within_half_an_interval() {
+    let start = Time::from_millis(1000);
+    let mut node = Members::new(config(1, 3), 1, start);
+    let mut sent_at = |at: Time| {
+        node.handle_timeout(at);
+        core::iter::from_fn(|| node.poll_output()).filter(|o| matches!(o, Output::Send { .. })).count()
+    };
+    assert_eq!(sent_at(start), 1);
+    assert_eq!(sent_at(start + INTERVAL / 4), 0);
+    let mut along = |at: Time| {
+        node.go_along(at);
+        node.handle_timeout(at);
+        core::iter::from_fn(|| node.poll_output()).filter(|o| matches!(o, Output::Send { .. })).count()
+    };
+    assert_eq!(along(start + INTERVAL / 4), 0, "it has just spoken");
+    assert_eq!(along(start + INTERVAL / 2), 1);
+    // Both have the same interval, so from now on they go together.
+    assert_eq!(node.poll_timeout(), start + INTERVAL / 2 + INTERVAL);
+}

@@ -9,8 +9,9 @@ use relais_cluster::{Input as Word, Members, Output as Deed};
 use relais_ipc::status::HeartbeatStatus;
 use relais_vrrp::{Input, State};
 
-use super::{Engine, Event, listen, now};
+use super::{Engine, Event, now};
 use crate::heartbeat::{self, Key, PORT, Port};
+use crate::inbox::{HEARTBEATS, listen};
 
 /// Heartbeats read from one link before timers get their turn.
 const MAX_READ: usize = 256;
@@ -78,7 +79,8 @@ impl Engine {
     }
 
     fn open_port(&mut self, own: IpAddr) -> Option<Port> {
-        let opened = Port::open(own).and_then(|port| listen(&self.inbox, port.fd()).map(|()| port));
+        let opened =
+            Port::open(own).and_then(|port| listen(&self.inbox, port.fd(), HEARTBEATS).map(|()| port));
         if let Err(e) = &opened {
             self.tell(Event::Warn(format!(
                 "{own} UDP port {PORT} cannot be opened ({e}): other nodes do not hear this one there, and it \
@@ -129,6 +131,13 @@ impl Engine {
                 beats.members.handle_timeout(now);
             }
             self.carry_out_deeds();
+        }
+    }
+
+    /// An advertisement has gone out: one wake instead of two, here and at all who hear both.
+    pub(super) fn heartbeats_go_along(&mut self) {
+        if let Some(beats) = &mut self.beats {
+            beats.members.go_along(now());
         }
     }
 

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use relais_vrrp::{Advertisement, Input, Link, Packet, Refused};
 
-use super::{Engine, Event, Vip, is_ipv4, listen};
+use super::{Engine, Event, Vip, is_ipv4};
+use crate::inbox::{PACKETS, listen};
 use crate::netlink::Interface;
 use crate::wire::Wire;
 use crate::wire6::Wire6;
@@ -54,12 +55,12 @@ impl Engine {
         let mut failed = Vec::new();
         if port.wire.is_none() {
             let opened = Wire::open(&name, index);
-            let heard = opened.and_then(|wire| listen(&self.inbox, wire.fd()).map(|()| wire));
+            let heard = opened.and_then(|wire| listen(&self.inbox, wire.fd(), PACKETS).map(|()| wire));
             port.wire = heard.map_err(|e| failed.push(e)).ok();
         }
         if wants_ipv6 && port.wire6.is_none() {
             let opened = Wire6::open(&name, index);
-            let heard = opened.and_then(|wire| listen(&self.inbox, wire.fd()).map(|()| wire));
+            let heard = opened.and_then(|wire| listen(&self.inbox, wire.fd(), PACKETS).map(|()| wire));
             port.wire6 = heard.map_err(|e| failed.push(e)).ok();
         }
         // Or the kernel takes away every other address of the network with the first.
