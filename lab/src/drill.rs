@@ -327,9 +327,10 @@ impl<'a> Driller<'a> {
     }
 
     /// Watches until clients are served again and long enough after; whether they were.
-    fn watch(&self, eyes: &Eyes, broken_at: Duration) -> bool {
+    fn watch(&mut self, eyes: &Eyes, broken_at: Duration) -> bool {
         let limit = if self.lab.settings().failover { RECOVERY } else { NO_RECOVERY };
         loop {
+            self.lab.reap();
             let passed = eyes.now() - broken_at;
             let clean = eyes.is_clean(broken_at);
             if passed >= WATCH && (clean || passed >= limit) {

@@ -324,8 +324,7 @@ impl Lab {
 
     /// Starts a program on a host as `HOST/NAME`; what it says is in `DIR/HOST/NAME.log`.
     pub(crate) fn start(&mut self, host: &str, name: &str, command: &mut Command) -> Result<()> {
-        // The remains of its predecessor, if it was a child of ours, would still count as running for some.
-        self.children.retain_mut(|child| child.ended().is_none());
+        self.reap();
         let log = self.dir.join(host).join(format!("{name}.log"));
         let running = self.network.host(host).start(command, &log);
         let running = running.map_err(|e| format!("{name} cannot be started on {host}: {e}"))?;
@@ -363,10 +362,15 @@ impl Lab {
             if Instant::now() >= deadline {
                 return Err(format!("{what} is not well after {} s: {why}", limit.as_secs()));
             }
-            self.children.retain_mut(|child| child.ended().is_none());
+            self.reap();
             std::thread::sleep(Duration::from_millis(20)); // other processes' health has no event to wait for
         }
         Ok(())
+    }
+
+    /// Takes away the remains of children of ours, which still count as running for some: `kill -0`, a pid file's lock.
+    pub(crate) fn reap(&mut self) {
+        self.children.retain_mut(|child| child.ended().is_none());
     }
 
     /// The last line that a process has said.
