@@ -327,14 +327,14 @@ impl Router {
             return;
         }
         let slept =
-            format!("this process was not run for {} ms and another may hold it", silence.as_millis());
+            || format!("this process was not run for {} ms and another may hold it", silence.as_millis());
         match self.phase {
             Phase::Master { .. } => {
                 self.outputs.push_back(Output::RemoveAddress);
                 self.heard = self.now;
-                self.listen(slept);
+                self.listen(slept());
             }
-            Phase::Leaving { .. } => self.left(slept),
+            Phase::Leaving { .. } => self.left(slept()),
             Phase::Fault { .. } | Phase::Backup { .. } => {}
         }
     }
