@@ -73,6 +73,16 @@ enum Command {
         #[command(flatten)]
         run_dir: RunDir,
     },
+    /// Take away what a killed node left in the kernel: its addresses, their gates (systemd: ExecStopPost)
+    Release {
+        /// The plan file
+        file: PathBuf,
+        /// Which of the file's nodes this machine is
+        #[arg(long, value_name = "NAME")]
+        node: String,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
     /// Move a virtual address to a node now, whatever the priorities; on that node, or on the holder of two
     Move {
         /// The address's name in the plan
@@ -159,6 +169,7 @@ impl Cli {
             Command::Status { json, run_dir } => commands::status::run(&run_dir.run_dir, json),
             Command::Servers(command) => command.run(),
             Command::Standby { node, run_dir } => commands::moves::standby(&run_dir.run_dir, true, node),
+            Command::Release { file, node, run_dir } => commands::release(&file, &node, &run_dir.run_dir),
             Command::Move { vip, node, run_dir } => commands::moves::shift(&run_dir.run_dir, vip, node),
             Command::Lab(command) => command.run(),
             Command::Demo(demo) => demo.run(),

@@ -26,7 +26,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::heartbeats::Beats;
-use crate::gate::{Gate, Pulse};
+use crate::gate::{self, Gate, Pulse};
 use crate::heartbeat;
 use crate::inbox::{self, listen};
 use crate::netlink::{Interface, Netlink, News};
@@ -664,9 +664,8 @@ impl Engine {
         }
         let Config { addresses, vrid, .. } = self.vips[v].router.config().clone();
         self.vips[v].gates.clear();
-        for (address, number) in addresses.into_iter().zip(0..) {
-            // Unlike any other's on the interface: routers of the two families may share a VRID.
-            let number = u32::from(vrid) | number << 8 | u32::from(address.is_ipv6()) << 15;
+        for (address, i) in addresses.into_iter().zip(0..) {
+            let number = gate::number(vrid, address, i);
             let gate = self.pulse().and_then(|pulse| Gate::new(index, address, number, pulse));
             match gate {
                 Ok(gate) => self.vips[v].gates.push(gate),

@@ -57,6 +57,12 @@ impl Pulse {
     }
 }
 
+/// The number of the gate before the `i`th address of a virtual router: unlike any other's on the interface, for routers
+/// of the two families may share a VRID.
+pub(crate) fn number(vrid: u8, address: IpAddr, i: u32) -> u32 {
+    u32::from(vrid) | i << 8 | u32::from(address.is_ipv6()) << 15
+}
+
 /// A gate before one address on one interface.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -101,11 +107,11 @@ impl Gate {
         self.page.store(UNTIL, 0);
     }
 
-    /// Takes the gate of this number away, whoever left it there.
-    pub(crate) fn remove(index: u32, number: u32) {
-        for direction in [Direction::Ingress, Direction::Egress] {
-            let _ = bpf::detach(index, direction, number); // where it cannot be taken away, none could be put
-        }
+    /// Takes the gate of this number away, whoever left it there; whether there was one.
+    pub(crate) fn remove(index: u32, number: u32) -> bool {
+        // Where it cannot be taken away, none could be put.
+        let removed = |direction| bpf::detach(index, direction, number).unwrap_or(false);
+        [Direction::Ingress, Direction::Egress].map(removed).contains(&true)
     }
 }
 

@@ -38,12 +38,15 @@ mod nft;
 mod privileges;
 mod prompt;
 mod relay;
+mod release;
 #[allow(unsafe_code)]
 mod sys;
 mod wanted;
 mod watch;
 mod wire;
 mod wire6;
+
+pub use release::release;
 
 /// How often tracked files are read, and how long that may take.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

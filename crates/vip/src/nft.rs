@@ -185,6 +185,11 @@ impl Transaction {
         self.change(DELETE_TABLE, 0, family, Attributes::default().text(1, table));
     }
 
+    /// Removes the table, which must be there.
+    pub(crate) fn remove_existing_table(&mut self, family: Family, table: &str) {
+        self.change(DELETE_TABLE, 0, family, Attributes::default().text(1, table));
+    }
+
     pub(crate) fn add_table(&mut self, family: Family, table: &str) {
         self.change(NEW_TABLE, CREATE, family, Attributes::default().text(1, table));
     }

@@ -95,3 +95,13 @@ pub(crate) fn end(vip: Ipv4Addr) -> io::Result<()> {
     nft.remove_table(Family::Arp, &mute_table(vip));
     nft.commit()
 }
+
+/// Takes away what a killed process left of either part; whether there was anything. No nftables in the kernel: nothing.
+pub(crate) fn release(vip: Ipv4Addr) -> bool {
+    let removed = |(family, table): (Family, String)| {
+        let mut nft = Transaction::new();
+        nft.remove_existing_table(family, &table);
+        nft.commit().is_ok()
+    };
+    [(Family::Ipv4, relay_table(vip)), (Family::Arp, mute_table(vip))].map(removed).contains(&true)
+}

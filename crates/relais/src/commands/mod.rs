@@ -16,6 +16,7 @@ use relais_config::Plan;
 use relais_ipc::Channel;
 use relais_ipc::channel::text_to_fd;
 use relais_ipc::message::{Answer, Ask};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 use crate::supervisor::read_plan;
 
@@ -70,6 +71,42 @@ pub(crate) fn apply(file: &Path, run_dir: &Path) -> ExitCode {
         Ok(other) => fail(&format!("the node answered something else: {other:?}")),
         Err(why) => fail(&why),
     }
+}
+
+/// `relais release FILE --node NAME`
+pub(crate) fn release(file: &Path, node: &str, run_dir: &Path) -> ExitCode {
+    let shown = file.display().to_string();
+    let sockets =
+        [("relais.sock", "a node", SocketType::SEQPACKET), ("vip.sock", "a node's vip", SocketType::STREAM)];
+    for (socket, who, kind) in sockets {
+        if is_listened_on(&run_dir.join(socket), kind) {
+            return fail(&format!(
+                "{who} runs in {}: stop it, and it leaves nothing behind",
+                run_dir.display()
+            ));
+        }
+    }
+    let plan = read_plan(file).and_then(|text| {
+        let checked = relais_config::parse(&shown, &text);
+        checked
+            .map(|checked| checked.plan)
+            .map_err(|_| format!("{shown} has errors: see `relais check {shown}`"))
+    });
+    match plan.and_then(|plan| relais_vip::release(&plan, node)) {
+        Ok(found) if found.is_empty() => print("nothing was left\n"),
+        Ok(found) => found.iter().for_each(|what| print(&format!("removed {what}\n"))),
+        Err(why) => return fail(&why),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Whether a process listens there: the socket of one that is dead refuses.
+fn is_listened_on(path: &Path, kind: SocketType) -> bool {
+    let connect = || {
+        let socket = rustix::net::socket(AddressFamily::UNIX, kind, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+    };
+    connect().is_ok()
 }
 
 /// Asks the supervisor of the node whose run directory this is.
