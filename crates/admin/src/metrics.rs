@@ -7,8 +7,8 @@
 use std::fmt::Write;
 
 use relais_ipc::status::{
-    AccessLogStatus, BackendStatus, Certificate, FrontendStatus, HeartbeatStatus, ProcessStatus, ProxyStatus,
-    ServerStatus, ShieldStatus, VipStatus,
+    AccessLogStatus, BackendStatus, Certificate, ForwardStatus, ForwardTargetStatus, FrontendStatus,
+    HeartbeatStatus, ProcessStatus, ProxyStatus, ServerStatus, ShieldStatus, VipStatus,
 };
 use relais_ipc::{FrontendState, Role, VipState};
 
@@ -470,6 +470,21 @@ const VIP: &[Metric<VipStatus>] = &[
     }),
 ];
 
+const FORWARD: &[Metric<ForwardStatus>] =
+    &[gauge("relais_forward_stale", "1 while the kernel refuses the last change of what it carries.", |f| {
+        one(u64::from(f.stale))
+    })];
+
+const FORWARD_SERVER: &[Metric<ForwardTargetStatus>] = &[
+    counter(
+        "relais_forward_connections_total",
+        "Connections (UDP: sessions) that the kernel passed on to the server.",
+        |s| one(s.connections_total),
+    ),
+    gauge("relais_forward_server_up", "1 unless the server is dead.", |s| one(u64::from(s.up))),
+    gauge("relais_forward_server_weight", "Its share; 0 keeps what it has.", |s| one(s.weight.into())),
+];
+
 const HEARTBEAT: &[Metric<HeartbeatStatus>] = &[
     gauge("relais_heartbeat_up", "1 while the node's heartbeats come as often as they should.", |h| {
         one(h.up.into())
@@ -499,6 +514,14 @@ pub(crate) fn write(snapshot: &Snapshot) -> String {
         let all: Vec<_> =
             all.iter().map(|(to, h)| (vec![("node", &*h.node), ("address", &**to)], *h)).collect();
         family(&mut out, HEARTBEAT, &all);
+    }
+    if let Some(vips) = &snapshot.vips {
+        let all: Vec<_> = vips.forwards.iter().map(|f| (vec![("proxy", &*f.frontend)], f)).collect();
+        family(&mut out, FORWARD, &all);
+        let servers = vips.forwards.iter().flat_map(|f| f.servers.iter().map(move |s| (f, s)));
+        let all: Vec<_> =
+            servers.map(|(f, s)| (vec![("proxy", &*f.frontend), ("server", &*s.name)], s)).collect();
+        family(&mut out, FORWARD_SERVER, &all);
     }
     family(&mut out, PROCESS, &[(vec![], snapshot)]);
     if let Some(proxy) = &snapshot.proxy {

@@ -38,7 +38,7 @@ pub use bounded::has_share;
 pub use hash::hash;
 pub use health::Health;
 pub use locality::{Load, Locality};
-pub use maglev::maglev;
+pub use maglev::{maglev, maglev_table};
 pub use map::map;
 pub use random::Random;
 pub use ranking::{Ranking, Rule};

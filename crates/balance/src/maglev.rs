@@ -28,10 +28,16 @@ struct Preference {
 /// The table of servers with these names and weights: at most 65,535 of them. Their order does not matter.
 pub fn maglev(servers: &[(&str, u16)]) -> Slots {
     let size = if servers.len() <= 650 { SIZES[0] } else { SIZES[1] };
+    Slots::new(maglev_table(servers, size).into(), servers.len())
+}
+
+/// The table itself, of `size` slots: a prime, of 100 slots a server and more. Each has the place of its server; it is empty
+/// where no server has a weight. For those who look servers up elsewhere, such as the kernel.
+pub fn maglev_table(servers: &[(&str, u16)], size: u64) -> Vec<u16> {
     let weights = reduced(&servers.iter().map(|server| server.1).collect::<Vec<_>>());
     let most = u32::from(weights.iter().copied().max().unwrap_or(0));
     if most == 0 {
-        return Slots::new([].into(), servers.len());
+        return Vec::new();
     }
     let mut order: Vec<usize> = (0..servers.len()).filter(|&place| weights[place] > 0).collect();
     order.sort_unstable_by_key(|&place| servers[place].0);
@@ -59,5 +65,5 @@ pub fn maglev(servers: &[(&str, u16)]) -> Slots {
             free -= 1;
         }
     }
-    Slots::new(table.into(), servers.len())
+    table
 }

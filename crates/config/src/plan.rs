@@ -11,9 +11,11 @@ use std::time::Duration;
 
 mod balance;
 mod check;
+mod forward;
 
 pub use balance::{Balance, HashKey, HashType};
 pub use check::{Admin, Check, CheckKind, DnsExpect};
+pub use forward::Forward;
 
 mod persist;
 pub use persist::{CookieMode, Persist, SameSite, Secure, ServerCookie};
@@ -182,6 +184,8 @@ pub enum Mode {
     Tcp,
     /// Datagrams, balanced session by session: those of one client port to one of our addresses.
     Udp,
+    /// Packets, which the kernel passes on connection by connection.
+    Forward,
 }
 
 impl fmt::Display for Mode {
@@ -190,6 +194,7 @@ impl fmt::Display for Mode {
             Mode::Http => "http",
             Mode::Tcp => "tcp",
             Mode::Udp => "udp",
+            Mode::Forward => "forward",
         })
     }
 }
@@ -203,6 +208,8 @@ pub struct Frontend {
     pub nodes: Vec<NodeId>,
     /// What it speaks.
     pub mode: Mode,
+    /// How the kernel carries it (`mode forward`).
+    pub forward: Option<Forward>,
     /// Its listeners.
     pub binds: Vec<Bind>,
     /// Connections open at a time on one node; more wait in the kernel's queue.

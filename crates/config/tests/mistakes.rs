@@ -402,6 +402,26 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "    mode tcp\n    bind \"127.0.0.1:3306\"\n",
         "    mode udp\n    bind \"127.0.0.1:3306\" { max-connections 5; }\n    rule inside { match src \"10.0.0.0/8\"; deny 403; }\n",
     ),
+    (
+        "forward_to_a_tcp_backend",
+        "    mode tcp\n    bind \"127.0.0.1:3306\"",
+        "    mode forward\n    bind \"192.168.112.178:3306\"",
+    ),
+    (
+        "forward_from_everywhere",
+        "    on tomcat1 tomcat2                                    // each application server has its own door\n    mode tcp\n    bind \"127.0.0.1:3306\"",
+        "    mode forward\n    bind \"*:3306\" { max-connections 5; }\n    access-log off\n    rule inside { match src \"10.0.0.0/8\"; deny; }",
+    ),
+    (
+        "forward_of_a_tcp_frontend",
+        "    mode tcp\n    bind \"127.0.0.1:3306\"",
+        "    mode tcp\n    forward masquerade=no\n    bind \"127.0.0.1:3306\"",
+    ),
+    (
+        "forward_by_connections",
+        "    mode tcp\n    balance first                                         // one writer at a time\n    check galera user=monitor secret=db-monitor every=\"1s\"\n    server percona1 \"192.168.112.175:3306\"",
+        "    mode forward\n    balance leastconn\n    timeout connect=\"1s\" tunnel=\"1h\"\n    server percona1 \"192.168.112.175:3306\" max-connections=50 send-proxy=v2",
+    ),
     ("dns_check_of_no_name", "check galera user=monitor secret=db-monitor", "check dns type=A6"),
     ("rate_in_tcp", "    mode tcp\n    bind \"127", "    mode tcp\n    min-rate \"1KiB\"\n    bind \"127"),
     ("body_without_unit", "    max-connections 20000\n", "    max-connections 20000\n    max-body 10\n"),

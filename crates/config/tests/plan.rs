@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use relais_config::parse;
 use relais_config::plan::{
-    BackendTimeouts, Balance, Check, CheckKind, Cidr, DnsExpect, FrontendTimeouts, LogTo, Mode, NodeId, Plan,
-    Preempt, Redirect,
+    BackendTimeouts, Balance, Check, CheckKind, Cidr, DnsExpect, Forward, FrontendTimeouts, LogTo, Mode,
+    NodeId, Plan, Preempt, Redirect,
 };
 
 /// The least that a platform has; tests add to it.
@@ -37,7 +37,7 @@ fn example(name: &str) -> String {
 
 #[test]
 fn the_examples_are_plans_without_a_warning() {
-    for name in ["progres.kdl", "lab.kdl"] {
+    for name in ["progres.kdl", "lab.kdl", "forward.kdl"] {
         let checked = parse(name, &example(name)).unwrap_or_else(|rejected| panic!("{rejected}"));
         assert_eq!(checked.render(false), "");
         assert_eq!(checked.plan, parse(name, &example(name)).expect("the same again").plan);
@@ -417,6 +417,28 @@ fn a_udp_frontend_leads_to_its_udp_backend() {
     assert_eq!(back.check.as_ref().map(|check| &check.kind), Some(&kind));
     assert_eq!(plan.backends[1].responses, Some(0));
     assert_eq!((plan.backends[2].responses, plan.backends[2].timeout.session.as_secs()), (None, 30));
+}
+
+#[test]
+fn a_forward_frontend_is_carried_and_nobody_listens() {
+    let text = r#"
+        frontend dns { mode forward; forward protocol=udp masquerade=no; bind "10.0.0.1:53"; default-backend r; }
+        frontend dns-tcp { mode forward; bind "10.0.0.1:53"; default-backend r; }
+        frontend web { bind "*:80"; default-backend app; }
+        backend r { mode forward; balance source; check dns name="www.example"; server one "10.0.0.2:53" weight=3; }
+        backend app { server one "10.0.0.2:80"; }
+    "#;
+    let plan = plan(text);
+    let forwards: Vec<_> =
+        plan.forwards_on(NodeId(0)).map(|(front, forward)| (&*front.name, forward)).collect();
+    let udp = Forward { udp: true, masquerade: false };
+    assert_eq!(forwards, [("dns", udp), ("dns-tcp", Forward { udp: false, masquerade: true })]);
+    let listens: Vec<_> = plan.listens_on(NodeId(0)).map(|(front, _)| &*front.name).collect();
+    assert_eq!(listens, ["web"]);
+    assert!(plan.frontends[0].log.is_none() && plan.frontends[2].log.is_some());
+    let mixed = text.replace("\"10.0.0.2:53\"", "\"[fd00::2]:53\"");
+    let said = errors(&mixed);
+    assert!(said.contains("10.0.0.1 is IPv4 and every server of backend `r` is IPv6"), "{said}");
 }
 
 #[test]

@@ -138,7 +138,7 @@ pub enum Order {
         /// No plan follows: the one in force is to use them.
         renew: bool,
     },
-    /// To proxy: the attached descriptor is a memory file with the commands of operators that hold beside the plan's
+    /// To proxy and vip: the attached descriptor is a memory file with the commands of operators that hold beside the plan's
     /// text, one a line. Comes before `Plan`, and is for that plan alone.
     Overrides,
     /// The attached descriptor is a memory file with the text of the plan to put in force.
@@ -148,7 +148,7 @@ pub enum Order {
         /// Where the text came from, for diagnostics.
         file: String,
     },
-    /// To a new proxy: what its predecessor knew of a server.
+    /// To a new proxy: what its predecessor knew of a server. To vip: what checks say of one.
     Server {
         /// Backend's name.
         backend: String,

@@ -331,6 +331,43 @@ pub struct VipsStatus {
     /// One for each way to another node; empty without a cluster-key.
     #[serde(default)]
     pub heartbeats: Vec<HeartbeatStatus>,
+    /// One for each frontend that the kernel carries here.
+    #[serde(default)]
+    pub forwards: Vec<ForwardStatus>,
+}
+
+/// A frontend of `mode forward`, as the kernel carries it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardStatus {
+    /// Its name.
+    pub frontend: String,
+    /// Its backend's name.
+    pub backend: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Servers see this machine's address.
+    pub masquerade: bool,
+    /// Where packets are taken from.
+    pub addresses: Vec<String>,
+    /// The kernel refused the last change; the one before it holds.
+    pub stale: bool,
+    /// The backend's servers.
+    pub servers: Vec<ForwardTargetStatus>,
+}
+
+/// A server that the kernel passes connections on to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardTargetStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// It is not dead.
+    pub up: bool,
+    /// Its share; 0 keeps what it has.
+    pub weight: u16,
+    /// Connections (UDP: sessions) passed on to it since this process began.
+    pub connections_total: u64,
 }
 
 /// Heartbeats of one other node, on one link.
@@ -450,12 +487,8 @@ mod tests {
     #[tokio::test]
     async fn a_document_arrives_as_it_was_served() {
         let (path, listener) = socket("served");
-        let server = tokio::spawn(serve(listener, || VipsStatus {
-            pid: 7,
-            generation: 3,
-            vips: vec![],
-            heartbeats: vec![],
-        }));
+        let server =
+            tokio::spawn(serve(listener, || VipsStatus { pid: 7, generation: 3, ..VipsStatus::default() }));
         let seen: VipsStatus = fetch_async(&path, Duration::from_secs(5)).await.unwrap();
         assert_eq!((seen.pid, seen.generation), (7, 3));
         server.abort();

@@ -496,7 +496,8 @@ impl Process {
         let mut setup =
             Setup { logs: self.logs.set(&plan.logs)?, pages: self.pages.clone(), ..Setup::default() };
         for (_, front) in plan.frontends_on(node) {
-            for bind in plan.binds_on(node, front) {
+            let carried = front.mode != plan::Mode::Forward; // the kernel's: nothing comes here
+            for bind in plan.binds_on(node, front).filter(|_| carried) {
                 let protocol = if front.mode == plan::Mode::Udp { Protocol::Udp } else { Protocol::Tcp };
                 setup.listens.insert(Endpoint { address: bind.address, protocol }, setup.fronts.len());
                 if let Some(tls) = &bind.tls {

@@ -638,7 +638,7 @@ impl Listener {
     fn tell_kernel(&self, plan: &FrontPlan) {
         let patience = match plan.plan.mode {
             Mode::Http => plan.plan.timeout.client,
-            Mode::Tcp | Mode::Udp => Duration::ZERO, // a tunnel may be silent for as long as its file says
+            _ => Duration::ZERO, // a tunnel may be silent for as long as its file says
         };
         kernel_patience(&self.socket, patience);
     }
@@ -777,6 +777,6 @@ fn local_port(socket: &OwnedFd) -> u16 {
 fn serve(client: Client) {
     match client.front.plan().plan.mode {
         Mode::Http => drop(tokio::task::spawn_local(client::http(client))),
-        Mode::Tcp | Mode::Udp => drop(tokio::task::spawn_local(tunnel::tcp(client))),
+        _ => drop(tokio::task::spawn_local(tunnel::tcp(client))),
     }
 }

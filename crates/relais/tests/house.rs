@@ -30,7 +30,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "relais-ipc",
         ],
     ),
-    ("relais-vip", &["relais-base", "relais-cluster", "relais-vrrp", "relais-config", "relais-ipc"]),
+    (
+        "relais-vip",
+        &["relais-balance", "relais-base", "relais-cluster", "relais-vrrp", "relais-config", "relais-ipc"],
+    ),
     ("relais-admin", &["relais-base", "relais-config", "relais-ipc"]),
     ("relais-sim", &["relais-base", "relais-cluster", "relais-vrrp"]),
     (

@@ -760,7 +760,8 @@ impl Engine {
         let vips = self.vips.iter().map(|vip| self.describe(vip, now)).collect();
         if let Ok(mut status) = self.status.try_lock() {
             let (pid, heartbeats) = (std::process::id(), self.describe_heartbeats(now));
-            *status = VipsStatus { pid, generation: self.generation, vips, heartbeats };
+            *status =
+                VipsStatus { pid, generation: self.generation, vips, heartbeats, ..VipsStatus::default() };
             self.status_at = now;
         }
     }

@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use relais_base::Time;
+use relais_config::Plan;
+use relais_config::overrides::Overrides;
+use relais_config::plan::NodeId;
 use relais_ipc::status::VipsStatus;
 use relais_ipc::watchers::Watchers;
 use relais_ipc::{Channel, Order, Report};
@@ -25,11 +28,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{error, info, warn};
 
 use crate::engine::{Command, Engine, Event, now};
+use crate::forward::{Forwarder, Said};
 use crate::netlink::Netlink;
 use crate::wanted::Wanted;
 
 mod bpf;
 mod engine;
+mod forward;
 mod gate;
 mod heartbeat;
 mod inbox;
@@ -46,6 +51,7 @@ mod watch;
 mod wire;
 mod wire6;
 
+pub use forward::{CannotForward, can_forward};
 pub use release::release;
 
 /// How often tracked files are read, and how long that may take.
@@ -85,6 +91,12 @@ struct Vips {
     files: Vec<(Arc<str>, Option<i32>)>,
     /// Why no address can be held here; `None` if one can.
     unprivileged: Option<String>,
+    /// What operators changed, for the plan that comes next.
+    overrides: Overrides,
+    /// What the kernel carries.
+    forwarder: Forwarder,
+    /// A plan that waits for that; the VRRP threads get it then.
+    waiting: Option<(u64, Command)>,
 }
 
 async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
@@ -94,6 +106,7 @@ async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let (commands, inbox) = std::sync::mpsc::channel();
     let (events, mut outbox) = unbounded_channel();
+    let (forward_said, mut forwarded) = unbounded_channel();
     let status = Arc::new(Mutex::new(VipsStatus { pid: std::process::id(), ..VipsStatus::default() }));
     let engine = Engine::new(Netlink::new()?, inbox, wake.try_clone()?, events, status.clone())?;
     let thread = std::thread::Builder::new().name("vrrp".into()).stack_size(prompt::STACK);
@@ -108,6 +121,9 @@ async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
         watchers: Watchers::default(),
         files: Vec::new(),
         unprivileged: privileged.err(),
+        overrides: Overrides::default(),
+        forwarder: Forwarder::new(forward_said),
+        waiting: None,
     };
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -123,6 +139,7 @@ async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
                     break;
                 }
             },
+            Some(said) = forwarded.recv() => vips.on_forwarded(said).await?,
             event = outbox.recv() => match event {
                 Some(event) => vips.pass_on(event).await?,
                 None => break,
@@ -134,6 +151,7 @@ async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
             }
         }
     }
+    vips.forwarder.end().await;
     vips.command(Command::Stop);
     while let Some(event) = outbox.recv().await {
         if vips.pass_on(event).await.is_err() {
@@ -182,11 +200,16 @@ impl Vips {
             }
             Order::Frontend { name, state } => self.command(Command::Frontend(name, state)),
             Order::Standby { on } => self.command(Command::Standby(on)),
+            Order::Server { backend, server, up } => self.forwarder.health(backend, server, up),
+            Order::Overrides => {
+                let text = fd.map(|fd| relais_ipc::channel::fd_to_text(fd, MAX_PLAN)).transpose()?;
+                self.overrides = Overrides::read(&text.unwrap_or_default()).0; // the supervisor has said what is wrong
+            }
             Order::Move { vip, here } => self.command(Command::Move(vip, here)),
             Order::Moved { vip, moved } => self.command(Command::Moved(vip, moved)),
             Order::HandOver => self.command(Command::HandOver),
             Order::Plan { generation, file } => match self.read_plan(&file, fd) {
-                Ok(Wanted { links, peers, specs, heartbeats }) => {
+                Ok((plan, node, Wanted { links, peers, specs, heartbeats })) => {
                     let heartbeats = heartbeats.and_then(|wanted| match wanted {
                         Ok(spec) => Some(Box::new(spec)),
                         Err(why) => {
@@ -197,11 +220,34 @@ impl Vips {
                     let resumes = std::mem::take(&mut self.resumes);
                     let files = specs.iter().flat_map(|spec| &spec.files);
                     self.files = files.map(|(path, _)| (path.clone(), None)).collect();
-                    self.command(Command::Apply { generation, links, peers, specs, heartbeats, resumes });
+                    // Rules that a predecessor left go on; who resumes an address has no time to wait for new ones.
+                    self.waiting = None;
+                    let first = resumes.is_empty();
+                    let apply = Command::Apply { generation, links, peers, specs, heartbeats, resumes };
+                    if self.forwarder.apply(generation, &plan, node, first) {
+                        self.waiting = Some((generation, apply));
+                    } else {
+                        self.command(apply);
+                    }
                 }
                 Err(why) => self.channel.send(&Report::Refused { generation, why }, None).await?,
             },
             other => warn!("an order that is not for this process was ignored: {other:?}"),
+        }
+        Ok(())
+    }
+
+    /// The kernel carries what a plan says, or does not.
+    async fn on_forwarded(&mut self, said: Said) -> std::io::Result<()> {
+        let generation = match &said {
+            Said::Applied(generation) | Said::Refused(generation, _) => *generation,
+        };
+        match (self.waiting.take(), said) {
+            (Some((of, apply)), Said::Applied(_)) if of == generation => self.command(apply),
+            (Some((of, _)), Said::Refused(_, why)) if of == generation => {
+                self.channel.send(&Report::Refused { generation, why }, None).await?;
+            }
+            (other, _) => self.waiting = other, // of a plan that another one has followed
         }
         Ok(())
     }
@@ -237,22 +283,30 @@ impl Vips {
         let listener = StdListener::from(fd.ok_or_else(|| std::io::Error::other("no status socket came"))?);
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        let status = self.status.clone();
+        let (status, forwards) = (self.status.clone(), self.forwarder.status());
         tokio::spawn(relais_ipc::status::serve(listener, move || {
-            status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+            let forwards = forwards.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            VipsStatus { forwards, ..status.lock().unwrap_or_else(PoisonError::into_inner).clone() }
         }));
         Ok(())
     }
 
     /// What the plan wants of this node: its own addresses, and the virtual ones that it may hold.
-    fn read_plan(&self, file: &str, fd: Option<OwnedFd>) -> Result<Wanted, String> {
+    fn read_plan(&mut self, file: &str, fd: Option<OwnedFd>) -> Result<(Plan, NodeId, Wanted), String> {
         let fd = fd.ok_or("no plan came with the order; this is a defect of Relais")?;
         let text = relais_ipc::channel::fd_to_text(fd, MAX_PLAN).map_err(|e| e.to_string())?;
         let checked = relais_config::parse(file, &text).map_err(|e| e.to_string())?;
-        let wanted = wanted::wanted(&checked.plan, &self.node)?;
+        let mut plan = checked.plan;
+        std::mem::take(&mut self.overrides).apply(&mut plan);
+        let wanted = wanted::wanted(&plan, &self.node)?;
+        let node = plan.node(&self.node).ok_or_else(|| format!("the plan has no node {}", self.node))?;
         match &self.unprivileged {
             Some(why) if !wanted.specs.is_empty() => Err(why.clone()),
-            _ => Ok(wanted),
+            Some(_) if plan.forwards_on(node).next().is_some() => {
+                Err("`mode forward` needs CAP_NET_ADMIN: start `relais run` as root, or write `mode tcp`"
+                    .into())
+            }
+            _ => Ok((plan, node, wanted)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a killed Relais leaves in the kernel, taken away: the addresses of the plan, their gates, relays and routes.
+//! What a killed Relais leaves in the kernel, taken away: the addresses of the plan, their gates, relays and routes, and the rules of what the kernel forwards.
 //! No other node needs it, for each of these is a lease or ends by itself within seconds; it is for a node that is not
 //! started again, and for the operator who wants the machine as it was. Called by `relais release`.
 
@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use relais_config::Plan;
 use relais_config::plan::Cidr;
 
+use crate::forward;
 use crate::gate::{self, Gate};
 use crate::netlink::Netlink;
 use crate::relay;
@@ -28,6 +29,11 @@ pub fn release(plan: &Plan, node: &str) -> Result<Vec<String>, String> {
                 format!("{} cannot be taken off {interface} ({e}); are you root?", cidr.address)
             })?;
         }
+    }
+    if forward::release()
+        .map_err(|e| format!("the rules of `mode forward` cannot be removed ({e}); are you root?"))?
+    {
+        found.push("the rules of `mode forward`".to_owned());
     }
     Ok(found)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Context, balance, datagrams, each, front::mode, pages};
+use super::{Context, balance, datagrams, each, forward, front::mode, pages};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{
@@ -33,6 +33,7 @@ fn backend(
         check_tcp(cx, item);
     }
     datagrams::check_backend(cx, item, mode);
+    forward::backend(cx, item, mode);
     if let (Some(first), Some(second)) = (item.find("persist"), item.find("stick")) {
         cx.error(
             Diagnostic::error(second.span.clone(), "`persist` and `stick` are two ways to the same end")

@@ -24,7 +24,7 @@ pub(super) fn balance(cx: &mut Context, item: &Item, mode: Option<Mode>) -> Opti
     }
     let key = key(cx, &balance, form)?;
     if let Some(key) = &key
-        && mode.is_some_and(|mode| mode != Mode::Http)
+        && mode.is_some_and(|mode| !matches!(mode, Mode::Http | Mode::Forward)) // which has its own word for it
         && !key.is_of_connection()
     {
         let message = format!("`{}` needs `mode http`: otherwise requests are not read", balance.row.title());

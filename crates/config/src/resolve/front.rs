@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Context, datagrams, each, marks, pages};
+use super::{Context, datagrams, each, forward, marks, pages};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
 use crate::plan::{
@@ -38,6 +38,7 @@ fn frontend(
         check_tcp(cx, item);
     }
     datagrams::check_frontend(cx, item, mode);
+    let forward = forward::frontend(cx, item, mode);
     let default_backend = item
         .find("default-backend")
         .map(|d| d.get::<Arc<str>>("backend").and_then(|name| cx.names.backend(&name)));
@@ -46,6 +47,9 @@ fn frontend(
         && let Some(Some(backend)) = backends.get(usize::from(id.0))
     {
         check_same_mode(cx, item, mode, backend, directive);
+        if mode == Mode::Forward {
+            forward::families(cx, item, &binds, backend);
+        }
     }
     let timeout = item.setting("timeout");
     let http2 = item.setting("http2");
@@ -53,6 +57,7 @@ fn frontend(
         name: item.name(),
         nodes: running,
         mode: mode?,
+        forward,
         binds,
         max_connections: item.setting("max-connections").get("number")?,
         max_body: max_body(item),
@@ -83,7 +88,7 @@ fn frontend(
             None => None,
         },
         rules: match mode? {
-            Mode::Udp => Vec::new(), // they have been refused
+            Mode::Udp | Mode::Forward => Vec::new(), // they have been refused
             mode => super::rules::rules(cx, item, mode, backends)?,
         },
         shield: super::shield::shield(cx, item)?,
@@ -99,6 +104,7 @@ pub(super) fn mode(item: &Item) -> Option<Mode> {
     match item.setting("mode").get::<Arc<str>>("mode")?.as_ref() {
         "tcp" => Some(Mode::Tcp),
         "udp" => Some(Mode::Udp),
+        "forward" => Some(Mode::Forward),
         _ => Some(Mode::Http),
     }
 }
@@ -300,7 +306,8 @@ pub(super) fn check_same_mode(cx: &mut Context, item: &Item, mode: Mode, backend
         backend.name,
         backend.mode
     );
-    let both = if [mode, backend.mode].contains(&Mode::Udp) { Mode::Udp } else { Mode::Tcp };
+    let said = |one| [mode, backend.mode].contains(&one).then_some(one);
+    let both = said(Mode::Forward).or(said(Mode::Udp)).unwrap_or(Mode::Tcp);
     cx.error(
         Diagnostic::error(at.span_of("backend"), message)
             .help(format!("write `mode {both}` in both or in neither, or name another backend")),

@@ -66,7 +66,7 @@ pub(super) fn check(
                 .collect();
             listeners.push(Listener {
                 address,
-                udp: frontend.mode == Mode::Udp,
+                udp: frontend.mode == Mode::Udp || frontend.forward.is_some_and(|forward| forward.udp),
                 nodes: running,
                 span: bind.span_of("address"),
                 what: format!("frontend `{}`", frontend.name),

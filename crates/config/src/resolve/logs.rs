@@ -28,6 +28,9 @@ pub(super) fn logs(
     let common_to = destination(cx, &common)?;
     let mut targets: Vec<LogTarget> = Vec::new();
     for (item, frontend) in each(items, "frontend").zip(frontends) {
+        if frontend.mode == Mode::Forward {
+            continue; // nobody sees its connections
+        }
         let own = item.find("access-log");
         let elsewhere = own.filter(|own| own.get::<Arc<str>>("target").as_deref() != Some("platform"));
         let to = match elsewhere {
@@ -79,9 +82,9 @@ fn format(cx: &mut Context, own: Option<&Item>, common: &Item, frontend: &Fronte
     let text = said.get::<Arc<str>>("format");
     let text = match (&text, frontend.mode) {
         (None, Mode::Http) => "httplog",
-        (None, Mode::Tcp | Mode::Udp) => "tcplog",
+        (None, _) => "tcplog",
         // One format for the whole platform, made for requests: connections have theirs.
-        (Some(text), mode @ (Mode::Tcp | Mode::Udp)) if given.is_none() && &**text != "json" => {
+        (Some(text), mode) if mode != Mode::Http && given.is_none() && &**text != "json" => {
             if log_format::compile(text, mode, captures).is_ok() {
                 text
             } else {

@@ -10,6 +10,7 @@ mod balance;
 mod check;
 mod compression;
 mod datagrams;
+mod forward;
 mod front;
 mod listeners;
 mod logs;

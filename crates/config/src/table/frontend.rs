@@ -40,19 +40,45 @@ pub(super) const ROWS: &[Directive] = &[
         inside: &[Section::Frontend, Section::Backend],
         arguments: &[default(
             "mode",
-            Word(&["http", "tcp", "udp"]),
+            Word(&["http", "tcp", "udp", "forward"]),
             "http",
-            "`http`: request by request; `tcp`: connection by connection; `udp`: datagrams, session by session",
+            "`http`: request by request; `tcp`: connection by connection; `udp`: datagrams, session by session; `forward`: packets, \
+             passed on by the kernel (nftables)",
         )],
         doc: "What it speaks. A frontend and its backends speak the same. A UDP session is what comes from one client port to one of our \
               addresses, until it ends (`responses`, `timeout session`); answers leave from the address that was asked. A TCP or \
-              HTTP frontend and a UDP one may listen on the same address and port.",
+              HTTP frontend and a UDP one may listen on the same address and port. `forward` is for what is to be balanced and not to be \
+              looked at: no process of Relais sees its packets, checks decide where they go, and what needs a proxy is refused \
+              (docs/forward.md).",
         example: "mode tcp",
         effect: Effect::Tests(&[
             "a_tcp_frontend_leads_to_its_tcp_backend",
             "bytes_pass_both_ways_and_halves_close_apart",
             "datagrams_pass_both_ways_and_keep_their_borders",
             "an_answer_comes_from_the_address_that_was_asked",
+            "weights_share_connections_and_a_dead_server_is_left",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "forward",
+        inside: &[Section::Frontend],
+        properties: &[
+            default("protocol", Word(&["tcp", "udp"]), "tcp", "what is passed on"),
+            default(
+                "masquerade",
+                Word(&["yes", "no"]),
+                "yes",
+                "`yes`: servers see this machine's address, and need nothing; `no`: they see the client's, and their way back to \
+                 clients has to lead through this machine",
+            ),
+        ],
+        doc: "How `mode forward` passes packets on. With `masquerade=yes` there is room for some 64,000 connections at a time to each \
+              server: one for each port of this machine's address.",
+        example: "forward protocol=udp masquerade=no",
+        effect: Effect::Tests(&[
+            "udp_is_forwarded_and_servers_may_see_the_client",
+            "weights_share_connections_and_a_dead_server_is_left",
         ]),
         ..Directive::EMPTY
     },

@@ -1,6 +1,7 @@
 //! The commands that are not the platform itself: they read a file or ask a running node.
 
 mod certificates;
+mod forward;
 pub(crate) mod lab;
 pub(crate) mod moves;
 pub(crate) mod servers;
@@ -36,7 +37,11 @@ pub(crate) fn check(file: &Path, node: Option<&str>) -> ExitCode {
     {
         return fail(&format!("{shown} has no node `{name}`"));
     }
-    let look = |plan: &Plan| certificates::look(plan, node.and_then(|name| plan.node(name)));
+    let look = |plan: &Plan| {
+        let mut remarks = certificates::look(plan, node.and_then(|name| plan.node(name)));
+        remarks.extend(forward::look(plan));
+        remarks
+    };
     let report = relais_config::check_with(&shown, &text, colour, look);
     print(&report.text);
     if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }

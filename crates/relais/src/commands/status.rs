@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use relais_ipc::message::{Answer, Ask, Moved};
 use relais_ipc::status::{
-    BackendStatus, FrontendStatus, HeartbeatStatus, NodeStatus, ProxyStatus, VipStatus, VipsStatus, fetch,
+    BackendStatus, ForwardStatus, ForwardTargetStatus, FrontendStatus, HeartbeatStatus, NodeStatus,
+    ProxyStatus, VipStatus, VipsStatus, fetch,
 };
 
 use super::{ask, fail, print};
@@ -61,7 +62,13 @@ fn text(node: &NodeStatus, proxy: Option<&ProxyStatus>, vips: Option<&VipsStatus
         out.push_str("proxy does not answer\n");
         return out;
     };
-    proxy.frontends.iter().for_each(|frontend| write_frontend(&mut out, frontend));
+    for frontend in &proxy.frontends {
+        let forward = vips.into_iter().flat_map(|vips| &vips.forwards).find(|f| f.frontend == frontend.name);
+        match forward {
+            Some(forward) => write_forward(&mut out, forward),
+            None => write_frontend(&mut out, frontend),
+        }
+    }
     proxy.backends.iter().for_each(|backend| write_backend(&mut out, backend));
     for line in &node.overrides {
         let _ = writeln!(out, "changed by an operator: {line}");
@@ -100,9 +107,33 @@ fn write_heartbeats(out: &mut String, all: &[HeartbeatStatus]) {
     }
 }
 
+/// A frontend that no process of ours sees anything of.
+fn write_forward(out: &mut String, forward: &ForwardStatus) {
+    let ForwardStatus { frontend, protocol, masquerade, stale, .. } = forward;
+    let (addresses, total) = (forward.addresses.join(", "), |s: &ForwardTargetStatus| s.connections_total);
+    let _ = writeln!(
+        out,
+        "frontend {frontend} (forward): {protocol} {addresses}, carried by the kernel{}, {} connections so far{}",
+        if *masquerade { "" } else { " without masquerading" },
+        forward.servers.iter().map(total).sum::<u64>(),
+        if *stale { "; its LAST CHANGE WAS REFUSED by the kernel, the log says why" } else { "" }
+    );
+    for server in &forward.servers {
+        let state = if server.up { "up" } else { "DOWN" };
+        let _ = writeln!(
+            out,
+            "  {:<16} {:<21} {state:<4} weight {}, {} connections",
+            server.name, server.address, server.weight, server.connections_total
+        );
+    }
+}
+
 fn write_frontend(out: &mut String, frontend: &FrontendStatus) {
     let FrontendStatus { name, mode, connections, max_connections, .. } = frontend;
     let _ = match mode.as_str() {
+        "forward" => {
+            writeln!(out, "frontend {name} (forward): carried by the kernel, and vip does not answer")
+        }
         "udp" => writeln!(
             out,
             "frontend {name} (udp): {connections} of {max_connections} sessions, {} datagrams in, {} out, {} dropped",

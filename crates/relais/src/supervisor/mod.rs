@@ -311,16 +311,21 @@ impl Supervisor {
                 if self.inheriting.is_some() || self.upgrading.is_some() {
                     child.order(&Order::Shared { shared: true }, None).await;
                 }
-                for ((backend, server), up) in &self.health {
-                    let (backend, server) = (backend.clone(), server.clone());
-                    child.order(&Order::Server { backend, server, up: *up }, None).await;
-                }
+                self.tell_health(child).await;
             }
             Role::Vip => {}
             Role::Control => child.order(&Order::Node(self.status()), None).await,
         }
         self.send_plan(role, &self.current).await;
         self.tell_control().await;
+    }
+
+    /// Tells a new proxy, or vip, what is known of the servers.
+    async fn tell_health(&self, child: &Child) {
+        for ((backend, server), up) in &self.health {
+            let (backend, server) = (backend.clone(), server.clone());
+            child.order(&Order::Server { backend, server, up: *up }, None).await;
+        }
     }
 
     /// Tells a new vip which addresses it goes on with, and the plan.
@@ -332,6 +337,7 @@ impl Supervisor {
         let ago_ms = child.died.map_or(u64::MAX, |died| now.since(died).as_millis() as u64);
         let held = self.vips.iter().filter(|(_, state)| **state == VipState::Master);
         self.instruct_vip().await;
+        self.tell_health(child).await;
         for (vip, _) in held {
             child.order(&Order::Resume { vip: vip.clone(), ago_ms }, None).await;
         }
@@ -362,6 +368,9 @@ impl Supervisor {
             if let Some(secrets) = &edition.secrets {
                 self.send_files(secrets).await;
             }
+        }
+        if role == Role::Vip && edition.plan.forwards_on(edition.node).next().is_some() {
+            edition.send_overrides(child).await;
         }
         match text_to_fd(&edition.text) {
             Ok(text) => {
@@ -462,6 +471,8 @@ impl Supervisor {
             }
             Report::Moved { vip, moved } => self.kept.moved(vip, moved),
             Report::Server { backend, server, up } => {
+                let told = Order::Server { backend: backend.clone(), server: server.clone(), up };
+                self.child(Role::Vip).order(&told, None).await; // for what the kernel carries
                 self.health.insert((backend, server), up);
             }
             Report::Files { used, kept } => self.on_files(used, &kept),

@@ -41,12 +41,9 @@ impl Wanted {
 /// The listeners that `plan` asks for on `node`.
 pub(crate) fn wanted(plan: &Plan, node: NodeId) -> Vec<Wanted> {
     let admin = Wanted { frontend: ADMIN.to_owned(), endpoint: Endpoint::tcp(plan.admin) };
-    let frontends = plan.frontends_on(node).flat_map(|(_, frontend)| {
+    let frontends = plan.listens_on(node).map(|(frontend, address)| {
         let protocol = if frontend.mode == Mode::Udp { Protocol::Udp } else { Protocol::Tcp };
-        plan.binds_on(node, frontend).map(move |bind| Wanted {
-            frontend: frontend.name.to_string(),
-            endpoint: Endpoint { address: bind.address, protocol },
-        })
+        Wanted { frontend: frontend.name.to_string(), endpoint: Endpoint { address, protocol } }
     });
     std::iter::once(admin).chain(frontends).collect()
 }

@@ -1,0 +1,463 @@
+//! `mode forward`: the kernel carries connections and datagrams from a client through the balancer to three servers, each
+//! a network namespace. Needs root and nftables.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod node;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use node::{Node, PATIENCE, await_some, get};
+use relais_ipc::Role;
+use relais_ipc::status::VipsStatus;
+use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+const WEB: &str = "10.9.1.100:80";
+const WEB6: &str = "[fd09:1::1]:80";
+
+fn ip(line: &str) {
+    assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "ip {line}");
+}
+
+fn can_run() -> bool {
+    let root = rustix::process::geteuid().is_root() && Command::new("nft").arg("-v").output().is_ok();
+    if !root {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root and nft, and CI must not skip it");
+        eprintln!("SKIPPED: this test needs root and nft");
+    }
+    root
+}
+
+/// A client, the balancer, and servers `s1` to `s3` behind it, whose way to the client leads through the balancer.
+struct Net {
+    name: String,
+    /// Which servers are well, as far as their checks can see.
+    well: Vec<Arc<AtomicBool>>,
+}
+
+impl Net {
+    fn new(test: &str) -> Net {
+        let name = format!("rlxfwd-{}-{test}", std::process::id());
+        let mut net = Net { name: name.clone(), well: Vec::new() };
+        for machine in ["client", "balancer", "s1", "s2", "s3"] {
+            ip(&format!("netns add {name}-{machine}"));
+            ip(&format!("-n {name}-{machine} link set lo up"));
+        }
+        for (number, machine) in (1..).zip(["client", "s1", "s2", "s3"]) {
+            let link = if number == 1 { "front" } else { machine };
+            ip(&format!(
+                "-n {name}-balancer link add {link} type veth peer name eth0 netns {name}-{machine}"
+            ));
+            for (on, device, last) in [("balancer", link, 1), (machine, "eth0", 2)] {
+                ip(&format!("-n {name}-{on} address add 10.9.{number}.{last}/24 dev {device}"));
+                ip(&format!("-n {name}-{on} address add fd09:{number}::{last}/64 dev {device} nodad"));
+                ip(&format!("-n {name}-{on} link set {device} up"));
+            }
+            ip(&format!("-n {name}-{machine} route add default via 10.9.{number}.1"));
+            ip(&format!("-n {name}-{machine} -6 route add default via fd09:{number}::1"));
+        }
+        net.well = ["s1", "s2", "s3"].map(|machine| net.serve(machine)).into();
+        net
+    }
+
+    /// What this thread makes from here on is on that machine.
+    fn enter(&self, machine: &str) {
+        enter(&self.name, machine);
+    }
+
+    /// A server says its name and who asks, to every line and every datagram at port 8080. At 8081 it can be connected
+    /// to while it is well.
+    fn serve(&self, machine: &'static str) -> Arc<AtomicBool> {
+        let (well, net) = (Arc::new(AtomicBool::new(true)), self.name.clone());
+        let (ready, wait) = std::sync::mpsc::channel();
+        let shown = well.clone();
+        std::thread::spawn(move || {
+            enter(&net, machine);
+            let listener = TcpListener::bind("[::]:8080").unwrap();
+            let datagrams = UdpSocket::bind("[::]:8080").unwrap();
+            std::thread::spawn(move || answer_datagrams(machine, &datagrams));
+            std::thread::spawn(move || show(&shown));
+            ready.send(()).unwrap();
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || answer_lines(machine, &stream));
+            }
+        });
+        wait.recv_timeout(PATIENCE).unwrap();
+        well
+    }
+
+    /// The node on the balancer, ready; the thread is at the client from here on.
+    fn run(&self, frontend: &str, backend: &str) -> Node {
+        self.enter("balancer");
+        let prepared = Node::prepare(|_, admin| platform(admin, frontend, backend));
+        let node = prepared.run(Path::new(env!("CARGO_BIN_EXE_relais")), &[]);
+        self.enter("client");
+        node
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for machine in ["client", "balancer", "s1", "s2", "s3"] {
+            let _ =
+                Command::new("ip").args(["netns", "delete", &format!("{}-{machine}", self.name)]).status();
+        }
+    }
+}
+
+fn enter(net: &str, machine: &str) {
+    let namespace = std::fs::File::open(format!("/run/netns/{net}-{machine}")).unwrap();
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}
+
+fn answer_lines(machine: &str, stream: &TcpStream) -> Option<()> {
+    let from = stream.peer_addr().ok()?.ip().to_canonical();
+    let (mut lines, mut stream, mut line) = (BufReader::new(stream.try_clone().ok()?), stream, String::new());
+    while lines.read_line(&mut line).ok()? > 0 {
+        writeln!(stream, "{machine} {from}").ok()?;
+        line.clear();
+    }
+    None
+}
+
+fn answer_datagrams(machine: &str, socket: &UdpSocket) {
+    let mut buffer = [0; 64];
+    while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+        let _ = socket.send_to(format!("{machine} {}\n", from.ip().to_canonical()).as_bytes(), from);
+    }
+}
+
+/// Takes connections at the checks' port while all is well.
+fn show(well: &AtomicBool) {
+    loop {
+        let listener = await_some("the checks' port", || TcpListener::bind("[::]:8081").ok());
+        listener.set_nonblocking(true).unwrap();
+        while well.load(Ordering::Relaxed) {
+            let _ = listener.accept();
+            std::thread::sleep(Duration::from_millis(2)); // the polling interval of an awaited condition
+        }
+        drop(listener);
+        while !well.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(2)); // likewise
+        }
+    }
+}
+
+const SERVERS: &str = "server s1 \"10.9.2.2:8080\"; server s2 \"10.9.3.2:8080\"; server s3 \"10.9.4.2:8080\"";
+
+fn platform(admin: SocketAddr, frontend: &str, backend: &str) -> String {
+    format!(
+        "platform test {{ admin \"{admin}\"; access-log off; drain \"1s\"; }}\n\
+         node here {{ link \"10.9.1.1\"; link \"fd09:1::1\"; }}\n\
+         vip www {{ address \"10.9.1.100/24\" interface=front; router-id 51; node here priority=100; advertise \"50ms\"; }}\n\
+         frontend web {{ mode forward; {frontend}; default-backend app; }}\n\
+         backend app {{ mode forward; check tcp port=8081 every=\"50ms\" fall=2 rise=1; {backend}; }}\n"
+    )
+}
+
+/// A connection, and who is at its other end.
+struct Open {
+    stream: BufReader<TcpStream>,
+    server: String,
+    seen_as: IpAddr,
+}
+
+impl Open {
+    fn to(address: &str) -> std::io::Result<Open> {
+        let stream = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut open =
+            Open { stream: BufReader::new(stream), server: String::new(), seen_as: IpAddr::from([0; 4]) };
+        let answer = open.ask()?;
+        let (server, from) = answer.split_once(' ').unwrap();
+        (open.server, open.seen_as) = (server.to_owned(), from.trim().parse().unwrap());
+        Ok(open)
+    }
+
+    fn ask(&mut self) -> std::io::Result<String> {
+        self.stream.get_mut().write_all(b"who?\n")?;
+        let mut answer = String::new();
+        self.stream.read_line(&mut answer)?;
+        if answer.is_empty() { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(answer) }
+    }
+}
+
+/// Who answers so many connections.
+fn shares(address: &str, connections: usize) -> BTreeMap<String, usize> {
+    let mut shares = BTreeMap::new();
+    for _ in 0..connections {
+        *shares.entry(Open::to(address).unwrap().server).or_default() += 1;
+    }
+    shares
+}
+
+fn await_serving(address: &str) {
+    await_some("an answer", || Open::to(address).ok());
+}
+
+/// A connection to this server.
+fn open_to(server: &str, address: &str) -> Open {
+    await_some(server, || Open::to(address).ok().filter(|open| open.server == server))
+}
+
+fn vips(node: &Node) -> VipsStatus {
+    relais_ipc::status::fetch(&node.run_dir().join("vip.sock"), Duration::from_secs(5)).unwrap()
+}
+
+fn table(net: &Net) -> bool {
+    let balancer = format!("{}-balancer", net.name);
+    let listed =
+        Command::new("ip").args(["netns", "exec", &balancer, "nft", "list", "tables"]).output().unwrap();
+    String::from_utf8(listed.stdout).unwrap().contains("relais_forward")
+}
+
+#[test]
+fn weights_share_connections_and_a_dead_server_is_left() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new("weights");
+    let servers = SERVERS
+        .replacen(":8080\"", ":8080\" weight=3", 1)
+        .replace("10.9.3.2:8080\"", "10.9.3.2:8080\" weight=2");
+    let node = net.run(&format!("bind \"{WEB}\""), &servers);
+    node.await_log("net.ipv4.ip_forward was 0 and is 1 now");
+    await_serving(WEB);
+    let expected = BTreeMap::from([("s1".to_owned(), 150), ("s2".to_owned(), 100), ("s3".to_owned(), 50)]);
+    assert_eq!(shares(WEB, 300), expected);
+
+    let mut open = ["s1", "s2", "s3"].map(|server| open_to(server, WEB));
+    assert_eq!(open[0].seen_as, IpAddr::from([10, 9, 2, 1]), "masqueraded");
+    net.well[0].store(false, Ordering::Relaxed);
+    node.await_log("were cut");
+    assert_eq!(shares(WEB, 30), BTreeMap::from([("s2".to_owned(), 20), ("s3".to_owned(), 10)]));
+    open[0].ask().expect_err("a connection to a dead server is reset with its next packet");
+    assert_eq!(
+        (open[1].ask().unwrap(), open[2].ask().unwrap()),
+        ("s2 10.9.3.1\n".into(), "s3 10.9.4.1\n".into())
+    );
+
+    net.well[0].store(true, Ordering::Relaxed);
+    open_to("s1", WEB);
+    for well in &net.well {
+        well.store(false, Ordering::Relaxed);
+    }
+    await_some("a refusal", || {
+        Open::to(WEB).err().filter(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+    });
+}
+
+#[test]
+fn a_drained_server_keeps_its_connections_and_gets_no_new_ones() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new("drain");
+    let node = net.run(&format!("bind \"{WEB}\""), &format!("{SERVERS} backup=yes"));
+    await_serving(WEB);
+    let mut open = open_to("s1", WEB);
+    let command = |line: &[&str]| {
+        let (ok, text) = node.command(line);
+        assert!(ok, "{text}");
+    };
+    command(&["drain", "app/s1"]);
+    assert_eq!(shares(WEB, 20), BTreeMap::from([("s2".to_owned(), 20)]));
+    assert_eq!(open.ask().unwrap(), "s1 10.9.2.1\n");
+    command(&["ready", "app/s1"]);
+    command(&["weight", "app/s1", "4"]);
+    assert_eq!(shares(WEB, 20), BTreeMap::from([("s1".to_owned(), 16), ("s2".to_owned(), 4)]));
+    // A vip that is started again knows of it, too; the kernel has gone on meanwhile.
+    command(&["down", "app/s2"]);
+    let before = node.pid(Role::Vip).unwrap();
+    node.signal(before, Signal::KILL);
+    await_some("the next vip", || node.pid(Role::Vip).filter(|pid| *pid != before));
+    await_some("its rules", || vips(&node).forwards.first().cloned());
+    assert_eq!(shares(WEB, 20), BTreeMap::from([("s1".to_owned(), 20)]));
+    assert_eq!(open.ask().unwrap(), "s1 10.9.2.1\n");
+    // The backup, when nobody else is left.
+    command(&["down", "app/s1"]);
+    assert_eq!(shares(WEB, 5), BTreeMap::from([("s3".to_owned(), 5)]));
+    open.ask().expect_err("who is put down is dead");
+}
+
+#[test]
+fn source_keeps_a_client_on_its_server() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new("source");
+    let servers = format!("balance source; {SERVERS}");
+    let node = net.run(
+        &format!("bind \"{WEB}\"; bind \"{WEB6}\""),
+        &format!("{servers}; server t1 \"[fd09:2::2]:8080\""),
+    );
+    await_serving(WEB);
+    for last in 10..70 {
+        ip(&format!("-n {}-client address add 10.9.1.{last}/24 dev eth0", net.name));
+    }
+    let server_of = |last: u8| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([10, 9, 1, last], 0)).into()).unwrap();
+        socket.connect(&WEB.parse::<SocketAddr>().unwrap().into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"who?\n").unwrap();
+        let mut server = [0; 2];
+        stream.read_exact(&mut server).unwrap();
+        String::from_utf8(server.to_vec()).unwrap()
+    };
+    let all = || (10..70).map(server_of).collect::<Vec<_>>();
+    let before = all();
+    assert!(["s1", "s2", "s3"].iter().all(|server| before.iter().any(|of| of == server)), "{before:?}");
+    assert_eq!(all(), before);
+    net.well[2].store(false, Ordering::Relaxed);
+    await_some("s3 is left", || (!vips(&node).forwards[0].servers[2].up).then_some(()));
+    let after = all();
+    let moved = before.iter().zip(&after).filter(|(was, is)| *was != "s3" && was != is).count();
+    assert!(moved <= 6 && !after.iter().any(|server| server == "s3"), "{moved} moved: {before:?} {after:?}");
+    net.well[2].store(true, Ordering::Relaxed);
+    await_some("s3 is back", || vips(&node).forwards[0].servers[2].up.then_some(()));
+    assert_eq!(all(), before);
+}
+
+#[test]
+fn a_reload_loses_no_connection() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new("reload");
+    let node = net.run(&format!("bind \"{WEB}\""), SERVERS);
+    await_serving(WEB);
+    let mut open = open_to("s2", WEB);
+    let stop = AtomicBool::new(false);
+    let (made, failed) = std::thread::scope(|scope| {
+        let clients = [(); 2].map(|()| {
+            scope.spawn(|| {
+                net.enter("client");
+                let (mut made, mut failed) = (0, Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    match Open::to(WEB) {
+                        Ok(_) => made += 1,
+                        Err(error) => failed.push(error.to_string()),
+                    }
+                }
+                (made, failed)
+            })
+        });
+        let file = node.dir.join("plan.kdl");
+        for n in 0..10 {
+            let servers = SERVERS.replacen(":8080\"", &format!(":8080\" weight={}", n % 3), 1);
+            let servers = if n % 2 == 0 { servers } else { servers.replace("server s3", "server other") };
+            std::fs::write(&file, platform(node.admin, &format!("bind \"{WEB}\""), &servers)).unwrap();
+            let (ok, text) = node.command(&["apply", file.to_str().unwrap()]);
+            assert!(ok, "{text}");
+            assert_eq!(open.ask().unwrap(), "s2 10.9.3.1\n");
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.map(|client| client.join().unwrap()).into_iter().fold(
+            (0, Vec::new()),
+            |(n, mut all), (m, more)| {
+                all.extend(more);
+                (n + m, all)
+            },
+        )
+    });
+    assert!(made > 20 && failed.is_empty(), "{made} made, {failed:?}");
+}
+
+fn ask_by_udp(socket: &UdpSocket, address: &str) -> Option<String> {
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    socket.send_to(b"who?", address).ok()?;
+    let mut buffer = [0; 64];
+    let (length, from) = socket.recv_from(&mut buffer).ok()?;
+    assert_eq!(from, address.parse().unwrap(), "the answer comes from where the question went");
+    Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+#[test]
+fn udp_is_forwarded_and_servers_may_see_the_client() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new("udp");
+    let frontend = format!("forward protocol=udp masquerade=no; bind \"{WEB}\"");
+    let node = net.run(&frontend, SERVERS);
+    let open = || UdpSocket::bind("0.0.0.0:0").unwrap();
+    await_some("an answer", || ask_by_udp(&open(), WEB));
+    let mut shares: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..30 {
+        *shares.entry(ask_by_udp(&open(), WEB).unwrap()).or_default() += 1;
+    }
+    let each = ["s1", "s2", "s3"].map(|server| (format!("{server} 10.9.1.2\n"), 10));
+    assert_eq!(shares, BTreeMap::from(each));
+    // A session goes on where it is, until its server is dead: then with another.
+    let session = await_some("a session with s1", || {
+        let socket = open();
+        ask_by_udp(&socket, WEB).filter(|answer| answer.starts_with("s1")).map(|_| socket)
+    });
+    assert!(ask_by_udp(&session, WEB).unwrap().starts_with("s1"));
+    net.well[0].store(false, Ordering::Relaxed);
+    node.await_log("were cut");
+    let moved = await_some("another server", || ask_by_udp(&session, WEB));
+    assert!(!moved.starts_with("s1"), "{moved}");
+}
+
+#[test]
+fn ipv6_is_forwarded() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new("ipv6");
+    let servers = "server s1 \"[fd09:2::2]:8080\" weight=2; server s2 \"[fd09:3::2]:8080\"; server s3 \"[fd09:4::2]:8080\"";
+    let node = net.run(&format!("bind \"{WEB6}\""), servers);
+    node.await_log("net.ipv6.conf.all.forwarding was 0 and is 1 now");
+    await_serving(WEB6);
+    let expected = BTreeMap::from([("s1".to_owned(), 20), ("s2".to_owned(), 10), ("s3".to_owned(), 10)]);
+    assert_eq!(shares(WEB6, 40), expected);
+    let mut open = open_to("s3", WEB6);
+    assert_eq!(open.seen_as, "fd09:4::1".parse::<IpAddr>().unwrap());
+    net.well[2].store(false, Ordering::Relaxed);
+    node.await_log("were cut");
+    open.ask().expect_err("a connection to a dead server is reset with its next packet");
+    assert_eq!(shares(WEB6, 30), BTreeMap::from([("s1".to_owned(), 20), ("s2".to_owned(), 10)]));
+}
+
+#[test]
+fn rules_that_others_remove_are_put_back_and_go_with_the_end() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new("rules");
+    let mut node = net.run(&format!("bind \"{WEB}\""), SERVERS);
+    await_serving(WEB);
+    let balancer = format!("{}-balancer", net.name);
+    let flushed = Command::new("ip").args(["netns", "exec", &balancer, "nft", "flush", "ruleset"]).status();
+    assert!(flushed.unwrap().success());
+    node.await_log("it is put back");
+    await_serving(WEB);
+    // What is carried is told.
+    assert_eq!(shares(WEB, 30).len(), 3);
+    let told = || vips(&node).forwards[0].servers.iter().map(|server| server.connections_total).sum::<u64>();
+    await_some("the counters", || (told() >= 30).then_some(()));
+    let (ok, text) = node.command(&["status"]);
+    assert!(
+        ok && text.contains("frontend web (forward): tcp 10.9.1.100:80, carried by the kernel"),
+        "{text}"
+    );
+    net.enter("balancer");
+    let (_, metrics) = get(node.admin, "/metrics").unwrap();
+    assert!(metrics.contains("relais_forward_connections_total{proxy=\"web\",server=\"s1\"} "), "{metrics}");
+    let pid = node.process.id();
+    node.signal(pid, Signal::TERM);
+    assert!(node.await_exit().success());
+    assert!(!table(&net));
+}
