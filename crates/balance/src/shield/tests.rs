@@ -238,6 +238,19 @@ fn a_hundred_thousand_come_in_in_order_at_the_rate_and_nobody_is_forgotten() {
     assert!((least..least + 120).contains(&took), "{took} s, where {least} would do");
 }
 
+/// Whether those who have been called since, and the one who has entered, came before all who wait and are still there. Who
+/// joins the line later than others of its time were called comes after them.
+fn nobody_was_passed_over(
+    shield: &Shield,
+    called: &BTreeMap<Place, u64>,
+    entered: Option<Place>,
+    now: u64,
+) -> bool {
+    let patience = shield.settings.patience_ms();
+    let new = shield.called.keys().copied().chain(entered).filter(|place| !called.contains_key(place));
+    new.max().is_none_or(|last| shield.waiting.range(..last).all(|(_, seen)| now > seen + patience))
+}
+
 proptest! {
     #[test]
     fn whatever_comes_nothing_breaks_and_no_more_are_let_in_than_is_freed(
@@ -251,19 +264,18 @@ proptest! {
         let mut used: Vec<Place> = vec![];
         for (past, who, load, has_place) in steps {
             now += past;
+            let called = shield.called.clone();
             prop_assert!(shield.load(load.max(CALM), now));
+            prop_assert!(nobody_was_passed_over(&shield, &called, None, now));
+            let called = shield.called.clone();
             let ticket = if has_place { known.get(who).copied() } else { None };
-            match shield.ask(ticket.map(|place| (place, now)), now) {
-                Answer::Enter => {
-                    entered += 1;
-                    // A place that was used is a newcomer's, for whom there may be room.
-                    if let Some(mine) = ticket.filter(|mine| !used.contains(mine)) {
-                        used.push(mine);
-                        let patience = shield.settings.patience_ms();
-                        let live = shield.waiting.range(..mine).any(|(_, seen)| now <= seen + patience);
-                        prop_assert!(!live, "it passed somebody");
-                    }
-                }
+            let answer = shield.ask(ticket.map(|place| (place, now)), now);
+            // A place that was used is a newcomer's, for whom there may be room.
+            let mine = ticket.filter(|mine| answer == Answer::Enter && !used.contains(mine));
+            prop_assert!(nobody_was_passed_over(&shield, &called, mine, now));
+            used.extend(mine);
+            match answer {
+                Answer::Enter => entered += 1,
                 Answer::Wait { place, .. } => {
                     if ticket != Some(place) {
                         prop_assert!(!known.contains(&place));
