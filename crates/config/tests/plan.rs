@@ -281,6 +281,43 @@ fn a_virtual_address_has_what_its_election_needs() {
 }
 
 #[test]
+fn a_sync_group_has_vips_that_can_stay_together() {
+    let two = |outer: &str, inner: &str| {
+        format!(
+            r#"
+            vip outer {{ address "10.0.0.180/24" interface=eth0; router-id 51; sync-group edge; {outer} }}
+            vip inner {{ address "10.1.0.180/24" interface=eth1; router-id 52; sync-group edge; {inner} }}
+            frontend web {{ on a b; bind "*:80"; redirect scheme=https; }}
+            "#
+        )
+    };
+    let plan = plan(&two(
+        "node a priority=101; node b priority=100; track frontend=web;",
+        "node b priority=5; node a priority=6; track link=eth2; track frontend=web;",
+    ));
+    use relais_config::plan::Tracked::{Frontend, Link};
+    for vip in &plan.vips {
+        let tracked: Vec<_> = vip.track.iter().map(|track| track.what.clone()).collect();
+        let web = Frontend(relais_config::plan::FrontendId(0));
+        assert_eq!(tracked, [web, Link("eth2".into())], "each tracks what any does");
+        assert_eq!(vip.sync_group.as_deref(), Some("edge"));
+    }
+
+    let nodes = "node a priority=101; node b priority=100;";
+    let parted = errors(&two(nodes, "node a priority=100; node b priority=101;"));
+    let expected = "vips `outer` and `inner` of sync-group `edge` have different nodes, or prefer them in a different order";
+    assert!(parted.contains(expected) && parted.contains("the other is here"), "{parted}");
+    let elsewhere = errors(&two(nodes, "node a priority=101; node c priority=100;"));
+    assert!(elsewhere.contains(expected), "{elsewhere}");
+    let unlike = errors(&two(nodes, &format!("{nodes} preempt never;")));
+    assert!(unlike.contains("have a different `preempt`"), "{unlike}");
+    let alone = errors(
+        "vip outer { address \"10.0.0.180/24\" interface=eth0; router-id 51; node a priority=1; sync-group edge; }",
+    );
+    assert!(alone.contains("vip `outer` is alone in sync-group `edge`"), "{alone}");
+}
+
+#[test]
 fn a_frontend_has_what_its_file_says_and_else_the_defaults() {
     let text = r#"
         frontend web {

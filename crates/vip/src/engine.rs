@@ -4,6 +4,7 @@
 //! It decides nothing itself, and never waits for another process: what it has to tell goes through a
 //! queue to the main thread, which alone writes logs and answers the supervisor. Called by `prompt`.
 
+mod groups;
 mod heartbeats;
 mod moves;
 mod ports;
@@ -51,6 +52,8 @@ const STATUS_EVERY_NS: u64 = 100_000_000;
 pub(crate) struct Spec {
     pub(crate) name: Arc<str>,
     pub(crate) interface: Arc<str>,
+    /// Others of this name are held together with it.
+    pub(crate) sync_group: Option<Arc<str>>,
     /// Tracked files, and what their numbers are multiplied by.
     pub(crate) files: Vec<(Arc<str>, i16)>,
     /// Lengths of the addresses' network prefixes, in their order.
@@ -121,6 +124,8 @@ struct Vip {
     gates: Vec<Gate>,
     /// Connections go on here although another node has the address.
     relaying: bool,
+    /// It was in a sync group at the end of the last turn.
+    grouped: bool,
     /// Changes of state, by the state that they led to.
     transitions: BTreeMap<String, u64>,
 }
@@ -158,6 +163,7 @@ pub(crate) struct Engine {
     standby: bool,
     /// For routers that are still to be made.
     moved: Vec<(String, Moved)>,
+    groups: Vec<groups::Together>,
     stopped: bool,
     commands: Receiver<Command>,
     wake: OwnedFd,
@@ -210,6 +216,7 @@ impl Engine {
             handing_over: false,
             standby: false,
             moved: Vec::new(),
+            groups: Vec::new(),
             stopped: false,
             commands,
             wake,
@@ -238,6 +245,7 @@ impl Engine {
         self.run_timers();
         self.run_heartbeats(); // those that go with an advertisement
         self.watch_masters(come & inbox::WATCHES != 0);
+        self.settle_groups();
         self.forget_dropped();
         self.tell_of_holding();
         self.report_hand_over();
@@ -459,6 +467,7 @@ impl Engine {
                     dropped: false,
                     gates: Vec::new(),
                     relaying: false,
+                    grouped: false,
                     transitions: BTreeMap::new(),
                 });
                 self.instruct(self.vips.len() - 1);

@@ -74,6 +74,7 @@ fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, Stri
     Ok(Spec {
         name: vip.name.clone(),
         interface: vip.interface.clone(),
+        sync_group: vip.sync_group.clone(),
         files,
         prefixes: vip.addresses.iter().map(|a| a.prefix).collect(),
         config: Config {

@@ -136,6 +136,10 @@ pub enum Input<'a> {
     /// This node is cut off from all others on the address's network, and why: the end of a sentence that begins
     /// "... because"; `None`: it is not, any more.
     CutOff(Option<&'a str>),
+    /// Why another address of its sync group cannot be held here, as with `CutOff`; `None`: all can.
+    Group(Option<&'a str>),
+    /// Another address of its sync group has gone to a better master: let it have this one, too, unless it does not want it.
+    Follow,
     /// Something tracked changes the priority by so much, whatever its weight; it is up.
     Measured(&'a str, i32),
     /// Word of the interface.

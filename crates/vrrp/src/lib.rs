@@ -21,11 +21,13 @@
 extern crate alloc;
 
 mod events;
+mod group;
 mod packet;
 mod router;
 mod timers;
 
 pub use events::{Config, Counters, Health, Input, Link, Moved, Output, State, Track};
+pub use group::{Group, Word};
 pub use packet::{
     Advertisement, Checksum, Form, GROUP, GROUP6, HEADER_LEN, HEADER6_LEN, HOP_LIMIT, MAX_ADDRESSES,
     PROTOCOL, Packet, Password, Refused, Version, encode, parse,

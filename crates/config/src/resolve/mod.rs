@@ -12,6 +12,7 @@ mod compression;
 mod datagrams;
 mod forward;
 mod front;
+mod group;
 mod listeners;
 mod logs;
 mod marks;
@@ -187,7 +188,8 @@ fn each<'a>(items: &'a [Item], name: &'static str) -> impl Iterator<Item = &'a I
 fn plan(cx: &mut Context, items: &[Item], risks: &mut Vec<Diagnostic>) -> Option<Plan> {
     let nodes = nodes(cx, items);
     let tomcats = tiers::tomcats(cx, items);
-    let vips = vip::vips(cx, items, &nodes);
+    let mut vips = vip::vips(cx, items, &nodes);
+    group::settle(cx, items, &mut vips);
     let backends = back::backends(cx, items, &nodes, &tomcats);
     let frontends = front::frontends(cx, items, &nodes, &vips, &backends);
     vip::check_tracking(cx, items, &nodes, &vips, &frontends);

@@ -41,6 +41,7 @@ fn vip(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Vip> {
         advertise,
         preempt,
         preempt_delay: preempt_item.get("delay")?,
+        sync_group: item.find("sync-group").and_then(|group| group.get("name")),
         track,
     })
 }

@@ -1,6 +1,6 @@
 //! `vip`: addresses that move from machine to machine.
 
-use super::Type::{Address, Duration, File, Integer, Interface, Name, Reference, Signed, Word};
+use super::Type::{Address, Duration, File, Integer, Interface, Name, Reference, Signed, Text, Word};
 use super::{Directive, Effect, Kind, Section, Times, default, optional, required};
 
 pub(super) const ROWS: &[Directive] = &[
@@ -163,6 +163,22 @@ pub(super) const ROWS: &[Directive] = &[
             "a_virtual_address_has_what_its_election_needs",
             "a_lower_master_is_displaced_only_with_preemption",
             "a_node_that_comes_back_waits_before_it_preempts",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "sync-group",
+        inside: &[Section::Vip],
+        arguments: &[required("name", Text, "any name, the same in every vip of the group")],
+        doc: "One node holds all vips of the group or none, as with keepalived's `vrrp_sync_group`: where one of them cannot be \
+              held (its interface has no carrier, what it tracks is down), all go. For the two sides of a router, or an \
+              IPv4 and an IPv6 address that must not part. All have the same nodes in the same order of preference, and \
+              what one of them tracks counts for all.",
+        example: "sync-group edge",
+        effect: Effect::Tests(&[
+            "a_sync_group_has_vips_that_can_stay_together",
+            "where_one_address_cannot_be_held_the_other_goes_too",
+            "a_cable_pulled_on_one_side_moves_both_addresses_beside_keepalived",
         ]),
         ..Directive::EMPTY
     },

@@ -30,7 +30,11 @@ impl Engine {
     pub(super) fn move_vip(&mut self, name: &str, here: bool) {
         let named = |vip: &super::Vip| *vip.spec.name == *name && !vip.dropped;
         match self.vips.iter().position(named) {
-            Some(v) => self.handle(v, if here { Input::MoveHere } else { Input::MoveAway }),
+            Some(v) => {
+                for v in self.held_together(v) {
+                    self.handle(v, if here { Input::MoveHere } else { Input::MoveAway });
+                }
+            }
             None => self.tell(Event::Warn(format!("there is no vip {name} here to be moved"))),
         }
     }

@@ -84,6 +84,8 @@ pub struct Router {
     moved: Option<Moved>,
     /// `Leaving` is a move: the router stays in the election.
     moving: bool,
+    /// A move that nobody ordered, but that follows one of the group: it leaves no mark.
+    following: bool,
     /// Why the kernel refused the address, and until when it is not asked again.
     refused: Option<(String, Time)>,
     /// Who advertised last, with which priority.
@@ -109,6 +111,8 @@ pub struct Router {
     spared: bool,
     /// Why this node is alone on the address's network.
     cut_off: Option<String>,
+    /// Why another address of the group cannot be held here.
+    group: Option<String>,
     /// Oddities of others that were logged already.
     odd: Option<(IpAddr, Duration, bool)>,
     counters: Counters,
@@ -140,6 +144,7 @@ impl Router {
             standby: false,
             moved: None,
             moving: false,
+            following: false,
             refused: None,
             master: None,
             heard: now,
@@ -151,6 +156,7 @@ impl Router {
             witnessed: None,
             spared: false,
             cut_off: None,
+            group: None,
             odd: None,
             counters: Counters::default(),
             outputs: VecDeque::new(),
@@ -169,6 +175,8 @@ impl Router {
             Input::MasterDied(master) => self.master_died(master),
             Input::Tracked(what, health) => self.track(what, health),
             Input::Witnessed { at, outranks } => self.witnessed(at.min(self.now), outranks),
+            Input::Group(why) => self.group = why.map(String::from),
+            Input::Follow => self.follow_group(),
             Input::CutOff(why) => self.cut_off = why.map(String::from),
             Input::Measured(what, change) => self.measured(what, change),
             Input::Link(link) => {
@@ -534,6 +542,11 @@ impl Router {
 
     /// Why this router must not be in the election; `None` if nothing stands against it.
     fn obstacle(&self) -> Option<String> {
+        self.own_obstacle().or_else(|| self.group.clone())
+    }
+
+    /// The same without what stands against others of its group.
+    pub fn own_obstacle(&self) -> Option<String> {
         if let Some(why) = self.retired {
             return Some(why.into());
         }

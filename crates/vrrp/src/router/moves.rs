@@ -68,7 +68,15 @@ impl Router {
             return self.log("it cannot be moved away: priority 255 owns the address".into());
         }
         if matches!(self.phase, Phase::Master { .. }) {
-            self.moving = true;
+            (self.moving, self.following) = (true, false);
+            self.begin_leaving();
+        }
+    }
+
+    /// Another address of the group went to a better master.
+    pub(super) fn follow_group(&mut self) {
+        if self.config.priority < 255 && matches!(self.phase, Phase::Master { .. }) {
+            (self.moving, self.following) = (true, true);
             self.begin_leaving();
         }
     }
@@ -88,9 +96,12 @@ impl Router {
     pub(super) fn moved_to(&mut self, master: IpAddr, priority: u8) {
         self.moving = false;
         self.outputs.push_back(Output::RemoveAddress);
-        self.listen(format!("the operator moved it to {master}"));
+        self.listen(match self.following {
+            true => format!("it follows its sync group to {master}"),
+            false => format!("the operator moved it to {master}"),
+        });
         self.last_words = Some(LastWords { left: LAST_WORDS, next: self.now + self.config.interval });
-        if self.priority > priority {
+        if self.priority > priority && !self.following {
             self.remember(Some(Moved::Away));
         }
     }
