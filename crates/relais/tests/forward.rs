@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use node::{Node, PATIENCE, await_some, get};
-use relais_ipc::Role;
 use relais_ipc::status::VipsStatus;
+use relais_ipc::{Role, VipState};
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -234,6 +234,9 @@ fn weights_share_connections_and_a_dead_server_is_left() {
     await_serving(WEB);
     let expected = BTreeMap::from([("s1".to_owned(), 150), ("s2".to_owned(), 100), ("s3".to_owned(), 50)]);
     assert_eq!(shares(WEB, 300), expected);
+    net.enter("balancer");
+    await_serving(WEB); // from the balancer itself, too
+    net.enter("client");
 
     let mut open = ["s1", "s2", "s3"].map(|server| open_to(server, WEB));
     assert_eq!(open[0].seen_as, IpAddr::from([10, 9, 2, 1]), "masqueraded");
@@ -460,4 +463,132 @@ fn rules_that_others_remove_are_put_back_and_go_with_the_end() {
     node.signal(pid, Signal::TERM);
     assert!(node.await_exit().success());
     assert!(!table(&net));
+}
+
+/// A client and a server with two balancers between them, which share two virtual addresses: one for clients, one that is
+/// the server's way out. The server has an address for each name.
+struct Pair(Net);
+
+impl Pair {
+    fn new(test: &str) -> Pair {
+        let name = format!("rlxfwd-{}-{test}", std::process::id());
+        let net = Net { name: name.clone(), well: Vec::new() };
+        for machine in ["client", "balancer", "s1", "s2"] {
+            ip(&format!("netns add {name}-{machine}"));
+            ip(&format!("-n {name}-{machine} link set lo up"));
+        }
+        // `s1` is the server, `s2` the other balancer.
+        for (number, machine, address) in [(1, "client", "10.9.1.2"), (2, "s1", "10.9.2.2")] {
+            ip(&format!("-n {name}-{machine} link add switch type bridge"));
+            ip(&format!("-n {name}-{machine} address add {address}/24 dev switch"));
+            ip(&format!("-n {name}-{machine} link set switch up"));
+            let link = if number == 1 { "front" } else { "back" };
+            for (balancer, last) in [("balancer", 11), ("s2", 12)] {
+                ip(&format!(
+                    "-n {name}-{balancer} link add {link} type veth peer name to{last} netns {name}-{machine}"
+                ));
+                ip(&format!("-n {name}-{balancer} address add 10.9.{number}.{last}/24 dev {link}"));
+                ip(&format!("-n {name}-{balancer} link set {link} up"));
+                ip(&format!("-n {name}-{machine} link set to{last} master switch up"));
+            }
+        }
+        ip(&format!("-n {name}-s1 address add 10.9.2.3/24 dev switch"));
+        ip(&format!("-n {name}-s1 route add default via 10.9.2.100"));
+        net.serve("s1");
+        Pair(net)
+    }
+
+    /// Both balancers; the first holds the addresses.
+    fn run(&self, forward: &str) -> [Node; 2] {
+        let start = |machine: &str, ours: u8, theirs: u8, priority: u8| {
+            self.0.enter(machine);
+            let vip = |name: &str, network: u8, interface: &str, id: u8| {
+                format!(
+                    "vip {name} {{ address \"10.9.{network}.100/24\" interface={interface}; router-id {id}; advertise \"100ms\"; \
+                     node here priority={priority}; node there priority={}; preempt never; }}\n",
+                    201 - priority
+                )
+            };
+            let prepared = Node::prepare(|_, admin| {
+                format!(
+                    "platform test {{ admin \"{admin}\"; access-log off; drain \"60s\"; }}\n\
+                     node here {{ link \"10.9.1.{ours}\"; link \"10.9.2.{ours}\"; }}\n\
+                     node there {{ link \"10.9.1.{theirs}\"; link \"10.9.2.{theirs}\"; }}\n{}{}\
+                     frontend web {{ mode forward; {forward}; bind \"{WEB}\"; default-backend app; }}\n\
+                     backend app {{ mode forward; balance source; check tcp every=\"50ms\" fall=2 rise=1; \
+                     server one \"10.9.2.2:8080\"; server two \"10.9.2.3:8080\"; }}\n",
+                    vip("public", 1, "front", 51),
+                    vip("inside", 2, "back", 52)
+                )
+            });
+            prepared.run(Path::new(env!("CARGO_BIN_EXE_relais")), &[])
+        };
+        let first = start("balancer", 11, 12, 101);
+        await_holding(&first);
+        let second = start("s2", 12, 11, 100);
+        self.0.enter("client");
+        await_serving(WEB);
+        [first, second]
+    }
+}
+
+fn await_holding(node: &Node) {
+    await_some("both addresses", || {
+        let vips = vips(node).vips;
+        (vips.len() == 2 && vips.iter().all(|vip| vip.state == VipState::Master)).then_some(())
+    });
+}
+
+fn kill_all(node: &Node) {
+    let pids = node.status().processes.into_iter().filter_map(|process| process.pid);
+    let pids: Vec<u32> = std::iter::once(node.process.id()).chain(pids).collect();
+    pids.into_iter().for_each(|pid| node.signal(pid, Signal::KILL));
+}
+
+#[test]
+fn connections_go_on_over_a_planned_move() {
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::new("move");
+    let [first, second] = pair.run("forward masquerade=yes");
+    let mut open = Open::to(WEB).unwrap();
+    assert_eq!(open.seen_as, IpAddr::from([10, 9, 2, 11]));
+    let (ok, text) = first.command(&["standby"]);
+    assert!(ok, "{text}");
+    await_holding(&second);
+    for _ in 0..20 {
+        assert_eq!(open.ask().unwrap(), "s1 10.9.2.11\n");
+        assert_eq!(Open::to(WEB).unwrap().seen_as, IpAddr::from([10, 9, 2, 12]));
+    }
+}
+
+#[test]
+fn connections_begin_anew_when_the_holder_dies() {
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::new("dies");
+    let [first, second] = pair.run("forward masquerade=yes");
+    let mut open = Open::to(WEB).unwrap();
+    kill_all(&first);
+    await_holding(&second);
+    assert_eq!(open.ask().unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(Open::to(WEB).unwrap().seen_as, IpAddr::from([10, 9, 2, 12]));
+}
+
+#[test]
+fn by_source_and_without_masquerading_connections_outlive_the_holder() {
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::new("outlive");
+    let [first, second] = pair.run("forward masquerade=no");
+    let mut open = Open::to(WEB).unwrap();
+    assert_eq!(open.seen_as, IpAddr::from([10, 9, 1, 2]));
+    kill_all(&first);
+    await_holding(&second);
+    for _ in 0..5 {
+        assert_eq!(open.ask().unwrap(), "s1 10.9.1.2\n");
+    }
 }
