@@ -8,12 +8,14 @@ mod groups;
 mod heartbeats;
 mod moves;
 mod ports;
+mod relays;
 mod tracked;
+mod watches;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::Discriminant;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex};
@@ -22,7 +24,7 @@ use std::time::Duration;
 use relais_base::Time;
 use relais_ipc::message::{FrontendState, Moved, VipState};
 use relais_ipc::status::{VipStatus, VipsStatus};
-use relais_vrrp::{Config, Health, Input, Link, Output, Refused, Router, State};
+use relais_vrrp::{Config, Health, Input, Output, Refused, Router, State};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -31,9 +33,8 @@ use crate::gate::{self, Gate, Pulse};
 use crate::heartbeat;
 use crate::inbox::{self, listen};
 use crate::netlink::{Interface, Netlink, News};
-use crate::relay;
 use crate::sys;
-use crate::watch::{self, Watch};
+use crate::watch::Watch;
 use crate::wire::Wire;
 use crate::wire6::Wire6;
 
@@ -142,7 +143,8 @@ struct Port {
     /// Complaints already made, so that each is made once.
     complained: Vec<Discriminant<Refused>>,
     send_failed: bool,
-    watch: Watch,
+    /// Of IPv4 and of IPv6.
+    watches: [Watch; 2],
 }
 
 /// See the module's documentation.
@@ -264,7 +266,7 @@ impl Engine {
     /// When the next turn is due, whether anything has come or not.
     pub(crate) fn due(&self) -> Time {
         let timers = self.vips.iter().map(|vip| vip.router.poll_timeout());
-        let watches = self.ports.iter().map(|port| port.watch.due());
+        let watches = self.ports.iter().flat_map(|port| port.watches.iter().map(Watch::due));
         timers.chain(watches).chain([self.heartbeats_due()]).min().unwrap_or(Time::MAX)
     }
 
@@ -358,7 +360,7 @@ impl Engine {
         });
         self.ports[p].found = found;
         self.open_wires(p);
-        self.settle_watch(p);
+        self.settle_watches(p);
         for v in 0..self.vips.len() {
             if self.vips[v].spec.interface == name {
                 self.build_gates(v, p);
@@ -511,7 +513,7 @@ impl Engine {
             refused: 0,
             complained: Vec::new(),
             send_failed: false,
-            watch: Watch::default(),
+            watches: Default::default(),
         });
         self.look_at(self.ports.len() - 1);
         self.ports.len() - 1
@@ -611,58 +613,6 @@ impl Engine {
         }
     }
 
-    // ---- the death-watch -----------------------------------------------------------------------------------------
-
-    /// IPv4 only: over IPv6 masters are known by link-local addresses, which no plan names.
-    fn settle_watch(&mut self, p: usize) {
-        let link = self.own_address(p, IpAddr::is_ipv4);
-        let port = &mut self.ports[p];
-        let (Some(found), Link::Up(own)) = (&port.found, link) else { return port.watch.unsettle() };
-        if let Err(e) = port.watch.settle(&port.name, found.index, own, &self.inbox) {
-            let name = port.name.clone();
-            self.tell(Event::Warn(format!(
-                "{own} port {} on {name} cannot be listened on ({e}): a backup notices only by the silence that this \
-                 node's processes died",
-                watch::PORT
-            )));
-        }
-    }
-
-    /// Lets other nodes watch this one, and hears whether those that it follows live; `told`: something has come.
-    fn watch_masters(&mut self, told: bool) {
-        for p in 0..self.ports.len() {
-            let accepted = if told { self.ports[p].watch.accept() } else { Vec::new() };
-            for (from, connection) in accepted {
-                // Over IPv6 routers speak from link-local addresses, which no plan names.
-                if self.peers.contains(&from)
-                    || matches!(from, IpAddr::V6(from) if from.is_unicast_link_local())
-                {
-                    self.tell(Event::Watched(connection));
-                }
-            }
-            let here = |vip: &&Vip| vip.spec.interface == self.ports[p].name;
-            let followed = self.vips.iter().filter(here).filter(|vip| vip.router.state() == State::Backup);
-            let mut masters: Vec<IpAddr> = followed.filter_map(|vip| vip.router.holder()).collect();
-            masters.retain(IpAddr::is_ipv4);
-            masters.sort_unstable();
-            masters.dedup();
-            if !told && !self.ports[p].watch.is_due(&masters, now()) {
-                continue;
-            }
-            for died in self.ports[p].watch.look(&masters, &self.inbox, now()) {
-                self.master_died(p, died);
-            }
-        }
-    }
-
-    fn master_died(&mut self, p: usize, died: IpAddr) {
-        for v in 0..self.vips.len() {
-            if self.vips[v].spec.interface == self.ports[p].name {
-                self.handle(v, Input::MasterDied(died));
-            }
-        }
-    }
-
     // ---- the gate: the lease's fine stage ----------------------------------------------------------------------
 
     /// A gate before each address, on the interface as it is now. Where there can be none it is said once.
@@ -710,52 +660,6 @@ impl Engine {
     fn hold_gates(&self, v: usize, lease: Duration) {
         let until = now() + lease;
         self.vips[v].gates.iter().for_each(|gate| gate.hold_until(until));
-    }
-
-    // ---- relay: a failure here costs the open connections, nothing else; IPv4 only ----------------------------
-
-    fn let_go(&mut self, v: usize, p: usize) {
-        let Link::Up(IpAddr::V4(own)) = self.link_of(v, p) else { return };
-        self.vips[v].relaying = true;
-        self.hold_gates(v, self.vips[v].router.config().drain);
-        let done = ipv4(&self.vips[v]).try_for_each(|address| {
-            relay::mute(address, own)?;
-            self.netlink.accept_without_address(address, true).map(drop)
-        });
-        if let Err(e) = done {
-            self.end_relay(v);
-            self.no_relay(v, &e);
-        }
-    }
-
-    fn send_on(&mut self, v: usize, p: usize, old: IpAddr) {
-        let (Some(found), IpAddr::V4(old)) = (&self.ports[p].found, old) else { return };
-        let index = found.index;
-        if let Err(e) = ipv4(&self.vips[v]).try_for_each(|address| relay::send_on(address, old, index)) {
-            self.no_relay(v, &e);
-        }
-    }
-
-    fn no_relay(&self, v: usize, e: &std::io::Error) {
-        let name = &self.vips[v].spec.name;
-        self.tell(Event::Warn(format!(
-            "vip {name}: connections that are open do not survive this move, for the kernel has no nftables for \
-             it ({e}); load nf_tables and nft_dup_ipv4"
-        )));
-    }
-
-    fn end_relay(&mut self, v: usize) {
-        self.vips[v].relaying = false;
-        if self.vips[v].router.state() != State::Master {
-            self.shut_gates(v);
-        }
-        for address in ipv4(&self.vips[v]).collect::<Vec<_>>() {
-            let _ = relay::end(address); // where there is no nftables there is nothing to take away
-            if let Err(e) = self.netlink.accept_without_address(address, false) {
-                let name = &self.vips[v].spec.name;
-                self.tell(Event::Warn(format!("vip {name}: the local route for {address} stays ({e})")));
-            }
-        }
     }
 
     // ---- status ------------------------------------------------------------------------------------------
@@ -812,13 +716,6 @@ fn is_same_router(a: &Spec, b: &Spec) -> bool {
 
 fn is_ipv4(vip: &Vip) -> bool {
     vip.spec.config.addresses.iter().any(IpAddr::is_ipv4)
-}
-
-fn ipv4(vip: &Vip) -> impl Iterator<Item = Ipv4Addr> {
-    vip.spec.config.addresses.iter().filter_map(|address| match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    })
 }
 
 fn addresses(spec: &Spec) -> String {

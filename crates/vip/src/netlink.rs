@@ -5,7 +5,7 @@
 //! that nothing here waits for anything but the kernel's own lock.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -182,16 +182,20 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn accept_without_address(&mut self, address: Ipv4Addr, accept: bool) -> io::Result<bool> {
+    pub(crate) fn accept_without_address(&mut self, address: IpAddr, accept: bool) -> io::Result<bool> {
         let Some(loopback) = self.interface("lo")? else { return Ok(false) };
+        let (family, length, destination) = match address {
+            IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+        };
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.destination_prefix_length = 32;
+        message.header.address_family = family;
+        message.header.destination_prefix_length = length;
         message.header.table = LOCAL_TABLE;
         message.header.protocol = RouteProtocol::Other(OUR_PROTOCOL);
         message.header.scope = RouteScope::Host;
         message.header.kind = RouteType::Local;
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+        message.attributes.push(RouteAttribute::Destination(destination));
         message.attributes.push(RouteAttribute::Oif(loopback.index));
         if accept {
             let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;

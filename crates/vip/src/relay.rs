@@ -10,7 +10,7 @@
 //! Called by the engine for the core's `LetGo`, `SendOnTo` and `EndRelay`.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::nft::{Base, Family, Rule, Transaction};
 
@@ -27,54 +27,79 @@ const TCP: u8 = 6;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
-fn relay_table(vip: Ipv4Addr) -> String {
-    format!("relais_relay_{:08x}", u32::from(vip))
+fn table(kind: &str, vip: IpAddr) -> String {
+    match vip {
+        IpAddr::V4(vip) => format!("relais_{kind}_{:08x}", u32::from(vip)),
+        IpAddr::V6(vip) => format!("relais_{kind}_{:032x}", u128::from(vip)),
+    }
 }
 
+fn relay_table(vip: IpAddr) -> (Family, String) {
+    (if vip.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }, table("relay", vip))
+}
+
+/// In a table of a family that exists for IPv4 alone.
 fn mute_table(vip: Ipv4Addr) -> String {
-    format!("relais_mute_{:08x}", u32::from(vip))
+    table("mute", vip.into())
 }
 
-/// Packets to `vip` over TCP, with the key of their connection in registers 1 to 3.
-fn of_connection(vip: Ipv4Addr) -> Rule {
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().into(),
+        IpAddr::V6(address) => address.octets().into(),
+    }
+}
+
+/// Packets to `vip` over TCP, with the key of their connection in the registers from 1 on, [`key_length`] bytes.
+fn of_connection(vip: IpAddr) -> Rule {
+    // RFC 791 §3.1, RFC 8200 §3.
+    let (source, destination, length) = if vip.is_ipv4() { (12, 16, 4) } else { (8, 24, 16) };
+    let ports = 1 + length / 4;
     Rule::default()
-        .load(0, Base::Network, 16, 4)
-        .is(0, &vip.octets())
-        .load(0, Base::Network, 9, 1)
-        .is(0, &[TCP])
-        .load(1, Base::Network, 12, 4)
-        .load(2, Base::Transport, 0, 2)
-        .load(3, Base::Transport, 2, 2)
+        .load(0, Base::Network, destination, length)
+        .is(0, &octets(vip))
+        .of_protocol(TCP)
+        .load(1, Base::Network, source, length)
+        .load(ports, Base::Transport, 0, 2)
+        .load(ports + 1, Base::Transport, 2, 2)
+}
+
+/// A client's address and two ports, each of the latter padded to a register.
+fn key_length(vip: IpAddr) -> u32 {
+    if vip.is_ipv4() { 12 } else { 24 }
 }
 
 /// The new holder's part, before it takes the address from `old`, which is on the interface of this index.
 ///
 /// # Errors
 /// What the kernel says; a kernel without nftables or its `dup` says `ENOENT` or `EOPNOTSUPP`.
-pub(crate) fn send_on(vip: Ipv4Addr, old: Ipv4Addr, index: u32) -> io::Result<()> {
-    let table = relay_table(vip);
+pub(crate) fn send_on(vip: IpAddr, old: IpAddr, index: u32) -> io::Result<()> {
+    let (family, table) = relay_table(vip);
     let mut nft = Transaction::new();
-    nft.remove_table(Family::Ipv4, &table);
-    nft.add_table(Family::Ipv4, &table);
-    nft.add_set(Family::Ipv4, &table, OURS, 12, MAX_CONNECTIONS);
-    nft.add_chain(Family::Ipv4, &table, "in", PREROUTING, RAW);
+    nft.remove_table(family, &table);
+    nft.add_table(family, &table);
+    nft.add_set(family, &table, OURS, key_length(vip), MAX_CONNECTIONS);
+    nft.add_chain(family, &table, "in", PREROUTING, RAW);
     let begins = of_connection(vip).load(0, Base::Transport, 13, 1).mask(0, SYN | ACK).is(0, &[SYN]);
-    nft.add_rule(Family::Ipv4, &table, "in", begins.remember(OURS, 1).accept());
+    nft.add_rule(family, &table, "in", begins.remember(OURS, 1).accept());
     let goes_on = of_connection(vip).not_in(OURS, 1);
-    let sent_on = goes_on.set(0, &old.octets()).set(1, &index.to_ne_bytes()).copy_to(0, 1);
-    nft.add_rule(Family::Ipv4, &table, "in", sent_on.drop());
+    // The address fills the registers before 4.
+    let sent_on = goes_on.set(0, &octets(old)).set(4, &index.to_ne_bytes()).copy_to(0, 4);
+    nft.add_rule(family, &table, "in", sent_on.drop());
     nft.commit()
 }
 
 /// The old holder's part, before the address leaves the interface: mute it. The engine adds the local route.
 ///
 /// Neither a question for a client's hardware address nor an answer may name the virtual address as the
-/// sender's, or clients would take this machine for its holder again: `own` stands in.
+/// sender's, or clients would take this machine for its holder again: `own` stands in. Over IPv6 there is nothing to do:
+/// neighbour discovery speaks for addresses that are on the interface, and for no other (RFC 4861 §7.2.2, §7.2.4).
 ///
 /// # Errors
 /// What the kernel says.
-pub(crate) fn mute(vip: Ipv4Addr, own: Ipv4Addr) -> io::Result<()> {
+pub(crate) fn mute(vip: IpAddr, own: IpAddr) -> io::Result<()> {
     const SENDER: u32 = 14;
+    let (IpAddr::V4(vip), IpAddr::V4(own)) = (vip, own) else { return Ok(()) };
     let table = mute_table(vip);
     let mut nft = Transaction::new();
     nft.remove_table(Family::Arp, &table);
@@ -85,23 +110,31 @@ pub(crate) fn mute(vip: Ipv4Addr, own: Ipv4Addr) -> io::Result<()> {
     nft.commit()
 }
 
+/// Every table that either part may have.
+fn tables(vip: IpAddr) -> Vec<(Family, String)> {
+    let mute = match vip {
+        IpAddr::V4(vip) => Some((Family::Arp, mute_table(vip))),
+        IpAddr::V6(_) => None,
+    };
+    [relay_table(vip)].into_iter().chain(mute).collect()
+}
+
 /// Takes both parts away, whoever left them.
 ///
 /// # Errors
 /// What the kernel says.
-pub(crate) fn end(vip: Ipv4Addr) -> io::Result<()> {
+pub(crate) fn end(vip: IpAddr) -> io::Result<()> {
     let mut nft = Transaction::new();
-    nft.remove_table(Family::Ipv4, &relay_table(vip));
-    nft.remove_table(Family::Arp, &mute_table(vip));
+    tables(vip).iter().for_each(|(family, table)| nft.remove_table(*family, table));
     nft.commit()
 }
 
 /// Takes away what a killed process left of either part; whether there was anything. No nftables in the kernel: nothing.
-pub(crate) fn release(vip: Ipv4Addr) -> bool {
+pub(crate) fn release(vip: IpAddr) -> bool {
     let removed = |(family, table): (Family, String)| {
         let mut nft = Transaction::new();
         nft.remove_existing_table(family, &table);
         nft.commit().is_ok()
     };
-    [(Family::Ipv4, relay_table(vip)), (Family::Arp, mute_table(vip))].map(removed).contains(&true)
+    tables(vip).into_iter().map(removed).fold(false, |any, one| any | one)
 }

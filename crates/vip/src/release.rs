@@ -3,7 +3,6 @@
 //! started again, and for the operator who wants the machine as it was. Called by `relais release`.
 
 use std::io;
-use std::net::IpAddr;
 
 use relais_config::Plan;
 use relais_config::plan::Cidr;
@@ -55,7 +54,6 @@ fn release_address(
             found.push(format!("the gate of {address} on {interface}"));
         }
     }
-    let IpAddr::V4(address) = address else { return Ok(()) };
     if relay::release(address) {
         found.push(format!("the relay of open connections to {address}"));
     }

@@ -90,8 +90,7 @@ fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, Stri
             preempt_delay: vip.preempt_delay,
             track: tracked.collect(),
             grace: HEALING_GRACE,
-            // Open connections go on at the old holder with IPv4 only.
-            drain: if is_v4 { plan.drain + AFTER_DRAIN } else { Duration::ZERO },
+            drain: plan.drain + AFTER_DRAIN,
         },
     })
 }

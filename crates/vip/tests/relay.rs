@@ -5,10 +5,10 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use common::{Lan, VIP, Vip, plan, ready, run};
+use common::{Lan, VIP, VIP6, Vip, plan, plan6, ready, run};
 use relais_ipc::{Order, Report, VipState};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,9 +24,9 @@ fn say(from: &mut TcpStream, to: &mut TcpStream, what: &[u8]) {
 }
 
 /// A connection from the client, and the end that `server` got; `None` if it did not get it.
-fn connect(lan: &Lan, server: &TcpListener) -> (TcpStream, Option<TcpStream>) {
+fn connect(lan: &Lan, vip: &str, server: &TcpListener) -> (TcpStream, Option<TcpStream>) {
     let port = server.local_addr().unwrap().port();
-    let vip: Ipv4Addr = VIP.parse().unwrap();
+    let vip: IpAddr = vip.parse().unwrap();
     let client = lan.inside(CLIENT, || TcpStream::connect((vip, port)).unwrap());
     server.set_nonblocking(true).unwrap();
     let accepted = server.accept().ok().map(|(stream, _)| stream);
@@ -40,6 +40,12 @@ fn tables(lan: &Lan, i: usize) -> String {
     run(&format!("ip netns exec {} nft list tables", lan.machine(i)))
 }
 
+fn our_routes(lan: &Lan, i: usize) -> String {
+    let show =
+        |family: u8| run(&format!("ip -n {} -{family} route show table local proto 112", lan.machine(i)));
+    show(4) + &show(6)
+}
+
 fn await_no_tables(lan: &Lan, i: usize, limit: Duration) {
     let begin = Instant::now();
     while !tables(lan, i).is_empty() {
@@ -49,32 +55,42 @@ fn await_no_tables(lan: &Lan, i: usize, limit: Duration) {
 
 #[tokio::test]
 async fn open_connections_go_on_at_the_old_holder() {
-    if !ready(&["ip", "bash", "nft"]) {
-        return;
+    if ready(&["ip", "nft"]) {
+        open_connections_go_on(VIP, "0.0.0.0:0", &plan(101, 100, "")).await;
     }
+}
+
+#[tokio::test]
+async fn open_connections_go_on_at_the_old_holder_over_ipv6() {
+    if ready(&["ip", "nft"]) {
+        open_connections_go_on(VIP6, "[::]:0", &plan6(101, 100)).await;
+    }
+}
+
+async fn open_connections_go_on(vip: &str, any: &str, text: &str) {
     let lan = Lan::new(&["a", "b", "client"]);
-    let text = plan(101, 100, "");
-    let a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    lan.add_ipv6();
+    let a = Vip::with_plan(lan.machine(0), "a", text).await;
     a.await_state(VipState::Master).await;
-    let b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    let b = Vip::with_plan(lan.machine(1), "b", text).await;
     b.await_state(VipState::Backup).await;
-    let at_a = lan.inside(0, || TcpListener::bind("0.0.0.0:0").unwrap());
+    let at_a = lan.inside(0, || TcpListener::bind(any).unwrap());
     let address = at_a.local_addr().unwrap();
     let at_b = lan.inside(1, || TcpListener::bind(address).unwrap());
-    let (mut client, server) = connect(&lan, &at_a);
+    let (mut client, server) = connect(&lan, vip, &at_a);
     let mut server = server.unwrap();
     say(&mut client, &mut server, b"before");
 
     a.order(Order::HandOver).await;
     a.await_report("HandedOver", |report| *report == Report::HandedOver).await;
-    lan.await_holder(1, SECOND);
-    lan.await_neighbour(CLIENT, 1, SECOND);
+    lan.await_holder_of(vip, 1, SECOND);
+    lan.await_neighbour_of(vip, CLIENT, 1, SECOND);
     say(&mut client, &mut server, b"after, from the client");
     say(&mut server, &mut client, b"after, from the server");
     // The old holder must ask for the client's hardware address without claiming the virtual one.
     run(&format!("ip -n {} neighbour flush all", lan.machine(0)));
     say(&mut server, &mut client, &[7; 100_000]);
-    lan.await_neighbour(CLIENT, 1, Duration::from_millis(100));
+    lan.await_neighbour_of(vip, CLIENT, 1, Duration::from_millis(100));
 
     for _ in 0..5 {
         // Nor may it answer when the client asks for the virtual one.
@@ -82,46 +98,48 @@ async fn open_connections_go_on_at_the_old_holder() {
         say(&mut client, &mut server, b"who has it?");
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_millis(50) {
-            let neighbour = run(&format!("ip -n {} neighbour show {VIP}", lan.machine(CLIENT)));
+            let neighbour = run(&format!("ip -n {} neighbour show {vip}", lan.machine(CLIENT)));
             assert!(!neighbour.contains(&lan.mac(0)), "the old holder answers");
         }
     }
 
-    let (mut second, server_b) = connect(&lan, &at_b);
+    let (mut second, server_b) = connect(&lan, vip, &at_b);
     let mut server_b = server_b.expect("a new connection goes to the new holder");
     say(&mut second, &mut server_b, b"new");
     say(&mut client, &mut server, b"and still the old one");
 
     a.order(Order::Stop).await;
     await_no_tables(&lan, 0, SECOND);
-    let routes = run(&format!("ip -n {} route show table local", lan.machine(0)));
-    assert!(!routes.contains(VIP), "{routes}");
+    assert_eq!(our_routes(&lan, 0), "");
     say(&mut second, &mut server_b, b"new, once more");
     await_no_tables(&lan, 1, 4 * SECOND); // drain and a second
     say(&mut second, &mut server_b, b"new, after the relay");
-    assert_eq!(connect(&lan, &at_b).1.map(drop), Some(()));
+    assert_eq!(connect(&lan, vip, &at_b).1.map(drop), Some(()));
 }
 
 #[tokio::test]
 async fn what_a_killed_process_left_of_a_relay_is_removed_by_the_next() {
-    if !ready(&["ip", "nft"]) {
-        return;
+    if ready(&["ip", "nft"]) {
+        what_is_left_is_removed(&plan(101, 100, "")).await;
+        what_is_left_is_removed(&plan6(101, 100)).await;
     }
+}
+
+async fn what_is_left_is_removed(text: &str) {
     let lan = Lan::new(&["a", "b"]);
-    let text = plan(101, 100, "");
-    let mut a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    lan.add_ipv6();
+    let mut a = Vip::with_plan(lan.machine(0), "a", text).await;
     a.await_state(VipState::Master).await;
-    let mut b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    let mut b = Vip::with_plan(lan.machine(1), "b", text).await;
     b.await_state(VipState::Backup).await;
     a.order(Order::HandOver).await;
     a.await_report("HandedOver", |report| *report == Report::HandedOver).await;
-    assert!(tables(&lan, 0).contains("relais_mute") && tables(&lan, 1).contains("relais_relay"));
+    assert!(!our_routes(&lan, 0).is_empty() && tables(&lan, 1).contains("relais_relay"));
     a.kill();
     b.kill();
 
-    let _a = Vip::with_plan(lan.machine(0), "a", &text).await;
-    let _b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    let _a = Vip::with_plan(lan.machine(0), "a", text).await;
+    let _b = Vip::with_plan(lan.machine(1), "b", text).await;
     assert_eq!((tables(&lan, 0), tables(&lan, 1)), (String::new(), String::new()));
-    let routes = run(&format!("ip -n {} route show table local proto 112", lan.machine(0)));
-    assert_eq!(routes, "");
+    assert_eq!(our_routes(&lan, 0), "");
 }

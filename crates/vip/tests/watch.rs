@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Lan, Vip, plan, ready, run};
+use common::{Lan, Vip, plan, plan6, ready, run};
 use relais_ipc::{Order, Report, VipState};
 
 /// With advertisements a second apart, silence takes 3.6 s to mean anything.
@@ -14,9 +14,13 @@ fn slow_plan() -> String {
 
 /// The master on machine 0, watched by the backup on machine 1.
 async fn pair(lan: &Lan) -> (Vip, Vip) {
-    let a = Vip::with_plan(lan.machine(0), "a", &slow_plan()).await;
+    pair_with(lan, &slow_plan()).await
+}
+
+async fn pair_with(lan: &Lan, plan: &str) -> (Vip, Vip) {
+    let a = Vip::with_plan(lan.machine(0), "a", plan).await;
     a.await_state(VipState::Master).await;
-    let b = Vip::with_plan(lan.machine(1), "b", &slow_plan()).await;
+    let b = Vip::with_plan(lan.machine(1), "b", plan).await;
     b.await_state(VipState::Backup).await;
     a.await_report("Watched", |report| *report == Report::Watched).await;
     (a, b)
@@ -41,6 +45,26 @@ async fn the_death_of_all_is_known_at_once_but_not_that_of_one() {
     let took = b.await_state(VipState::Master).await;
     assert!(took > Duration::from_millis(500) && took < Duration::from_millis(900), "{took:?}: not the skew");
     assert!(lan.holds(1));
+}
+
+#[tokio::test]
+async fn the_death_of_all_is_known_at_once_over_ipv6() {
+    if !ready(&["ip"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b"]);
+    lan.add_ipv6();
+    let to_group = plan6(101, 100).replace("50ms", "1s");
+    let to_each = to_group.replace("router-id", "unicast\n    router-id");
+    let to_each = to_each.replace("\"10.9.0.1\"", "\"fd00::1\"").replace("\"10.9.0.2\"", "\"fd00::2\"");
+    for text in [to_group, to_each] {
+        let (mut a, b) = pair_with(&lan, &text).await;
+        stays_backup(&b, Duration::from_millis(700)).await;
+        a.kill();
+        a.held.borrow_mut().clear();
+        let took = b.await_state(VipState::Master).await;
+        assert!(took < Duration::from_millis(900), "{took:?}: not the skew");
+    }
 }
 
 #[tokio::test]

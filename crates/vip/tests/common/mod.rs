@@ -102,14 +102,24 @@ impl Lan {
 
     /// Whether the machine has the virtual address.
     pub fn holds(&self, i: usize) -> bool {
-        run(&format!("ip -n {} -4 -o address show", self.machines[i])).contains(&format!("inet {VIP}/"))
+        self.holds_this(i, VIP)
+    }
+
+    /// Whether it has this one.
+    fn holds_this(&self, i: usize, vip: &str) -> bool {
+        run(&format!("ip -n {} -o address show", self.machines[i])).contains(&format!(" {vip}/"))
     }
 
     /// Waits until exactly this machine holds the address; how long that took.
     pub fn await_holder(&self, holder: usize, limit: Duration) -> Duration {
+        self.await_holder_of(VIP, holder, limit)
+    }
+
+    /// The same of this address.
+    pub fn await_holder_of(&self, vip: &str, holder: usize, limit: Duration) -> Duration {
         let begin = Instant::now();
         loop {
-            let holders: Vec<usize> = (0..self.machines.len()).filter(|i| self.holds(*i)).collect();
+            let holders: Vec<usize> = (0..self.machines.len()).filter(|i| self.holds_this(*i, vip)).collect();
             if holders == [holder] {
                 return begin.elapsed();
             }
@@ -136,8 +146,13 @@ impl Lan {
 
     /// Waits until machine `i` takes the virtual address to be at machine `at`, without asking the link.
     pub fn await_neighbour(&self, i: usize, at: usize, limit: Duration) {
+        self.await_neighbour_of(VIP, i, at, limit);
+    }
+
+    /// The same of this address.
+    pub fn await_neighbour_of(&self, vip: &str, i: usize, at: usize, limit: Duration) {
         let (begin, mac) = (Instant::now(), self.mac(at));
-        while !run(&format!("ip -n {} neighbour show {VIP}", self.machine(i))).contains(&mac) {
+        while !run(&format!("ip -n {} neighbour show {vip}", self.machine(i))).contains(&mac) {
             assert!(begin.elapsed() < limit, "machine {i} was not told that the address is at machine {at}");
         }
     }
@@ -190,6 +205,23 @@ frontend web {{
 }}
 "#
     )
+}
+
+/// The virtual address of [`plan6`].
+pub const VIP6: &str = "fd00::100";
+
+/// [`plan`] with a virtual address of IPv6.
+pub fn plan6(a: u8, b: u8) -> String {
+    plan(a, b, "").replace(VIP, VIP6).replace("/24\" interface", "/64\" interface").replace("*:80", "[::]:80")
+}
+
+impl Lan {
+    /// Gives every machine an address beside `VIP6`.
+    pub fn add_ipv6(&self) {
+        for (i, machine) in self.machines.iter().enumerate() {
+            run(&format!("ip -n {machine} address add fd00::{}/64 dev eth0 nodad", i + 1));
+        }
+    }
 }
 
 /// A vip process and its supervisor's end of the channel.
