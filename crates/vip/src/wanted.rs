@@ -47,7 +47,6 @@ fn heartbeats(plan: &Plan, node: NodeId, links: &[IpAddr]) -> Option<Result<hear
 }
 
 fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, String> {
-    let is_v4 = vip.addresses[0].address.is_ipv4();
     let tracked = vip.track.iter().map(|track| {
         let what = match &track.what {
             Tracked::Frontend(id) => frontend(&plan.frontends[usize::from(id.0)].name),
