@@ -17,6 +17,7 @@ use std::io;
 use std::mem::Discriminant;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -103,6 +104,14 @@ pub(crate) enum Event {
     Watched(OwnedFd),
     /// What keeps the gates open: likewise.
     Pulse(OwnedFd),
+    /// What connections of these addresses are still open here after this time is to be ended, unless the addresses are
+    /// here again.
+    Left {
+        vip: Arc<str>,
+        addresses: Vec<IpAddr>,
+        after: Duration,
+        is_here_again: Arc<AtomicBool>,
+    },
     Info(String),
     Warn(String),
     Stopped,
@@ -125,6 +134,8 @@ struct Vip {
     gates: Vec<Gate>,
     /// Connections go on here although another node has the address.
     relaying: bool,
+    /// Says of the last `Event::Left` that it need not be minded any more.
+    is_here_again: Arc<AtomicBool>,
     /// It was in a sync group at the end of the last turn.
     grouped: bool,
     /// Changes of state, by the state that they led to.
@@ -469,6 +480,7 @@ impl Engine {
                     dropped: false,
                     gates: Vec::new(),
                     relaying: false,
+                    is_here_again: Arc::default(),
                     grouped: false,
                     transitions: BTreeMap::new(),
                 });
@@ -541,6 +553,7 @@ impl Engine {
             let p = self.port(&self.vips[v].spec.interface.clone());
             match output {
                 Output::AddAddress => {
+                    self.vips[v].is_here_again.store(true, Ordering::Relaxed);
                     self.hold_gates(v, GATE_INTERVALS * self.vips[v].router.config().interval);
                     self.put_address(v, p);
                 }
@@ -600,6 +613,9 @@ impl Engine {
 
     fn remove_address(&mut self, v: usize, p: usize) {
         self.shut_gates(v);
+        if !self.vips[v].relaying {
+            self.tell_of_what_is_left(v, Duration::ZERO);
+        }
         let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
         let Spec { config, prefixes, .. } = self.vips[v].spec.clone();
         for (address, prefix) in config.addresses.into_iter().zip(prefixes) {

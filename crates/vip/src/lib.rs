@@ -7,9 +7,11 @@
 //! States and timers: `LIFECYCLE.md`.
 
 use std::io::Read;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -44,6 +46,7 @@ mod privileges;
 mod prompt;
 mod relay;
 mod release;
+mod sockets;
 #[allow(unsafe_code)]
 mod sys;
 mod wanted;
@@ -261,6 +264,10 @@ impl Vips {
         if let Event::Pulse(socket) = event {
             return self.channel.send(&Report::Pulse, Some(socket.as_fd())).await;
         }
+        if let Event::Left { vip, addresses, after, is_here_again } = event {
+            tokio::spawn(end_connections(vip, addresses, after, is_here_again));
+            return Ok(());
+        }
         let report = match event {
             Event::Info(sentence) => {
                 info!("{sentence}");
@@ -270,7 +277,7 @@ impl Vips {
                 warn!("{sentence}");
                 return Ok(());
             }
-            Event::Stopped | Event::Watched(_) | Event::Pulse(_) => return Ok(()),
+            Event::Stopped | Event::Watched(_) | Event::Pulse(_) | Event::Left { .. } => return Ok(()),
             Event::Applied(generation) => Report::Ready { generation },
             Event::Moved(vip, moved) => Report::Moved { vip, moved },
             Event::Changed(name, state) => Report::Vip { name, state },
@@ -323,6 +330,38 @@ impl Vips {
             }
         };
         let _ = tokio::time::timeout(LAST_HAND_OVER, handed_over).await;
+    }
+}
+
+/// Ends what is open of addresses that have left, after this time, and says how many that were.
+async fn end_connections(
+    vip: Arc<str>,
+    addresses: Vec<IpAddr>,
+    after: Duration,
+    is_here_again: Arc<AtomicBool>,
+) {
+    tokio::time::sleep(after).await;
+    let flag = is_here_again.clone();
+    let ended = tokio::task::spawn_blocking(move || sockets::end(&addresses, &flag)).await;
+    if is_here_again.load(Ordering::Relaxed) {
+        return;
+    }
+    match (ended, after.is_zero()) {
+        (Ok(Ok(0)), true) | (Err(_), _) => {}
+        (Ok(Ok(0)), false) => info!("vip {vip}: every connection that was open when it moved has finished"),
+        (Ok(Ok(open)), true) => {
+            warn!("vip {vip}: connections that were still open here and ended with it: {open}");
+        }
+        (Ok(Ok(open)), false) => {
+            let s = after.as_secs();
+            warn!(
+                "vip {vip}: connections that did not finish within {s} s of its move and were reset: {open}"
+            );
+        }
+        (Ok(Err(e)), _) => warn!(
+            "vip {vip}: connections that it has left behind here cannot be ended ({e}) and wait for their time-outs; \
+             that needs CAP_NET_ADMIN and a kernel with INET_DIAG_DESTROY"
+        ),
     }
 }
 

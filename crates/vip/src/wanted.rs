@@ -14,7 +14,7 @@ use crate::heartbeat::{self, Key};
 /// A worker starts in some 10 ms; a connection made meanwhile waits in the kernel's queue.
 const HEALING_GRACE: Duration = Duration::from_millis(60);
 /// How long after the drain a relay is kept up: the cut connections' last segments.
-const AFTER_DRAIN: Duration = Duration::from_secs(1);
+pub(crate) const AFTER_DRAIN: Duration = Duration::from_secs(1);
 /// What a plan wants of this node.
 pub(crate) struct Wanted {
     /// Its own addresses.

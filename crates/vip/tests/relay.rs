@@ -143,3 +143,57 @@ async fn what_is_left_is_removed(text: &str) {
     assert_eq!((tables(&lan, 0), tables(&lan, 1)), (String::new(), String::new()));
     assert_eq!(our_routes(&lan, 0), "");
 }
+
+#[tokio::test]
+async fn what_outlasts_the_drain_is_reset_and_counted() {
+    if !ready(&["ip", "bash", "nft", "ss"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b", "client"]);
+    let text = plan(101, 100, "");
+    let log = std::env::temp_dir().join(format!("relais-outlasts-{}.log", std::process::id()));
+    let script = format!("exec \"$0\" 2>{}", log.display());
+    let a = Vip::start_by(&["ip", "netns", "exec", lan.machine(0), "bash", "-c", &script], "a").await;
+    a.plan(1, &text).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &text).await;
+    b.await_state(VipState::Backup).await;
+    let at_a = lan.inside(0, || TcpListener::bind("0.0.0.0:0").unwrap());
+    let [(mut slow, slow_end), (quick, quick_end)] = [0; 2].map(|_| connect(&lan, VIP, &at_a));
+    let (_slow_end, quick_end) = (slow_end.unwrap(), quick_end.unwrap());
+
+    a.order(Order::Standby { on: true }).await;
+    b.await_state(VipState::Master).await;
+    drop(quick_end); // ends first at a, where TIME-WAIT remains
+    drop(quick);
+    slow.set_read_timeout(Some(10 * SECOND)).unwrap();
+    let end = slow.read(&mut [0]).unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset, "a client that only listens is told");
+    let begin = Instant::now();
+    let sentence = "connections that did not finish within 2 s of its move and were reset: 1";
+    while !std::fs::read_to_string(&log).unwrap().contains(sentence) {
+        assert!(begin.elapsed() < 5 * SECOND, "{}", std::fs::read_to_string(&log).unwrap());
+    }
+    let left = run(&format!("ip netns exec {} ss --all --no-header --tcp src {VIP}", lan.machine(0)));
+    assert_eq!(left, "", "a client that uses a port again must not meet it");
+    std::fs::remove_file(log).unwrap();
+}
+
+#[tokio::test]
+async fn connections_end_with_an_address_that_is_lost_without_a_move() {
+    if !ready(&["ip", "ss"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b", "client"]);
+    let text = plan(101, 100, "");
+    let a = Vip::with_plan(lan.machine(0), "a", &text).await;
+    a.await_state(VipState::Master).await;
+    let at_a = lan.inside(0, || TcpListener::bind("0.0.0.0:0").unwrap());
+    let (_client, server) = connect(&lan, VIP, &at_a);
+    let mut server = server.unwrap();
+    lan.cable(0, false);
+    a.await_state(VipState::Fault).await;
+    server.set_read_timeout(Some(10 * SECOND)).unwrap();
+    let end = server.read(&mut [0]).unwrap_err().kind();
+    assert_eq!(end, std::io::ErrorKind::ConnectionAborted, "nobody waits here for a client that cannot come");
+}

@@ -2,11 +2,15 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use relais_vrrp::{Link, State};
 
 use super::{Engine, Event};
 use crate::relay;
+use crate::wanted::AFTER_DRAIN;
 
 impl Engine {
     pub(super) fn let_go(&mut self, v: usize, p: usize) {
@@ -19,8 +23,18 @@ impl Engine {
         });
         if let Err(e) = done {
             self.end_relay(v);
-            self.no_relay(v, &e);
+            return self.no_relay(v, &e);
         }
+        // While the gates are open still: a reset reaches the client.
+        self.tell_of_what_is_left(v, self.vips[v].router.config().drain.saturating_sub(AFTER_DRAIN));
+    }
+
+    /// The main thread is to end, and to count, what is still open after this time.
+    pub(super) fn tell_of_what_is_left(&mut self, v: usize, after: Duration) {
+        let is_here_again = Arc::new(AtomicBool::new(false));
+        self.vips[v].is_here_again = is_here_again.clone();
+        let (vip, addresses) = (self.vips[v].spec.name.clone(), self.addresses_of(v));
+        self.tell(Event::Left { vip, addresses, after, is_here_again });
     }
 
     pub(super) fn send_on(&mut self, v: usize, p: usize, old: IpAddr) {
@@ -40,9 +54,12 @@ impl Engine {
     }
 
     pub(super) fn end_relay(&mut self, v: usize) {
-        self.vips[v].relaying = false;
+        let relayed = std::mem::replace(&mut self.vips[v].relaying, false);
         if self.vips[v].router.state() != State::Master {
             self.shut_gates(v);
+            if relayed {
+                self.tell_of_what_is_left(v, Duration::ZERO);
+            }
         }
         for address in self.addresses_of(v) {
             let _ = relay::end(address); // where there is no nftables there is nothing to take away
