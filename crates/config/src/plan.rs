@@ -141,6 +141,8 @@ pub struct Vip {
     pub preempt: Preempt,
     /// How long a node that comes (back) waits before it does.
     pub preempt_delay: Duration,
+    /// Clients find the addresses at a hardware address of the virtual router's own.
+    pub virtual_mac: bool,
     /// The name that the vips share that one node holds together.
     pub sync_group: Option<Arc<str>>,
     /// What must be up on a node for it to hold the address; in a group, for any of it.

@@ -318,6 +318,23 @@ fn a_sync_group_has_vips_that_can_stay_together() {
 }
 
 #[test]
+fn two_virtual_macs_have_two_router_ids() {
+    let two = |id: u8, address: &str| {
+        format!(
+            r#"
+            vip outer {{ address "10.0.0.180/24" interface=eth0; router-id 51; virtual-mac; node a priority=101; }}
+            vip inner {{ address "{address}" interface=eth1; router-id {id}; virtual-mac; node a priority=101; }}
+            "#
+        )
+    };
+    for (id, address) in [(52, "10.1.0.180/24"), (51, "fd00::180/64")] {
+        assert!(plan(&two(id, address)).vips.iter().all(|vip| vip.virtual_mac));
+    }
+    let same = errors(&two(51, "10.1.0.180/24"));
+    assert!(same.contains("two vips with `virtual-mac` have router-id 51"), "{same}");
+}
+
+#[test]
 fn a_frontend_has_what_its_file_says_and_else_the_defaults() {
     let text = r#"
         frontend web {

@@ -13,6 +13,7 @@ use relais_lab::network::Network;
 
 const VIP: &str = "10.9.0.100";
 const NAME: &str = "a_killed_node_leaves_nothing_once_it_is_released_and_a_living_one_is_left_alone";
+const OTHER: &str = "10.9.0.101";
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// One machine, and the directory of its node.
@@ -27,7 +28,8 @@ impl Machine {
         std::fs::create_dir_all(&dir).unwrap();
         let plan = format!(
             "platform test {{\n    drain \"1s\"\n}}\nnode a {{ link \"10.9.0.1\"; }}\nvip public {{\n    address \"{VIP}/24\" \
-             interface=eth0\n    router-id 51\n    node a priority=100\n    advertise \"50ms\"\n}}\nfrontend web {{\n    \
+             interface=eth0\n    router-id 51\n    node a priority=100\n    advertise \"50ms\"\n}}\nvip other {{\n    address \"{OTHER}/24\" interface=eth0\n    \
+             router-id 52\n    virtual-mac\n    node a priority=100\n    advertise \"50ms\"\n}}\nfrontend web {{\n    \
              bind \"*:80\"\n    redirect scheme=https\n}}\n"
         );
         std::fs::write(dir.join("plan.kdl"), plan).unwrap();
@@ -57,7 +59,7 @@ impl Machine {
             String::from_utf8(output.stdout).unwrap()
         };
         ["ingress", "egress"].map(|hook| ask("tc", &format!("filter show dev eth0 {hook}"))).concat()
-            + &ask("ip", "-o address show dev eth0")
+            + &ask("ip", "-o address show")
             + &ask("ip", "route show table local")
             + &ask("nft", "list ruleset")
     }
@@ -94,7 +96,7 @@ fn a_killed_node_leaves_nothing_once_it_is_released_and_a_living_one_is_left_alo
     let log = machine.dir.join("log");
     let _node = machine.network.host("a").start(&mut machine.relais("run"), &log).unwrap();
     let begin = Instant::now();
-    while !machine.kernel().contains(VIP) {
+    while [VIP, OTHER].iter().any(|vip| !machine.kernel().contains(vip)) {
         assert!(begin.elapsed() < LIMIT, "{}", std::fs::read_to_string(&log).unwrap());
         std::thread::sleep(Duration::from_millis(5)); // the kernel's tables have no event for this test
     }
@@ -104,9 +106,12 @@ fn a_killed_node_leaves_nothing_once_it_is_released_and_a_living_one_is_left_alo
 
     netns::kill_all_in(&machine.processes(), LIMIT).unwrap();
     let left = machine.kernel();
-    assert!(left.contains(VIP) && left.contains("relais-lease"), "{left}");
+    assert!([VIP, OTHER, "relais-lease", "vrrp.52"].iter().all(|trace| left.contains(trace)), "{left}");
     let (done, said) = machine.release();
-    let expected = format!("removed {VIP}/24 on eth0\nremoved the gate of {VIP} on eth0\n");
+    let expected = format!(
+        "removed {VIP}/24 on eth0\nremoved the gate of {VIP} on eth0\n\
+                            removed the interface vrrp.52 with the virtual MAC\nremoved the gate of {OTHER} on eth0\n"
+    );
     assert!(done && said == expected, "{said}");
     assert_eq!(machine.kernel(), before);
     assert_eq!(machine.release(), (true, "nothing was left\n".into()));

@@ -6,6 +6,7 @@
 
 mod groups;
 mod heartbeats;
+mod macs;
 mod moves;
 mod ports;
 mod relays;
@@ -60,6 +61,8 @@ pub(crate) struct Spec {
     pub(crate) files: Vec<(Arc<str>, i16)>,
     /// Lengths of the addresses' network prefixes, in their order.
     pub(crate) prefixes: Vec<u8>,
+    /// Clients find them at a hardware address that moves along (RFC 9568 §7.3).
+    pub(crate) virtual_mac: bool,
     pub(crate) config: Config,
 }
 
@@ -132,6 +135,8 @@ struct Vip {
     dropped: bool,
     /// Where the kernel allows it.
     gates: Vec<Gate>,
+    /// The interface with the virtual hardware address, once there is one.
+    carrier: Option<u32>,
     /// Connections go on here although another node has the address.
     relaying: bool,
     /// Says of the last `Event::Left` that it need not be minded any more.
@@ -346,19 +351,18 @@ impl Engine {
     }
 
     fn address_news(&mut self, index: u32, address: IpAddr, gone: bool) {
-        let is_ours = |port: &Port| port.found.as_ref().is_some_and(|found| found.index == index);
-        let Some(p) = self.ports.iter().position(is_ours) else { return };
-        let name = self.ports[p].name.clone();
-        let same = |vip: &Vip| vip.spec.interface == name && vip.router.config().addresses.contains(&address);
-        match self.vips.iter().position(same) {
-            None => self.look_at(p),
-            Some(v) if gone && !self.is_there(p, address) => self.handle(v, Input::AddressVanished),
-            Some(_) => {}
+        let is_here = |port: &Port| port.found.as_ref().is_some_and(|found| found.index == index);
+        let has_it = |vip: &Vip| vip.router.config().addresses.contains(&address);
+        let carries = |vip: &Vip| vip.carrier == Some(index) && has_it(vip);
+        match (self.vips.iter().position(carries), self.ports.iter().position(is_here)) {
+            (Some(v), _) if gone && !self.is_there(v, address) => self.handle(v, Input::AddressVanished),
+            (None, Some(p)) if !self.is_virtual(address) => self.look_at(p),
+            _ => {}
         }
     }
 
-    fn is_there(&mut self, p: usize, address: IpAddr) -> bool {
-        let name = self.ports[p].name.clone();
+    fn is_there(&mut self, v: usize, address: IpAddr) -> bool {
+        let name = self.carrier_name(v);
         matches!(self.netlink.interface(&name), Ok(Some(found)) if found.addresses.contains(&address))
     }
 
@@ -375,6 +379,7 @@ impl Engine {
         for v in 0..self.vips.len() {
             if self.vips[v].spec.interface == name {
                 self.build_gates(v, p);
+                self.prepare_carrier(v, p);
                 let link = self.link_of(v, p);
                 self.handle(v, Input::Link(link));
                 self.prime_cut(v);
@@ -406,7 +411,10 @@ impl Engine {
                 Ok(Command::File(path, number)) => self.file_says(&path, number),
                 Ok(Command::HandOver) => self.hand_over(),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
-                    (0..self.vips.len()).for_each(|v| self.handle(v, Input::Stop));
+                    for v in 0..self.vips.len() {
+                        self.handle(v, Input::Stop);
+                        self.remove_carrier(v);
+                    }
                     self.leave();
                     self.stopped = true;
                     return;
@@ -479,6 +487,7 @@ impl Engine {
                     leaving: false,
                     dropped: false,
                     gates: Vec::new(),
+                    carrier: None,
                     relaying: false,
                     is_here_again: Arc::default(),
                     grouped: false,
@@ -496,6 +505,11 @@ impl Engine {
     /// Dropped routers go when they have left, and what they relay has ended.
     fn forget_dropped(&mut self) {
         let done = |vip: &Vip| vip.dropped && !vip.leaving && vip.router.poll_timeout() == Time::MAX;
+        for v in 0..self.vips.len() {
+            if done(&self.vips[v]) {
+                self.remove_carrier(v);
+            }
+        }
         self.vips.retain(|vip| !done(vip));
     }
 
@@ -503,6 +517,7 @@ impl Engine {
     fn prime(&mut self, v: usize, p: usize, resume: Option<Time>) {
         self.open_wires(p); // the first of its family may need one
         self.build_gates(v, p);
+        self.prepare_carrier(v, p);
         self.handle(v, Input::Link(self.link_of(v, p)));
         for (name, state) in self.frontends.clone() {
             self.handle(v, Input::Tracked(&frontend(&name), health(state)));
@@ -599,11 +614,16 @@ impl Engine {
     }
 
     fn put_address(&mut self, v: usize, p: usize) {
-        let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
-        let Spec { prefixes, config, .. } = &self.vips[v].spec;
-        let mut all = config.addresses.iter().zip(prefixes);
-        let done = all.try_for_each(|(address, prefix)| {
-            self.netlink.put(index, *address, *prefix, relais_vrrp::LEASE).map_err(|e| (*address, e))
+        let index = match self.carrier(v, p) {
+            Ok(Some(index)) => index,
+            Ok(None) => return,
+            Err(e) => {
+                let why = self.no_carrier(v, &e);
+                return self.handle(v, Input::AddressRefused(&why));
+            }
+        };
+        let done = self.placed(v, p).into_iter().try_for_each(|(address, prefix)| {
+            self.netlink.put(index, address, prefix, relais_vrrp::LEASE).map_err(|e| (address, e))
         });
         if let Err((address, e)) = done {
             let why = format!("the kernel refuses the address {address} ({e})");
@@ -616,9 +636,8 @@ impl Engine {
         if !self.vips[v].relaying {
             self.tell_of_what_is_left(v, Duration::ZERO);
         }
-        let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
-        let Spec { config, prefixes, .. } = self.vips[v].spec.clone();
-        for (address, prefix) in config.addresses.into_iter().zip(prefixes) {
+        let Some(index) = self.vips[v].carrier else { return };
+        for (address, prefix) in self.placed(v, p) {
             if let Err(e) = self.netlink.take(index, address, prefix) {
                 let name = &self.vips[v].spec.name;
                 self.tell(Event::Warn(format!(
@@ -627,6 +646,7 @@ impl Engine {
                 )));
             }
         }
+        self.rest_carrier(v);
     }
 
     // ---- the gate: the lease's fine stage ----------------------------------------------------------------------
@@ -726,8 +746,8 @@ impl Engine {
 }
 
 fn is_same_router(a: &Spec, b: &Spec) -> bool {
-    (&a.interface, &a.prefixes, a.config.vrid, &a.config.addresses)
-        == (&b.interface, &b.prefixes, b.config.vrid, &b.config.addresses)
+    (&a.interface, &a.prefixes, a.virtual_mac, a.config.vrid, &a.config.addresses)
+        == (&b.interface, &b.prefixes, b.virtual_mac, b.config.vrid, &b.config.addresses)
 }
 
 fn is_ipv4(vip: &Vip) -> bool {

@@ -40,6 +40,7 @@ mod forward;
 mod gate;
 mod heartbeat;
 mod inbox;
+mod macvlan;
 mod netlink;
 mod nft;
 mod privileges;

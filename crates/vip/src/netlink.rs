@@ -226,7 +226,7 @@ impl Netlink {
     }
 
     /// Sends one request and gives each part of the answer to `part`, until the kernel says it is done.
-    fn ask(&mut self, request: Route, flags: u16, mut part: impl FnMut(Route)) -> io::Result<()> {
+    pub(crate) fn ask(&mut self, request: Route, flags: u16, mut part: impl FnMut(Route)) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;

@@ -9,6 +9,7 @@ use relais_config::plan::Cidr;
 
 use crate::forward;
 use crate::gate::{self, Gate};
+use crate::macvlan;
 use crate::netlink::Netlink;
 use crate::relay;
 
@@ -22,6 +23,17 @@ pub fn release(plan: &Plan, node: &str) -> Result<Vec<String>, String> {
     let mut netlink = Netlink::new().map_err(|e| format!("the kernel cannot be asked ({e})"))?;
     let mut found = Vec::new();
     for (_, vip, _) in plan.vips_on(id) {
+        // Its addresses go with it.
+        let (vrid, is_ipv4) = (vip.router_id, vip.addresses[0].address.is_ipv4());
+        let name = macvlan::name(vrid, is_ipv4);
+        let mac = macvlan::address(vrid, is_ipv4);
+        if vip.virtual_mac
+            && netlink
+                .remove_macvlan(&name, mac)
+                .map_err(|e| format!("the interface {name} cannot be removed ({e}); are you root?"))?
+        {
+            found.push(format!("the interface {name} with the virtual MAC"));
+        }
         for (i, cidr) in (0..).zip(&vip.addresses) {
             let (interface, number) = (&vip.interface, gate::number(vip.router_id, cidr.address, i));
             release_address(&mut netlink, interface, *cidr, number, &mut found).map_err(|e| {

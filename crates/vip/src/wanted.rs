@@ -75,6 +75,7 @@ fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, Stri
         interface: vip.interface.clone(),
         sync_group: vip.sync_group.clone(),
         files,
+        virtual_mac: vip.virtual_mac,
         prefixes: vip.addresses.iter().map(|a| a.prefix).collect(),
         config: Config {
             vrid: vip.router_id,

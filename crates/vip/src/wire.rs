@@ -69,6 +69,14 @@ impl Wire {
         Ok(())
     }
 
+    /// Sends an advertisement to the group from this hardware address (RFC 9568 §7.2).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn send_to_group_as(&self, mac: [u8; 6], datagram: &[u8]) -> io::Result<()> {
+        sys::send_frame(self.arp.as_fd(), self.index, &relais_vrrp::frame_to_group(mac, datagram))
+    }
+
     /// Tells the link of the interface `index` that `address` is at `mac`.
     ///
     /// Both forms go out, an ARP request (RFC 5227 §3, what keepalived sends) and an ARP reply: there are

@@ -87,6 +87,14 @@ impl Wire6 {
         Ok(())
     }
 
+    /// Sends an advertisement to the group from this hardware address (RFC 9568 §7.2).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn send_to_group_as(&self, mac: [u8; 6], datagram: &[u8]) -> io::Result<()> {
+        sys::send_frame(self.packets.as_fd(), self.index, &relais_vrrp::frame_to_group(mac, datagram))
+    }
+
     /// Tells all nodes on the link of the interface `index` that `address` is at `mac` (RFC 4861 §7.2.6);
     /// `is_router`: the machine forwards.
     ///

@@ -252,6 +252,28 @@ pub fn encode(source: IpAddr, destination: IpAddr, form: &Form, advertisement: &
     datagram
 }
 
+/// The Ethernet frame that carries a datagram of [`encode`] to the group (RFC 1112 §6.4, RFC 2464 §7), with the IPv4 header's
+/// checksum, which no kernel fills in here.
+pub fn frame_to_group(mac: [u8; 6], datagram: &[u8]) -> Vec<u8> {
+    let is_ipv4 = datagram.first().is_some_and(|byte| byte >> 4 == 4);
+    let mut frame = Vec::with_capacity(14 + datagram.len());
+    let (to, kind) = if is_ipv4 {
+        ([0x01, 0x00, 0x5e, 0, 0, 18], [0x08, 0x00])
+    } else {
+        ([0x33, 0x33, 0, 0, 0, 0x12], [0x86, 0xdd])
+    };
+    frame.extend_from_slice(&to);
+    frame.extend_from_slice(&mac);
+    frame.extend_from_slice(&kind);
+    frame.extend_from_slice(datagram);
+    if is_ipv4 && let Some(header) = frame[14..].first_chunk_mut::<HEADER_LEN>() {
+        header[10..12].fill(0);
+        let sum = checksum(&[&header[..]]);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    frame
+}
+
 fn message(source: IpAddr, destination: IpAddr, form: &Form, advertisement: &Advertisement) -> Vec<u8> {
     let Advertisement { vrid, priority, interval, addresses } = advertisement;
     assert!(*vrid > 0, "a VRID is 1 to 255");

@@ -14,6 +14,7 @@ const MOST_ADDRESSES: usize = 64;
 
 pub(super) fn vips(cx: &mut Context, items: &[Item], nodes: &[Option<Node>]) -> Vec<Option<Vip>> {
     check_unique(cx, items);
+    check_virtual_macs(cx, items);
     each(items, "vip").map(|item| vip(cx, item, nodes)).collect()
 }
 
@@ -41,6 +42,7 @@ fn vip(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Vip> {
         advertise,
         preempt,
         preempt_delay: preempt_item.get("delay")?,
+        virtual_mac: item.find("virtual-mac").is_some(),
         sync_group: item.find("sync-group").and_then(|group| group.get("name")),
         track,
     })
@@ -251,6 +253,31 @@ fn check_unique(cx: &mut Context, items: &[Item]) {
             );
         }
         routers.push((interface, is_v4, id, span));
+    }
+}
+
+/// The interface of a virtual MAC is named by family and VRID alone, and is on one other.
+fn check_virtual_macs(cx: &mut Context, items: &[Item]) {
+    let mut seen: Vec<(bool, u8, Span)> = Vec::new();
+    for item in each(items, "vip") {
+        let (Some(mac), Some(address), Some(router)) =
+            (item.find("virtual-mac"), item.find("address"), item.find("router-id"))
+        else {
+            continue;
+        };
+        let (Some(first), Some(id)) = (cidr(address), router.get::<u8>("id")) else { continue };
+        let is_v4 = first.address.is_ipv4();
+        if let Some((.., before)) = seen.iter().find(|(v4, other, _)| (*v4, *other) == (is_v4, id)) {
+            cx.error(
+                Diagnostic::error(
+                    mac.span.clone(),
+                    format!("two vips with `virtual-mac` have router-id {id}"),
+                )
+                .related(before.clone(), "the other is here")
+                .help("give them different ones, also on different interfaces: the MAC is made from it"),
+            );
+        }
+        seen.push((is_v4, id, mac.span.clone()));
     }
 }
 

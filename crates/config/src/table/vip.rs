@@ -167,6 +167,23 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "virtual-mac",
+        inside: &[Section::Vip],
+        doc: "The addresses have a hardware address of their own, which moves with them: 00:00:5e:00:01:VRID, over IPv6 \
+              00:00:5e:00:02:VRID (RFC 9568 §7.3, keepalived's `use_vmac`). Clients need not learn anything at a move, so it helps where \
+              some ignore gratuitous ARP. Needs a switch or hypervisor that lets a port have a second hardware address, and an \
+              interface that is no member of a bridge or bond. Advertisements to peers (`unicast`) leave with the machine's \
+              own. It is carried by an interface `vrrp.VRID` (`vrrp6.VRID`); on the one below, `arp_ignore` becomes 1 and \
+              `arp_announce` 2, and stay so.",
+        example: "virtual-mac",
+        effect: Effect::Tests(&[
+            "two_virtual_macs_have_two_router_ids",
+            "a_virtual_mac_moves_with_the_address_and_clients_learn_nothing",
+            "keepalived_with_a_virtual_mac_and_relais_with_one_take_turns",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "sync-group",
         inside: &[Section::Vip],
         arguments: &[required("name", Text, "any name, the same in every vip of the group")],

@@ -8,7 +8,6 @@ use relais_vrrp::{Advertisement, Input, Link, Packet, Refused};
 
 use super::{Engine, Event, Vip, is_ipv4};
 use crate::inbox::{PACKETS, listen};
-use crate::netlink::Interface;
 use crate::wire::Wire;
 use crate::wire6::Wire6;
 
@@ -109,14 +108,13 @@ impl Engine {
 
     pub(super) fn announce(&mut self, v: usize, p: usize) {
         let port = &self.ports[p];
-        let Some(Interface { index, mac, .. }) = port.found.as_ref() else { return };
+        let Some(found) = port.found.as_ref() else { return };
+        let (index, mac) = (found.index, self.virtual_mac(v).unwrap_or(found.mac));
         let mut done = Ok(());
         for address in &self.vips[v].router.config().addresses {
             let told = match (address, &port.wire, &port.wire6) {
-                (IpAddr::V4(address), Some(wire), _) => wire.announce(*index, *mac, *address),
-                (IpAddr::V6(address), _, Some(wire)) => {
-                    wire.announce(*index, *mac, *address, port.is_router6)
-                }
+                (IpAddr::V4(address), Some(wire), _) => wire.announce(index, mac, *address),
+                (IpAddr::V6(address), _, Some(wire)) => wire.announce(index, mac, *address, port.is_router6),
                 _ => Ok(()),
             };
             done = done.and(told);
@@ -126,12 +124,16 @@ impl Engine {
 
     pub(super) fn send(&mut self, v: usize, p: usize, source: IpAddr, advertisement: &Advertisement) {
         let (port, config) = (&self.ports[p], self.vips[v].router.config());
+        // A neighbour's hardware address is for the kernel to find: to peers advertisements leave as anything does.
+        let mac = self.virtual_mac(v).filter(|_| config.peers.is_empty());
         let mut done = Ok(());
         for destination in config.destinations() {
             let datagram = relais_vrrp::encode(source, destination, &config.form, advertisement);
-            let sent = match (destination, &port.wire, &port.wire6) {
-                (IpAddr::V4(to), Some(wire), _) => wire.send(to, &datagram),
-                (IpAddr::V6(to), _, Some(wire)) => wire.send(to, &datagram),
+            let sent = match (destination, &port.wire, &port.wire6, mac) {
+                (IpAddr::V4(_), Some(wire), _, Some(mac)) => wire.send_to_group_as(mac, &datagram),
+                (IpAddr::V6(_), _, Some(wire), Some(mac)) => wire.send_to_group_as(mac, &datagram),
+                (IpAddr::V4(to), Some(wire), ..) => wire.send(to, &datagram),
+                (IpAddr::V6(to), _, Some(wire), _) => wire.send(to, &datagram),
                 _ => Ok(()),
             };
             done = done.and(sent);
