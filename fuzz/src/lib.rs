@@ -9,6 +9,7 @@
 //!
 //! An input that failed once becomes a line in `corpus/NAME.seeds`, and is tried first ever after.
 
+mod heartbeat;
 pub mod lines;
 pub mod mutate;
 pub mod peer;

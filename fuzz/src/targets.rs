@@ -5,7 +5,7 @@ use relais_http::request::Edit;
 use relais_http::response::{Asked, MINOR_AT};
 use relais_http::{Body, Chunked, Framing, Request, Response};
 
-use crate::{Reading, Target, lines, peer, seeds, vrrp};
+use crate::{Reading, Target, heartbeat, lines, peer, seeds, vrrp};
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
@@ -61,6 +61,7 @@ pub const TARGETS: &[Target] = &[
         words: vrrp::WORDS,
         check: vrrp::check,
     },
+    Target { name: "heartbeat", seeds: heartbeat::seeds, words: heartbeat::WORDS, check: heartbeat::check },
     Target {
         name: "tls-records",
         seeds: || seeds::lines(include_str!("../corpus/tls-records.seeds")),
@@ -551,6 +552,11 @@ mod tests {
     #[test]
     fn advertisements_that_are_read_are_written_and_read_the_same() {
         for_a_second("vrrp");
+    }
+
+    #[test]
+    fn heartbeats_that_are_read_leave_the_membership_whole() {
+        for_a_second("heartbeat");
     }
 
     #[test]

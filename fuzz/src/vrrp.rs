@@ -1,7 +1,10 @@
 //! VRRP: whatever datagram is read as an advertisement, of version 2 or 3, over IPv4 or IPv6, with a password or
 //! without, is written and read again as the same.
 
-use relais_vrrp::{Checksum, Form, HEADER_LEN, HEADER6_LEN, MAX_ADDRESSES, Packet, encode, parse};
+use relais_vrrp::{
+    AH_LEN, AH_PROTOCOL, Association, Authentication, Checksum, Form, HEADER_LEN, HEADER6_LEN, MAX_ADDRESSES,
+    Packet, Password, encode, parse,
+};
 
 /// First bytes of headers and messages, and passwords.
 pub(crate) const WORDS: &[&[u8]] = &[
@@ -16,6 +19,8 @@ pub(crate) const WORDS: &[&[u8]] = &[
     b"\x02\x01",
     b"\x0f\xff",
     b"\xe0\0\0\x12",
+    b"\xff\x33",
+    b"\x70\x04",
     b"secret99",
     b"\0\0\0\0\0\0\0\0",
     b"\xff",
@@ -29,14 +34,23 @@ pub(crate) fn check(input: &[u8]) -> Result<(), String> {
 }
 
 fn again(input: &[u8]) -> Result<(), String> {
+    let _ = Association::new(Password::new("secret99"), true, 0).verify(input); // no bytes make it panic
     let Ok(packet) = parse(input) else { return Ok(()) };
-    let Packet { source, destination, version, password, advertisement, .. } = &packet;
+    let Packet { source, destination, version, authentication, advertisement, .. } = &packet;
     if advertisement.addresses.len() > MAX_ADDRESSES {
         return Ok(()); // we never write so many
     }
     for checksum in [Checksum::PseudoHeader, Checksum::Message] {
-        let form = Form { version: *version, password: *password, checksum };
-        let written = parse(&encode(*source, *destination, &form, advertisement));
+        let form = Form { version: *version, authentication: *authentication, checksum };
+        let mut datagram = encode(*source, *destination, &form, advertisement);
+        if *authentication == Authentication::Header {
+            datagram = Association::new(Password::new("secret99"), false, 0).seal(&datagram);
+            let mut peer = Association::new(Password::new("secret99"), false, 0);
+            if let Err(why) = peer.verify(&datagram) {
+                return Err(format!("{advertisement:?} was sealed and refused: {why}"));
+            }
+        }
+        let written = parse(&datagram);
         let expected = Packet { hop_limit: 255, ..packet.clone() };
         if written.as_ref() != Ok(&expected) {
             return Err(format!("{expected:?} was written and read as {written:?}"));
@@ -52,7 +66,11 @@ fn mend(datagram: &mut [u8]) {
         |from: usize| datagram.get(from..from + 2).map(|l| usize::from(l[0]) << 8 | usize::from(l[1]));
     let (start, end) = match is_v6 {
         true => (HEADER6_LEN, total(4).map(|length| HEADER6_LEN + length)),
-        false => (usize::from(datagram.first().map_or(0, |first| first & 0x0f)) * 4, total(2)),
+        false => {
+            let header = usize::from(datagram.first().map_or(0, |first| first & 0x0f)) * 4;
+            let is_sealed = datagram.get(9) == Some(&AH_PROTOCOL);
+            (header + if is_sealed { AH_LEN } else { 0 }, total(2))
+        }
     };
     let Some(end) = end.filter(|end| *end <= datagram.len() && start >= HEADER_LEN && *end >= start + 8)
     else {
@@ -81,7 +99,11 @@ mod tests {
         for seed in crate::seeds::lines(include_str!("../corpus/vrrp.seeds")) {
             assert!(parse(&seed).is_ok(), "{seed:?}");
             let mut bent = seed.clone();
-            let priority = if seed[0] >> 4 == 6 { HEADER6_LEN + 2 } else { HEADER_LEN + 2 };
+            let priority = match (seed[0] >> 4, seed[9]) {
+                (6, _) => HEADER6_LEN + 2,
+                (_, AH_PROTOCOL) => HEADER_LEN + AH_LEN + 2,
+                _ => HEADER_LEN + 2,
+            };
             bent[priority] ^= 1;
             assert!(parse(&bent).is_err());
             mend(&mut bent);

@@ -131,6 +131,8 @@ pub struct Vip {
     pub version: u8,
     /// File with the password of version 2.
     pub password: Option<Arc<str>>,
+    /// Whether it makes an authentication header instead of standing in the packet.
+    pub sealed: bool,
     /// Whether the checksum of version 3 over IPv4 covers a pseudo-header.
     pub checksum_with_pseudo_header: bool,
     /// Advertisements go to the other nodes' links instead of to the group, and may arrive with no less than this TTL.

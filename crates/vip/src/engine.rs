@@ -26,7 +26,7 @@ use std::time::Duration;
 use relais_base::Time;
 use relais_ipc::message::{FrontendState, Moved, VipState};
 use relais_ipc::status::{VipStatus, VipsStatus};
-use relais_vrrp::{Config, Health, Input, Output, Refused, Router, State};
+use relais_vrrp::{Association, Config, Health, Input, Output, Password, Refused, Router, State};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -61,6 +61,8 @@ pub(crate) struct Spec {
     pub(crate) files: Vec<(Arc<str>, i16)>,
     /// Lengths of the addresses' network prefixes, in their order.
     pub(crate) prefixes: Vec<u8>,
+    /// What the authentication header is made with, where there is one.
+    pub(crate) seal: Option<Password>,
     /// Clients find them at a hardware address that moves along (RFC 9568 §7.3).
     pub(crate) virtual_mac: bool,
     pub(crate) config: Config,
@@ -129,6 +131,8 @@ pub(crate) fn now() -> Time {
 struct Vip {
     spec: Spec,
     router: Router,
+    /// Where advertisements have an authentication header.
+    association: Option<Association>,
     /// A hand-over was asked for and is not done.
     leaving: bool,
     /// No longer in the plan: it goes when it has left.
@@ -151,6 +155,8 @@ struct Port {
     name: Arc<str>,
     found: Option<Interface>,
     wire: Option<Wire>,
+    /// Where an authentication header is wanted.
+    sealed: Option<Wire>,
     /// Where a virtual address of IPv6 is wanted.
     wire6: Option<Wire6>,
     /// The machine forwards IPv6 from this interface.
@@ -320,12 +326,17 @@ impl Engine {
             for _ in 0..MAX_PACKETS {
                 let port = &self.ports[p];
                 let Some(datagram) = port.wire.as_ref().and_then(|w| w.receive(&mut buffer)) else { break };
-                self.read_packet(p, relais_vrrp::parse(datagram));
+                self.read_packet(p, datagram);
+            }
+            for _ in 0..MAX_PACKETS {
+                let port = &self.ports[p];
+                let Some(datagram) = port.sealed.as_ref().and_then(|w| w.receive(&mut buffer)) else { break };
+                self.read_packet(p, datagram);
             }
             for _ in 0..MAX_PACKETS {
                 let port = &self.ports[p];
                 let Some(datagram) = port.wire6.as_ref().and_then(|w| w.receive(&mut buffer)) else { break };
-                self.read_packet(p, relais_vrrp::parse(datagram));
+                self.read_packet(p, datagram);
             }
         }
     }
@@ -475,15 +486,20 @@ impl Engine {
             let kept = |vip: &Vip| !vip.dropped && vip.spec.name == spec.name;
             if let Some(v) = self.vips.iter().position(kept) {
                 let config = spec.config.clone();
+                if self.vips[v].spec.seal != spec.seal {
+                    self.vips[v].association = association(&spec);
+                }
                 self.vips[v].spec = spec;
                 self.handle(v, Input::Reconfigure(config));
                 self.prime(v, p, None);
             } else {
                 let resume = resumes.iter().find(|(name, _)| *name == *spec.name).map(|(_, died)| *died);
                 let router = Router::new(spec.config.clone(), now());
+                let association = association(&spec);
                 self.vips.push(Vip {
                     spec,
                     router,
+                    association,
                     leaving: false,
                     dropped: false,
                     gates: Vec::new(),
@@ -535,6 +551,7 @@ impl Engine {
             name: name.clone(),
             found: None,
             wire: None,
+            sealed: None,
             wire6: None,
             is_router6: false,
             refused: 0,
@@ -748,6 +765,15 @@ impl Engine {
 fn is_same_router(a: &Spec, b: &Spec) -> bool {
     (&a.interface, &a.prefixes, a.virtual_mac, a.config.vrid, &a.config.addresses)
         == (&b.interface, &b.prefixes, b.virtual_mac, b.config.vrid, &b.config.addresses)
+}
+
+/// Numbers go on where the clock is, four a second since 2020: a new process is above what its predecessor said, and the
+/// next advertisement that it hears brings it up to the others. They last until 2054.
+fn association(spec: &Spec) -> Option<Association> {
+    const BEGINNING: u64 = 1_577_836_800;
+    let now = clock_gettime(ClockId::Realtime).tv_sec as u64;
+    let floor = u32::try_from(now.saturating_sub(BEGINNING).saturating_mul(4)).unwrap_or(u32::MAX);
+    spec.seal.map(|key| Association::new(key, !spec.config.peers.is_empty(), floor))
 }
 
 fn is_ipv4(vip: &Vip) -> bool {

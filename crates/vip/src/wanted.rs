@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relais_config::Plan;
 use relais_config::plan::{self, Cidr, NodeId, Preempt, Tracked, Vip};
-use relais_vrrp::{Checksum, Config, Form, Password, Track, Version};
+use relais_vrrp::{Authentication, Checksum, Config, Form, Password, Track, Version};
 
 use crate::engine::{Spec, file, frontend, link};
 use crate::heartbeat::{self, Key};
@@ -64,9 +64,14 @@ fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, Stri
     let files = vip.track.iter().filter_map(file).collect();
     let others = vip.nodes.iter().filter(|(id, _)| *id != node);
     let rivals = others.map(|(_, priority)| *priority).max().unwrap_or(0);
+    let key = vip.password.as_deref().map(|file| password(&vip.name, file)).transpose()?;
     let form = Form {
         version: if vip.version == 2 { Version::V2 } else { Version::V3 },
-        password: vip.password.as_deref().map(|file| password(&vip.name, file)).transpose()?,
+        authentication: match (key, vip.sealed) {
+            (None, _) => Authentication::None,
+            (Some(_), true) => Authentication::Header,
+            (Some(key), false) => Authentication::PlainText(key),
+        },
         checksum: if vip.checksum_with_pseudo_header { Checksum::PseudoHeader } else { Checksum::Message },
     };
     let peers = if vip.unicast.is_some() { peers(plan, node, vip)? } else { Vec::new() };
@@ -75,6 +80,7 @@ fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, Stri
         interface: vip.interface.clone(),
         sync_group: vip.sync_group.clone(),
         files,
+        seal: key.filter(|_| vip.sealed),
         virtual_mac: vip.virtual_mac,
         prefixes: vip.addresses.iter().map(|a| a.prefix).collect(),
         config: Config {

@@ -20,13 +20,12 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Opens the sockets on the interface of this name and index.
+    /// Opens the sockets on the interface of this name and index, for packets of this IP protocol.
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_RAW`, `ENODEV` if the interface went away.
-    pub(crate) fn open(name: &str, index: u32) -> io::Result<Wire> {
-        let vrrp =
-            Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(i32::from(relais_vrrp::PROTOCOL))))?;
+    pub(crate) fn open(name: &str, index: u32, protocol: u8) -> io::Result<Wire> {
+        let vrrp = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(i32::from(protocol))))?;
         vrrp.set_nonblocking(true)?;
         vrrp.set_header_included_v4(true)?;
         vrrp.bind_device(Some(name.as_bytes()))?;

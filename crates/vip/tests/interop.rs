@@ -23,26 +23,38 @@ struct Way {
     version: u8,
     v6: bool,
     unicast: bool,
-    password: bool,
+    password: Password,
     /// Seconds between advertisements: Relais's, keepalived's.
     intervals: (f32, f32),
 }
 
-const fn way(version: u8, v6: bool, unicast: bool, password: bool, intervals: (f32, f32)) -> Way {
+/// How a virtual router is kept apart from strangers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Password {
+    None,
+    Plain,
+    Header,
+}
+
+use Password::{Header, None as Open, Plain};
+
+const fn way(version: u8, v6: bool, unicast: bool, password: Password, intervals: (f32, f32)) -> Way {
     Way { version, v6, unicast, password, intervals }
 }
 
-const WAYS: [Way; 10] = [
-    way(2, false, false, false, (1.0, 1.0)),
-    way(2, false, false, true, (1.0, 1.0)),
-    way(2, false, true, false, (1.0, 1.0)),
-    way(2, false, true, true, (1.0, 1.0)),
-    way(3, false, false, false, (0.4, 0.4)),
-    way(3, false, true, false, (0.4, 0.4)),
-    way(3, false, false, false, (0.3, 0.8)), // the master's counts
-    way(3, true, false, false, (0.4, 0.4)),
-    way(3, true, true, false, (0.4, 0.4)),
-    way(3, true, false, false, (0.8, 0.3)),
+const WAYS: [Way; 12] = [
+    way(2, false, false, Open, (1.0, 1.0)),
+    way(2, false, false, Plain, (1.0, 1.0)),
+    way(2, false, true, Open, (1.0, 1.0)),
+    way(2, false, true, Plain, (1.0, 1.0)),
+    way(2, false, false, Header, (1.0, 1.0)),
+    way(2, false, true, Header, (1.0, 1.0)),
+    way(3, false, false, Open, (0.4, 0.4)),
+    way(3, false, true, Open, (0.4, 0.4)),
+    way(3, false, false, Open, (0.3, 0.8)), // the master's counts
+    way(3, true, false, Open, (0.4, 0.4)),
+    way(3, true, true, Open, (0.4, 0.4)),
+    way(3, true, false, Open, (0.8, 0.3)),
 ];
 
 /// One virtual router: a way, and who is to be its master while both are well.
@@ -75,7 +87,11 @@ impl Router {
         let lines: String =
             self.addresses().iter().map(|a| format!("address \"{a}\" interface=eth0\n")).collect();
         let unicast = if unicast { "unicast" } else { "" };
-        let password = if password { format!("password \"{}\"", password_file()) } else { String::new() };
+        let password = match password {
+            Open => String::new(),
+            Plain => format!("password \"{}\"", password_file()),
+            Header => format!("password \"{}\" method=ah", password_file()),
+        };
         format!(
             "vip v{0} {{\n{lines}router-id {0}\nnode a priority={1}\nnode b priority={2}\nversion {version}\n\
              advertise \"{3}ms\"\n{unicast}\n{password}\n}}\n",
@@ -89,11 +105,14 @@ impl Router {
     fn instance(&self) -> String {
         let Way { version, v6, unicast, password, intervals } = self.way;
         let addresses = self.addresses().join("\n    ");
-        let password = if password {
-            "  authentication {\n    auth_type PASS\n    auth_pass secret99\n  }\n"
-        } else {
-            ""
+        let kind = match password {
+            Open => None,
+            Plain => Some("PASS"),
+            Header => Some("AH"),
         };
+        let password = kind.map_or(String::new(), |kind| {
+            format!("  authentication {{\n    auth_type {kind}\n    auth_pass secret99\n  }}\n")
+        });
         let unicast = match (unicast, v6) {
             (false, _) => "",
             (true, false) => "  unicast_src_ip 10.9.0.2\n  unicast_peer {\n    10.9.0.1\n  }\n",

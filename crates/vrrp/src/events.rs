@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use relais_base::Time;
 
-use crate::packet::{Advertisement, Form, GROUP, GROUP6, HOP_LIMIT, Packet, Refused};
+use crate::packet::{Advertisement, Authentication, Form, GROUP, GROUP6, HOP_LIMIT, Packet, Refused};
 
 /// What the plan says of a virtual router on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +66,10 @@ impl Config {
         if packet.hop_limit < least {
             return Err(Refused::HopLimit(packet.hop_limit));
         }
-        if packet.password != self.form.password {
-            return Err(Refused::Password);
+        match (packet.authentication, self.form.authentication) {
+            (ours, theirs) if ours == theirs => {}
+            (Authentication::Header, _) | (_, Authentication::Header) => return Err(Refused::Method),
+            _ => return Err(Refused::Password),
         }
         if !self.peers.is_empty() && !self.peers.contains(&packet.source) {
             return Err(Refused::Stranger);

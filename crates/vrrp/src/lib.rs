@@ -20,17 +20,19 @@
 
 extern crate alloc;
 
+mod ah;
 mod events;
 mod group;
 mod packet;
 mod router;
 mod timers;
 
+pub use ah::{AH_LEN, AH_PROTOCOL, Association};
 pub use events::{Config, Counters, Health, Input, Link, Moved, Output, State, Track};
 pub use group::{Group, Word};
 pub use packet::{
-    Advertisement, Checksum, Form, GROUP, GROUP6, HEADER_LEN, HEADER6_LEN, HOP_LIMIT, MAX_ADDRESSES,
-    PROTOCOL, Packet, Password, Refused, Version, encode, frame_to_group, parse,
+    Advertisement, Authentication, Checksum, Form, GROUP, GROUP6, HEADER_LEN, HEADER6_LEN, HOP_LIMIT,
+    MAX_ADDRESSES, PROTOCOL, Packet, Password, Refused, Version, encode, frame_to_group, parse,
 };
 pub use router::Router;
 pub use timers::{ANNOUNCE_EVERY, LEASE, REFRESH_EVERY, master_down_interval, skew_time};

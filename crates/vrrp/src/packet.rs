@@ -10,6 +10,8 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
+use crate::ah::{AH_LEN, AH_PROTOCOL};
+
 /// IP protocol number of VRRP.
 pub const PROTOCOL: u8 = 112;
 /// Bytes of an IPv4 header without options.
@@ -30,9 +32,10 @@ const FIXED_LEN: usize = 8;
 const PASSWORD_LEN: usize = 8;
 /// Type 1 (advertisement), the only one there is.
 const ADVERTISEMENT: u8 = 1;
-/// Authentication types of version 2: none, and a password in plain text.
+/// Authentication types of version 2 (RFC 2338 §5.3.6): none, a password in plain text, an authentication header.
 const NO_AUTHENTICATION: u8 = 0;
 const PLAIN_TEXT: u8 = 1;
+const HEADER: u8 = 2;
 /// Largest maximum advertise interval of version 3, centiseconds (12 bits).
 const MAX_INTERVAL_CS: u16 = 0x0fff;
 /// Class CS6, network control.
@@ -61,6 +64,11 @@ pub enum Checksum {
 pub struct Password([u8; PASSWORD_LEN]);
 
 impl Password {
+    /// All eight bytes, zeros behind a shorter one.
+    pub(crate) fn padded(&self) -> [u8; PASSWORD_LEN] {
+        self.0
+    }
+
     /// The first eight bytes count, as with keepalived.
     pub fn new(text: &str) -> Password {
         let mut bytes = [0; PASSWORD_LEN];
@@ -77,20 +85,32 @@ impl fmt::Debug for Password {
     }
 }
 
+/// By what members of a virtual router of version 2 know each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// By nothing.
+    None,
+    /// By a password that all can read.
+    PlainText(Password),
+    /// By an authentication header before the message; [`Association`](crate::Association) puts it there.
+    Header,
+}
+
 /// How a virtual router writes its advertisements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
     /// Protocol version.
     pub version: Version,
     /// Version 2 only.
-    pub password: Option<Password>,
+    pub authentication: Authentication,
     /// Version 3 over IPv4 only.
     pub checksum: Checksum,
 }
 
 impl Form {
     /// Version 3 as keepalived speaks it.
-    pub const V3: Form = Form { version: Version::V3, password: None, checksum: Checksum::PseudoHeader };
+    pub const V3: Form =
+        Form { version: Version::V3, authentication: Authentication::None, checksum: Checksum::PseudoHeader };
 }
 
 /// What one advertisement says.
@@ -118,8 +138,8 @@ pub struct Packet {
     pub hop_limit: u8,
     /// Protocol version.
     pub version: Version,
-    /// The password in it.
-    pub password: Option<Password>,
+    /// The password in it, or that there is an authentication header, which is still to be verified.
+    pub authentication: Authentication,
     /// What it says.
     pub advertisement: Advertisement,
 }
@@ -149,6 +169,17 @@ pub enum Refused {
     Authentication(u8),
     /// Another password, one too many, or none.
     Password,
+    /// One side has an authentication header and the other has none.
+    Method,
+    /// The authentication header was made with another key, or the datagram was altered.
+    Seal,
+    /// The authentication header's number is not above all that were heard before.
+    Replay {
+        /// Its number.
+        sequence: u32,
+        /// The highest of its sender so far.
+        last: u32,
+    },
     /// Sent to the group, where the plan has peers, or the other way round.
     Destination,
     /// A unicast packet of somebody who is not in the plan.
@@ -176,6 +207,18 @@ impl fmt::Display for Refused {
                 write!(f, "its authentication is of type {kind}; give the sender a password or none")
             }
             Refused::Password => f.write_str("its password is another one; give both sides the same"),
+            Refused::Method => f.write_str(
+                "one side has an authentication header (keepalived: auth_type AH) and the other has none; write \
+                 `method=ah` for both or for neither",
+            ),
+            Refused::Seal => f.write_str(
+                "its authentication header is not right: it was altered on its way, or the sender has another password",
+            ),
+            Refused::Replay { sequence, last } => write!(
+                f,
+                "its number {sequence} is not above {last}, which was heard already: somebody repeats old packets, or its \
+                 sender was started anew and has not heard this one yet"
+            ),
             Refused::Destination => f.write_str(
                 "one side sends to the group and the other to its peers; write `unicast` for both or for neither",
             ),
@@ -284,7 +327,12 @@ fn message(source: IpAddr, destination: IpAddr, form: &Form, advertisement: &Adv
         Version::V2 => {
             let seconds = u8::try_from(interval.as_secs()).unwrap_or(0);
             assert!(seconds > 0 && source.is_ipv4(), "version 2 has 1 to 255 s, and no IPv6");
-            [if form.password.is_some() { PLAIN_TEXT } else { NO_AUTHENTICATION }, seconds]
+            let authentication = match form.authentication {
+                Authentication::None => NO_AUTHENTICATION,
+                Authentication::PlainText(_) => PLAIN_TEXT,
+                Authentication::Header => HEADER,
+            };
+            [authentication, seconds]
         }
         Version::V3 => {
             let centiseconds = u16::try_from(interval.as_millis() / 10).unwrap_or(0);
@@ -301,7 +349,10 @@ fn message(source: IpAddr, destination: IpAddr, form: &Form, advertisement: &Adv
     message.extend_from_slice(&[timing[0], timing[1], 0, 0]);
     addresses.iter().for_each(|address| put_address(&mut message, address));
     if form.version == Version::V2 {
-        message.extend_from_slice(&form.password.map_or([0; PASSWORD_LEN], |password| password.0));
+        message.extend_from_slice(&match form.authentication {
+            Authentication::PlainText(password) => password.0,
+            Authentication::None | Authentication::Header => [0; PASSWORD_LEN],
+        });
     }
     let is_plain = form.version == Version::V2 || (source.is_ipv4() && form.checksum == Checksum::Message);
     let sum = if is_plain {
@@ -333,12 +384,23 @@ fn parse_ipv4(datagram: &[u8]) -> Result<Packet, Refused> {
     ) = datagram.split_first_chunk::<HEADER_LEN>().ok_or(Refused::Truncated)?;
     let header_len = usize::from(version_ihl & 0x0f) * 4;
     let total = usize::from(u16::from_be_bytes([len_hi, len_lo]));
-    if protocol != PROTOCOL || header_len < HEADER_LEN {
+    if header_len < HEADER_LEN {
         return Err(Refused::Truncated);
     }
-    let message = datagram.get(header_len..total).ok_or(Refused::Truncated)?;
+    let mut message = datagram.get(header_len..total).ok_or(Refused::Truncated)?;
+    if protocol == AH_PROTOCOL {
+        message = message_behind_header(message).ok_or(Refused::Truncated)?;
+    } else if protocol != PROTOCOL {
+        return Err(Refused::Truncated);
+    }
     let (source, destination) = (Ipv4Addr::new(s0, s1, s2, s3), Ipv4Addr::new(d0, d1, d2, d3));
-    parse_message(source.into(), destination.into(), ttl, message)
+    parse_message(source.into(), destination.into(), ttl, protocol == AH_PROTOCOL, message)
+}
+
+/// What an authentication header stands before, if it is of the only length that there is here.
+fn message_behind_header(bytes: &[u8]) -> Option<&[u8]> {
+    let (header, message) = bytes.split_at_checked(AH_LEN)?;
+    (header[0] == PROTOCOL && usize::from(header[1]) == AH_LEN / 4 - 2).then_some(message)
 }
 
 fn parse_ipv6(datagram: &[u8]) -> Result<Packet, Refused> {
@@ -350,13 +412,20 @@ fn parse_ipv6(datagram: &[u8]) -> Result<Packet, Refused> {
     let message = rest.get(..usize::from(u16::from_be_bytes([len_hi, len_lo]))).ok_or(Refused::Truncated)?;
     let (source, rest) = addresses.split_first_chunk::<16>().ok_or(Refused::Truncated)?;
     let destination = rest.first_chunk::<16>().ok_or(Refused::Truncated)?;
-    parse_message(Ipv6Addr::from(*source).into(), Ipv6Addr::from(*destination).into(), hop_limit, message)
+    parse_message(
+        Ipv6Addr::from(*source).into(),
+        Ipv6Addr::from(*destination).into(),
+        hop_limit,
+        false,
+        message,
+    )
 }
 
 fn parse_message(
     source: IpAddr,
     destination: IpAddr,
     hop_limit: u8,
+    has_header: bool,
     message: &[u8],
 ) -> Result<Packet, Refused> {
     let (&[version_type, vrid, priority, count, timing_hi, timing_lo, _, _], rest) =
@@ -374,19 +443,23 @@ fn parse_message(
     if !is_intact(source, destination, version, message) {
         return Err(Refused::Checksum);
     }
-    let (interval, password) = match version {
+    let (interval, authentication) = match version {
         Version::V3 => {
             let centiseconds = u16::from_be_bytes([timing_hi, timing_lo]) & MAX_INTERVAL_CS;
-            (Duration::from_millis(u64::from(centiseconds) * 10), None)
+            if has_header {
+                return Err(Refused::Method);
+            }
+            (Duration::from_millis(u64::from(centiseconds) * 10), Authentication::None)
         }
         Version::V2 => {
             let password = rest.first_chunk().ok_or(Refused::Truncated)?;
-            let password = match timing_hi {
-                NO_AUTHENTICATION => None,
-                PLAIN_TEXT => Some(Password(*password)),
-                other => return Err(Refused::Authentication(other)),
+            let authentication = match (timing_hi, has_header) {
+                (NO_AUTHENTICATION, false) => Authentication::None,
+                (PLAIN_TEXT, false) => Authentication::PlainText(Password(*password)),
+                (HEADER, true) => Authentication::Header,
+                (other, _) => return Err(Refused::Authentication(other)),
             };
-            (Duration::from_secs(u64::from(timing_lo)), password)
+            (Duration::from_secs(u64::from(timing_lo)), authentication)
         }
     };
     if vrid == 0 {
@@ -400,7 +473,7 @@ fn parse_message(
     }
     let addresses = list.chunks_exact(size).filter_map(address).collect();
     let advertisement = Advertisement { vrid, priority, interval, addresses };
-    Ok(Packet { source, destination, hop_limit, version, password, advertisement })
+    Ok(Packet { source, destination, hop_limit, version, authentication, advertisement })
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

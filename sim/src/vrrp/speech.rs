@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use relais_base::Rng;
-use relais_vrrp::{Checksum, Form, Password, Version};
+use relais_vrrp::{Authentication, Checksum, Form, Password, Version};
 
 #[derive(Debug)]
 pub(crate) struct Speech {
@@ -18,14 +18,16 @@ impl Speech {
     pub(crate) fn new(rng: &mut Rng, interval: Duration) -> Speech {
         let v2 = interval.subsec_millis() == 0 && rng.chance(2, 3);
         let v6 = !v2 && rng.chance(1, 3);
-        let password = (v2 && rng.chance(1, 2)).then(|| Password::new("password"));
+        let has_password = v2 && rng.chance(1, 2);
+        let password = Authentication::PlainText(Password::new("password"));
+        let authentication = if has_password { password } else { Authentication::None };
         let checksum = if rng.chance(1, 2) { Checksum::PseudoHeader } else { Checksum::Message };
         let address = |last: u8| match v6 {
             true => IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, u16::from(last))),
             false => IpAddr::V4(Ipv4Addr::new(10, 9, 0, last)),
         };
         Speech {
-            form: Form { version: if v2 { Version::V2 } else { Version::V3 }, password, checksum },
+            form: Form { version: if v2 { Version::V2 } else { Version::V3 }, authentication, checksum },
             unicast: rng.chance(1, 3),
             addresses: (100..101 + rng.below(3) as u8).map(address).collect(),
         }

@@ -37,6 +37,7 @@ fn vip(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Vip> {
         nodes: holders,
         version,
         password: item.find("password").and_then(|password| password.get("file")),
+        sealed: item.find("password").is_some_and(|p| p.get::<Arc<str>>("method").as_deref() == Some("ah")),
         checksum_with_pseudo_header: &*item.setting("checksum").get::<Arc<str>>("over")? == "pseudo-header",
         unicast: item.find("unicast").and_then(|unicast| unicast.get("least-ttl")),
         advertise,

@@ -81,10 +81,22 @@ pub(super) const ROWS: &[Directive] = &[
         name: "password",
         inside: &[Section::Vip],
         arguments: &[required("file", File, "its first line is the password; eight characters count")],
-        doc: "The password of version 2 (keepalived: `auth_type PASS`). It stands in every packet for all to read: it keeps \
-              apart what is not meant to meet, and keeps nobody out. The file is read with each plan.",
-        example: "password \"/etc/relais/vrrp.password\"",
-        effect: Effect::Tests(&["keepalived_and_relais_follow_each_other_in_every_way_that_both_speak"]),
+        properties: &[default(
+            "method",
+            Word(&["pass", "ah"]),
+            "pass",
+            "`pass`: it stands in the packet; `ah`: an authentication header is made with it",
+        )],
+        doc: "The password of version 2. By itself (keepalived: `auth_type PASS`) it stands in every packet for all to read: it keeps \
+              apart what is not meant to meet, and keeps nobody out. With `method=ah` (keepalived: `auth_type AH`) each packet \
+              has a number and a digest (HMAC-MD5, RFC 2403), so that none can be forged without the password or be said \
+              twice; it is obsolete and for installations that have it. What keeps strangers from taking part in Relais's own \
+              decisions is the platform's `cluster-key`. The file is read with each plan.",
+        example: "password \"/etc/relais/vrrp.password\" method=ah",
+        effect: Effect::Tests(&[
+            "keepalived_and_relais_follow_each_other_in_every_way_that_both_speak",
+            "what_is_sealed_is_heard_once_and_by_those_with_the_key",
+        ]),
         ..Directive::EMPTY
     },
     Directive {

@@ -4,7 +4,7 @@ use std::io;
 use std::mem::discriminant;
 use std::net::IpAddr;
 
-use relais_vrrp::{Advertisement, Input, Link, Packet, Refused};
+use relais_vrrp::{AH_PROTOCOL, Advertisement, Input, Link, PROTOCOL, Refused};
 
 use super::{Engine, Event, Vip, is_ipv4};
 use crate::inbox::{PACKETS, listen};
@@ -12,8 +12,8 @@ use crate::wire::Wire;
 use crate::wire6::Wire6;
 
 impl Engine {
-    pub(super) fn read_packet(&mut self, p: usize, packet: Result<Packet, Refused>) {
-        let packet = match packet {
+    pub(super) fn read_packet(&mut self, p: usize, datagram: &[u8]) {
+        let packet = match relais_vrrp::parse(datagram) {
             Ok(packet) => packet,
             Err(why) => return self.complain(p, why),
         };
@@ -26,7 +26,9 @@ impl Engine {
             self.ports[p].refused += 1; // another virtual router on this link
             return;
         };
-        match self.vips[v].router.config().admits(&packet) {
+        let Vip { router, association, .. } = &mut self.vips[v];
+        let mut verified = || association.as_mut().map_or(Ok(()), |association| association.verify(datagram));
+        match router.config().admits(&packet).and_then(|()| verified()) {
             Ok(()) => self.handle(v, Input::Advertisement(packet.source, &packet.advertisement)),
             Err(why) => self.complain(p, why),
         }
@@ -45,17 +47,25 @@ impl Engine {
     /// Sockets on the interface as it is now: none if it is gone, new ones if it is another.
     pub(super) fn open_wires(&mut self, p: usize) {
         let name = self.ports[p].name.clone();
-        let wants_ipv6 = self.vips.iter().any(|vip| vip.spec.interface == name && !is_ipv4(vip));
+        let any =
+            |wants: fn(&Vip) -> bool| self.vips.iter().any(|vip| vip.spec.interface == name && wants(vip));
+        let (wants_ipv6, wants_sealed) = (any(|vip| !is_ipv4(vip)), any(|vip| vip.spec.seal.is_some()));
         let port = &mut self.ports[p];
         let index = port.found.as_ref().map(|found| found.index);
         port.wire.take_if(|wire| Some(wire.index()) != index);
+        port.sealed.take_if(|wire| Some(wire.index()) != index || !wants_sealed);
         port.wire6.take_if(|wire| Some(wire.index()) != index || !wants_ipv6);
         let Some(index) = index else { return };
         let mut failed = Vec::new();
+        let open = |protocol: u8| {
+            let wire = Wire::open(&name, index, protocol)?;
+            listen(&self.inbox, wire.fd(), PACKETS).map(|()| wire)
+        };
         if port.wire.is_none() {
-            let opened = Wire::open(&name, index);
-            let heard = opened.and_then(|wire| listen(&self.inbox, wire.fd(), PACKETS).map(|()| wire));
-            port.wire = heard.map_err(|e| failed.push(e)).ok();
+            port.wire = open(PROTOCOL).map_err(|e| failed.push(e)).ok();
+        }
+        if wants_sealed && port.sealed.is_none() {
+            port.sealed = open(AH_PROTOCOL).map_err(|e| failed.push(e)).ok();
         }
         if wants_ipv6 && port.wire6.is_none() {
             let opened = Wire6::open(&name, index);
@@ -123,12 +133,17 @@ impl Engine {
     }
 
     pub(super) fn send(&mut self, v: usize, p: usize, source: IpAddr, advertisement: &Advertisement) {
-        let (port, config) = (&self.ports[p], self.vips[v].router.config());
+        let mac = self.virtual_mac(v);
+        let Vip { router, association, .. } = &mut self.vips[v];
+        let (port, config) = (&self.ports[p], router.config());
         // A neighbour's hardware address is for the kernel to find: to peers advertisements leave as anything does.
-        let mac = self.virtual_mac(v).filter(|_| config.peers.is_empty());
+        let mac = mac.filter(|_| config.peers.is_empty());
         let mut done = Ok(());
         for destination in config.destinations() {
-            let datagram = relais_vrrp::encode(source, destination, &config.form, advertisement);
+            let mut datagram = relais_vrrp::encode(source, destination, &config.form, advertisement);
+            if let Some(association) = association {
+                datagram = association.seal(&datagram);
+            }
             let sent = match (destination, &port.wire, &port.wire6, mac) {
                 (IpAddr::V4(_), Some(wire), _, Some(mac)) => wire.send_to_group_as(mac, &datagram),
                 (IpAddr::V6(_), _, Some(wire), Some(mac)) => wire.send_to_group_as(mac, &datagram),

@@ -1,7 +1,7 @@
 //! What a router decides, case by case. `sim` tries the combinations.
 
 use super::*;
-use crate::{Form, Password, Refused, Track, Version};
+use crate::{Authentication, Form, Password, Refused, Track, Version};
 use alloc::sync::Arc;
 use alloc::vec;
 
@@ -537,17 +537,24 @@ fn each_check_of_admission_refuses() {
         (Ok(()), Err(Refused::HopLimit(249)))
     );
 
-    let form = Form { version: Version::V2, password: Some(Password::new("secret")), ..Form::V3 };
+    let plain = |text| Authentication::PlainText(Password::new(text));
+    let form = Form { version: Version::V2, authentication: plain("secret"), ..Form::V3 };
+    let sealed = Form { authentication: Authentication::Header, ..form };
     let secret = Config { form, ..config(100) };
-    for (password, result) in
-        [(Some("secret"), Ok(())), (Some("other"), Err(Refused::Password)), (None, Err(Refused::Password))]
-    {
-        let packet = crate::Packet { password: password.map(Password::new), ..old.clone() };
+    for (authentication, result) in [
+        (plain("secret"), Ok(())),
+        (plain("other"), Err(Refused::Password)),
+        (Authentication::None, Err(Refused::Password)),
+        (Authentication::Header, Err(Refused::Method)),
+    ] {
+        let packet = crate::Packet { authentication, ..old.clone() };
         assert_eq!(secret.admits(&packet), result);
     }
-    let open = Config { form: Form { password: None, ..form }, ..config(100) };
-    let packet = crate::Packet { password: form.password, ..old };
+    let open = Config { form: Form { authentication: Authentication::None, ..form }, ..config(100) };
+    let packet = crate::Packet { authentication: form.authentication, ..old };
     assert_eq!(open.admits(&packet), Err(Refused::Password));
+    let sealed = Config { form: sealed, ..config(100) };
+    assert_eq!(sealed.admits(&packet), Err(Refused::Method));
 }
 
 // ---- witnesses ----------------------------------------------------------------------------------------
