@@ -4,6 +4,7 @@
 //! It decides nothing itself, and never waits for another process: what it has to tell goes through a
 //! queue to the main thread, which alone writes logs and answers the supervisor. Called by `prompt`.
 
+mod gates;
 mod groups;
 mod heartbeats;
 mod macs;
@@ -31,7 +32,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::heartbeats::Beats;
-use crate::gate::{self, Gate, Pulse};
+use crate::gate::{Gate, Pulse};
 use crate::heartbeat;
 use crate::inbox::{self, listen};
 use crate::netlink::{Interface, Netlink, News};
@@ -664,55 +665,6 @@ impl Engine {
             }
         }
         self.rest_carrier(v);
-    }
-
-    // ---- the gate: the lease's fine stage ----------------------------------------------------------------------
-
-    /// A gate before each address, on the interface as it is now. Where there can be none it is said once.
-    fn build_gates(&mut self, v: usize, p: usize) {
-        let Some(index) = self.ports[p].found.as_ref().map(|found| found.index) else { return };
-        if self.ungated || self.vips[v].gates.iter().any(|gate| gate.index() == index) {
-            return;
-        }
-        let Config { addresses, vrid, .. } = self.vips[v].router.config().clone();
-        self.vips[v].gates.clear();
-        for (address, i) in addresses.into_iter().zip(0..) {
-            let number = gate::number(vrid, address, i);
-            let gate = self.pulse().and_then(|pulse| Gate::new(index, address, number, pulse));
-            match gate {
-                Ok(gate) => self.vips[v].gates.push(gate),
-                Err(e) => return self.cannot_gate(&e),
-            }
-        }
-    }
-
-    fn cannot_gate(&mut self, e: &io::Error) {
-        self.ungated = true;
-        self.tell(Event::Warn(format!(
-            "the kernel does not gate addresses here ({e}): if this process is killed or hangs while it holds one, this \
-             machine answers for it up to {} s beside its successor; it needs Linux 5.8 with cls_bpf, and CAP_BPF",
-            relais_vrrp::LEASE.as_secs() + 1
-        )));
-    }
-
-    fn pulse(&mut self) -> io::Result<&Pulse> {
-        if self.pulse.is_none() {
-            let pulse = Pulse::new()?;
-            self.tell(Event::Pulse(pulse.socket()?));
-            self.pulse = Some(pulse);
-        }
-        self.pulse.as_ref().ok_or_else(|| io::Error::other("there is no pulse"))
-    }
-
-    fn shut_gates(&self, v: usize) {
-        if !self.vips[v].relaying {
-            self.vips[v].gates.iter().for_each(Gate::shut);
-        }
-    }
-
-    fn hold_gates(&self, v: usize, lease: Duration) {
-        let until = now() + lease;
-        self.vips[v].gates.iter().for_each(|gate| gate.hold_until(until));
     }
 
     // ---- status ------------------------------------------------------------------------------------------
