@@ -24,7 +24,7 @@ fn a_request_passes_through_and_status_tells_of_it() {
 }
 
 #[test]
-fn a_standby_is_kept_over_a_restart_and_said_until_it_ends() {
+fn a_standby_is_kept_over_an_upgrade_and_a_restart_and_said_until_it_ends() {
     let origin = Origin::start("hello");
     let mut node = Node::start(&[&origin]);
     let (ok, text) = node.command(&["standby", "there"]);
@@ -36,8 +36,20 @@ fn a_standby_is_kept_over_a_restart_and_said_until_it_ends() {
     node.await_log("standby: asked for by ");
     let kept = std::fs::read_to_string(node.run_dir().join("moves.json")).unwrap();
 
-    node.signal(node.process.id(), rustix::process::Signal::TERM);
+    let before = node.status().pid;
+    node.signal(before, rustix::process::Signal::USR2);
+    await_some("the next version", || {
+        let (ok, text) = node.command(&["status", "--json"]);
+        (ok && !text.contains(&format!("\"pid\": {before},"))).then_some(())
+    });
+    let (_, text) = node.command(&["status"]);
+    assert!(text.contains("in STANDBY for "), "{text}");
+    assert_eq!(std::fs::read_to_string(node.run_dir().join("moves.json")).unwrap(), kept);
+
+    node.signal(node.status().pid, rustix::process::Signal::TERM);
     node.await_exit();
+    let lock = node.run_dir().join("relais.lock");
+    await_some("the end of the node", || std::fs::File::open(&lock).ok()?.try_lock().ok());
     let again = node.again();
     let (_, text) = again.command(&["status"]);
     assert!(text.contains("in STANDBY for ") && text.contains("`relais ready` ends it"), "{text}");
