@@ -28,6 +28,7 @@ mod half;
 mod io;
 mod keyed;
 mod limits;
+mod load;
 mod marks;
 mod pace;
 mod pages;
