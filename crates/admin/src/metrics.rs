@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use relais_ipc::status::{
     AccessLogStatus, BackendStatus, Certificate, ForwardStatus, ForwardTargetStatus, FrontendStatus,
-    HeartbeatStatus, ProcessStatus, ProxyStatus, ServerStatus, ShieldStatus, VipStatus,
+    HeartbeatStatus, ProcessStatus, ProxyStatus, ServerStatus, ShieldStatus, TableStatus, VipStatus,
 };
 use relais_ipc::{FrontendState, Role, VipState};
 
@@ -232,6 +232,10 @@ const FRONTEND: &[Metric<FrontendStatus>] = &[
     }),
 ];
 
+fn table(backend: &BackendStatus, number: fn(&TableStatus) -> u64) -> Value {
+    backend.table.as_ref().map_or(Value::None, |table| one(number(table)))
+}
+
 fn shield(frontend: &FrontendStatus, number: fn(&ShieldStatus) -> u64) -> Value {
     frontend.shield.as_ref().map_or(Value::None, |shield| one(number(shield)))
 }
@@ -288,6 +292,19 @@ const BACKEND: &[Metric<BackendStatus>] = &[
     ),
     counter("haproxy_backend_server_aborts_total", "Answers that its servers broke off.", |b| {
         sum(&b.servers, |s| s.server_aborts_total)
+    }),
+    gauge("relais_backend_table_entries", "Keys in the table that clients stay by.", |b| {
+        table(b, |t| t.entries)
+    }),
+    gauge("relais_backend_table_size", "The most keys that may be in it.", |b| table(b, |t| t.size)),
+    counter("relais_backend_table_known_total", "Requests whose key the table knew.", |b| {
+        table(b, |t| t.known_total)
+    }),
+    counter("relais_backend_table_unknown_total", "Requests with a key that it did not know.", |b| {
+        table(b, |t| t.unknown_total)
+    }),
+    counter("relais_backend_table_evicted_total", "Keys that it forgot for want of room.", |b| {
+        table(b, |t| t.evicted_total)
     }),
     counter("haproxy_backend_sessions_total", "Requests or connections given to its servers.", |b| {
         sum(&b.servers, |s| s.sessions_total)

@@ -13,7 +13,7 @@
 //! | a key's hash | [`Ring`], [`map()`], [`maglev()`], all of them bounded by [`has_share`] if one likes |
 //! | both | [`Locality`] |
 //!
-//! Where more come than all servers together can serve, [`shield`] says who is let in.
+//! Clients that are to stay with a server are in a table: [`stick`]. Where more come than all servers together can serve, [`shield`] says who is let in.
 
 extern crate alloc;
 
@@ -31,6 +31,7 @@ mod round_robin;
 pub mod shield;
 mod slots;
 mod static_rr;
+pub mod stick;
 mod tree;
 mod weights;
 

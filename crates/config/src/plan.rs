@@ -18,7 +18,7 @@ pub use check::{Admin, Check, CheckKind, DnsExpect};
 pub use forward::Forward;
 
 mod persist;
-pub use persist::{CookieMode, Persist, SameSite, Secure, ServerCookie};
+pub use persist::{CookieMode, Persist, SameSite, Secure, ServerCookie, Stick, StickKey};
 
 mod shield;
 pub use shield::Shield;
@@ -464,6 +464,8 @@ pub struct Backend {
     pub retries: u8,
     /// How a client stays with its server; `None`: it does not.
     pub persist: Option<Persist>,
+    /// The table that says which server a client stays with.
+    pub stick: Option<Stick>,
     /// Whether a retry may go to another server.
     pub redispatch: bool,
     /// Whether a client that sends no more, and whose request waits, is taken for gone.

@@ -74,6 +74,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "persist cookie=SRV",
         "persist cookie=SRV mode=prefix domain=\"a.example\"",
     ),
+    (
+        "persist_learn_with_a_cookie_s_property",
+        "persist cookie=SRV",
+        "persist learn=PHPSESSID maxidle=\"30m\"",
+    ),
+    ("persist_cookie_with_a_table_s_size", "persist cookie=SRV", "persist cookie=SRV size=100"),
+    ("stick_on_a_header_of_no_name", "persist cookie=SRV", "stick header"),
+    ("stick_on_an_unknown_key", "persist cookie=SRV", "stick srcc"),
+    ("stick_on_a_depth_of_nothing", "persist cookie=SRV", "stick src depth=1"),
+    ("stick_on_a_cookie_in_tcp", "    balance first ", "    stick cookie name=ID; balance first "),
     ("persist_with_an_unknown_secret", "persist cookie=SRV", "persist cookie=SRV secret=cluster-kez"),
     (
         "server_that_no_cookie_can_name",

@@ -248,6 +248,24 @@ pub struct BackendStatus {
     /// Its rules, in the order that they are asked in.
     #[serde(default)]
     pub rules: Vec<RuleStatus>,
+    /// The table that clients stay by, if it has one.
+    #[serde(default)]
+    pub table: Option<TableStatus>,
+}
+
+/// A table that says which server a client's key stays with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TableStatus {
+    /// Keys in it.
+    pub entries: u64,
+    /// The most that may be in it.
+    pub size: u64,
+    /// Requests and connections whose key it knew.
+    pub known_total: u64,
+    /// Those that came with one that it did not know.
+    pub unknown_total: u64,
+    /// Keys that it forgot for want of room.
+    pub evicted_total: u64,
 }
 
 /// A server's state and counters.

@@ -14,6 +14,7 @@ use relais_rules::Key;
 use crate::keyed::{Places, Rates};
 use crate::limits;
 use crate::shield::Line;
+use crate::stick::Table;
 use crate::traffic::{Peak, Rate};
 
 /// A number that one thread counts up and others read: no locked instruction.
@@ -495,6 +496,8 @@ pub(crate) struct Registry {
     /// What rules count by key, by owner, rule and number; as long as a plan in force has it.
     rates: HashMap<Counted<plan::Rate>, Weak<Rates>>,
     places: HashMap<Counted<Key>, Weak<Places>>,
+    /// Which servers keys stay with, by backend; likewise.
+    tables: HashMap<(Arc<str>, plan::StickKey), Weak<Table>>,
     /// Those who wait, by frontend.
     lines: HashMap<Arc<str>, Arc<Line>>,
     /// What a predecessor of this process knew: down servers start down.
@@ -519,6 +522,7 @@ impl Registry {
             rules: HashMap::new(),
             rates: HashMap::new(),
             places: HashMap::new(),
+            tables: HashMap::new(),
             lines: HashMap::new(),
             remembered: HashMap::new(),
         }
@@ -562,6 +566,12 @@ impl Registry {
     /// The places of a limit; how many there are of a key may change.
     pub(crate) fn places(&mut self, of: Counted<Key>) -> Arc<Places> {
         in_use(&mut self.places, of, Places::new)
+    }
+
+    /// A backend's table; it stays as long as keys are found in the same place.
+    pub(crate) fn table(&mut self, backend: &Arc<str>, plan: &plan::Stick) -> Arc<Table> {
+        let of = (backend.clone(), plan.key.clone());
+        in_use(&mut self.tables, of, || Table::new(plan.expire))
     }
 
     /// Those who wait before a frontend, across plans.

@@ -29,6 +29,7 @@ use crate::persist;
 use crate::rules::Edits;
 use crate::session::{self, Account, Asked, Leaves, Rest};
 use crate::squeeze::Squeeze;
+use crate::stick::{self, Sticky};
 use crate::tls;
 use crate::transaction;
 use crate::tunnel::{Patience, Tunnel};
@@ -351,6 +352,9 @@ impl Exchange<'_> {
 
     /// Has the client stay with the server that answers.
     fn persist(&self, asked: &Asked<'_>, account: &mut Account, head: &mut Vec<u8>) {
+        if let Some(sticky) = &self.backend.sticky {
+            self.learn(sticky, asked, account, head);
+        }
         let Some(sticks) = &self.backend.sticks else { return };
         let setting = persist::Setting {
             is_tls: self.client.tls().is_some(),
@@ -359,6 +363,18 @@ impl Exchange<'_> {
         };
         let set = persist::answer(head, sticks, account.stuck, self.place, setting);
         account.cookie = account.stuck.letters(set);
+    }
+
+    /// Has the table know who answered, where it did not.
+    fn learn(&self, sticky: &Sticky, asked: &Asked<'_>, account: &Account, head: &[u8]) {
+        let now = self.client.worker.instant(self.client.worker.now());
+        if let plan::StickKey::Learned(name) = &sticky.plan.key
+            && let Some(id) = stick::key::given(name, head)
+        {
+            stick::key::short(id, &mut |key| sticky.put(key, self.server, now));
+        } else if account.stuck.server() != Some(self.place) {
+            stick::key::of_request(&sticky.plan, asked, |key| sticky.put(key, self.server, now));
+        }
     }
 
     /// Notes that there is a response.

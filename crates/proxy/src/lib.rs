@@ -43,6 +43,7 @@ mod source;
 mod splice;
 mod squeeze;
 mod status;
+mod stick;
 mod timer;
 mod tls;
 mod traffic;

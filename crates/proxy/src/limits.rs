@@ -122,5 +122,9 @@ pub(crate) const FILES_EVERY: Duration = Duration::from_secs(1);
 pub(crate) const TARPITS: u32 = 10_000;
 /// How often the load before waiting rooms is measured.
 pub(crate) const LOAD_EVERY: Duration = Duration::from_millis(100);
+/// How often stick tables are looked at for what is over.
+pub(crate) const TABLES_EVERY: Duration = Duration::from_secs(1);
+/// What is over in a part of a table and forgotten with its lock held once.
+pub(crate) const EXPIRED_AT_A_TIME: usize = 1024;
 /// How often it is said which certificates expire soon.
 pub(crate) const REMARKS_EVERY: Duration = Duration::from_secs(24 * 60 * 60);

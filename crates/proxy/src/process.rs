@@ -33,6 +33,7 @@ use crate::persist::Sticks;
 use crate::rules::{self, Owner, Rules};
 use crate::shield::Guard;
 use crate::status::document;
+use crate::stick::Sticky;
 use crate::tls::{self, Secret};
 use crate::traffic;
 use crate::worker::{self, Command, Setup, Signs};
@@ -107,6 +108,8 @@ struct Process {
     answering: Option<tokio::task::JoinHandle<()>>,
     /// There are waiting rooms, whose load is measured.
     guards: bool,
+    /// There are tables, in which something may be over.
+    tables: bool,
     busy: Busy,
 }
 
@@ -142,6 +145,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         shared: false,
         answering: None,
         guards: false,
+        tables: false,
         busy: Busy::default(),
     };
     let beating = tokio::task::spawn_local(beat(process.channel.clone(), process.signs.clone()));
@@ -188,6 +192,8 @@ impl Process {
         files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut load = tokio::time::interval(limits::LOAD_EVERY);
         load.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tables = tokio::time::interval(limits::TABLES_EVERY);
+        tables.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut daily = tokio::time::interval(limits::REMARKS_EVERY);
         daily.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -215,6 +221,7 @@ impl Process {
                         self.remark(plan);
                     }
                 }
+                _ = tables.tick(), if self.tables => self.sweep_tables(),
                 _ = load.tick(), if self.guards => self.look_at_load(),
                 _ = files.tick(), if !self.watched.is_empty() => self.look_at_files(),
                 () = tokio::time::sleep(Duration::from_millis(10)), if draining => {
@@ -422,6 +429,7 @@ impl Process {
         self.checks.set(backs, &setup.connects, &self.files);
         self.watch_files(&setup);
         self.guards = setup.shields.iter().any(Option::is_some);
+        self.tables = setup.sticky.iter().any(Option::is_some);
         self.view.setup.replace(Some(setup));
         Ok(())
     }
@@ -523,6 +531,11 @@ impl Process {
             let before =
                 before.map(|((plan, ..), common)| (plan, common)).find(|(plan, _)| plan.name == back.name);
             setup.common.push(Common::renew(before, back));
+            let sticky = |plan: &plan::Stick| Sticky {
+                plan: plan.clone(),
+                table: self.registry.table(&back.name, plan),
+            };
+            setup.sticky.push(back.stick.as_ref().map(sticky));
             setup.sticks.push(Sticks::new(back, &self.files)?.map(Arc::new));
             let servers = back.servers.iter().map(|s| self.registry.server(&back.name, &s.name)).collect();
             setup.backs.push((back.clone(), self.registry.back(&back.name), servers));
@@ -579,6 +592,16 @@ impl Process {
                 None => {}
             }
         }
+    }
+
+    /// Forgets what is over in the tables.
+    fn sweep_tables(&self) {
+        let setup = self.view.setup.borrow().clone();
+        setup
+            .iter()
+            .flat_map(|setup| &setup.sticky)
+            .flatten()
+            .for_each(|sticky| sticky.sweep(Instant::now().into_std()));
     }
 
     /// Notes the state of the files that rules read.

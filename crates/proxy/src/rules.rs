@@ -205,6 +205,10 @@ impl Rules {
         Ok(Rules { program, rules, reads_port, reads_client, reads_sni, doors: None })
     }
 
+    fn reads(&self) -> [bool; 2] {
+        [self.reads_port, self.reads_client]
+    }
+
     /// The rules and how often each matched.
     pub(crate) fn hits(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
         let doors = self.doors.iter().flat_map(|doors| &doors.rules);
@@ -433,7 +437,7 @@ pub(crate) struct Memory {
 }
 
 /// What rules are told of a request.
-fn facts<'a>(asked: &'a Asked<'_>, rules: &Rules) -> Facts<'a> {
+fn facts<'a>(asked: &'a Asked<'_>, reads: [bool; 2]) -> Facts<'a> {
     let (request, bytes) = (asked.request, asked.buffer.bytes());
     let method = request.method_sp.of(bytes);
     Facts {
@@ -442,17 +446,37 @@ fn facts<'a>(asked: &'a Asked<'_>, rules: &Rules) -> Facts<'a> {
         target: request.path.of(bytes),
         fields: &bytes[(usize::from(request.line.end) + 2).min(request.length)..request.length],
         request_id: asked.marks.as_ref().map_or(&[], |marks| &marks.request_id),
-        ..connection(asked.client, rules, None)
+        ..connection(asked.client, reads, None)
     }
 }
 
-/// What rules are told of a connection.
-fn connection<'a>(client: &'a Client, rules: &Rules, sni: Option<&'a str>) -> Facts<'a> {
-    let port = if rules.reads_port { client.local().map_or(0, |local| local.port()) } else { 0 };
+/// What rules are told of a connection; `reads`: whether they look at its port, and at the client's certificate.
+fn connection<'a>(client: &'a Client, reads: [bool; 2], sni: Option<&'a str>) -> Facts<'a> {
+    let port = if reads[0] { client.local().map_or(0, |local| local.port()) } else { 0 };
     let tls = client.tls();
     let sni = sni.or_else(|| tls.and_then(tls::Stream::sni)).map(str::as_bytes);
-    let identity = if rules.reads_client { tls.and_then(tls::Stream::identity) } else { None };
+    let identity = if reads[1] { tls.and_then(tls::Stream::identity) } else { None };
     Facts { src: client.peer.ip(), port, tls: tls.is_some(), sni, client: identity, ..Facts::default() }
+}
+
+/// Gives what of a request is its key to `each`, if it has that.
+pub(crate) fn key_of_request(asked: &Asked<'_>, key: &Key, each: &mut dyn FnMut(&[u8])) {
+    let facts = facts(asked, [false; 2]);
+    let memory = &mut asked.client.worker.rules.borrow_mut().rules;
+    memory.key_alone(key, &facts, &mut |key| {
+        each(key);
+        true
+    });
+}
+
+/// The same of a connection; `sni`: the name in a handshake that is passed through.
+pub(crate) fn key_of_connection(client: &Client, sni: Option<&str>, key: &Key, each: &mut dyn FnMut(&[u8])) {
+    let facts = connection(client, [false; 2], sni);
+    let memory = &mut client.worker.rules.borrow_mut().rules;
+    memory.key_alone(key, &facts, &mut |key| {
+        each(key);
+        true
+    });
 }
 
 /// Asks the rules about a request of which others have decided something already.
@@ -460,7 +484,7 @@ fn connection<'a>(client: &'a Client, rules: &Rules, sni: Option<&'a str>) -> Fa
 /// # Errors
 /// If its path cannot be read and a rule looks at it.
 pub(crate) fn decide(asked: &Asked<'_>, rules: &Rules, so_far: Decision) -> Result<Decision, BadPath> {
-    decide_by(asked.client, asked.plan, rules, &facts(asked, rules), so_far)
+    decide_by(asked.client, asked.plan, rules, &facts(asked, rules.reads()), so_far)
 }
 
 /// Asks the rules about a connection in TCP mode; `sni`: the name in a handshake that is passed through.
@@ -471,7 +495,7 @@ pub(crate) fn decide_connection(
     sni: Option<&str>,
     so_far: Decision,
 ) -> Decision {
-    decide_by(client, plan, rules, &connection(client, rules, sni), so_far).unwrap_or_default()
+    decide_by(client, plan, rules, &connection(client, rules.reads(), sni), so_far).unwrap_or_default()
 }
 
 /// Asks about a connection that has just been accepted: its places among those of its address, or that it is

@@ -14,6 +14,7 @@ use crate::counters::{
 };
 use crate::rules::Rules;
 use crate::shield::Guard;
+use crate::stick::Sticky;
 use crate::traffic::{Peak, Rate};
 use crate::worker::Setup;
 
@@ -49,7 +50,12 @@ pub(crate) fn document(setup: Option<&Setup>, generation: u64, draining: bool, w
         status.access_logs = setup.logs.iter().map(log).collect();
         let one = |(i, (plan, shared, servers)): (usize, &(plan::Backend, Arc<BackShared>, Vec<_>))| {
             let rules = setup.back_rules.get(i).and_then(Option::as_deref);
-            BackendStatus { rules: rules.map(hits).unwrap_or_default(), ..backend(plan, shared, servers) }
+            let table = setup.sticky.get(i).and_then(|sticky| sticky.as_ref()).map(Sticky::status);
+            BackendStatus {
+                rules: rules.map(hits).unwrap_or_default(),
+                table,
+                ..backend(plan, shared, servers)
+            }
         };
         status.backends = backs.map(one).collect();
     }
@@ -117,6 +123,7 @@ fn backend(plan: &plan::Backend, shared: &BackShared, servers: &[Arc<ServerShare
         average_ms: Averages::of(servers.iter().flat_map(|s| s.workers.iter().map(|w| &w.times))),
         client_aborts_total: shared.client_aborts.iter().map(Counter::get).sum(),
         rules: Vec::new(),
+        table: None,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::io::Io;
 use crate::limits;
 use crate::persist::Stuck;
 use crate::session::{self, Account, Asked, Leaves, Rest};
+use crate::stick;
 use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
 
 /// How a transaction failed for good.
@@ -250,6 +251,12 @@ async fn place(
     if let Some(sticks) = &backend.sticks {
         let (head, target) = (&bytes[..asked.request.length], asked.request.path.of(bytes));
         account.stuck = Stuck::of(sticks, head, target, &backend.servers, asked.client.worker.wall_s());
+    }
+    if let Some(sticky) = &backend.sticky {
+        let now = asked.client.worker.instant(asked.client.worker.now());
+        let mut server = None;
+        stick::key::of_request(&sticky.plan, asked, |key| server = sticky.server(key, now, &backend.servers));
+        account.stuck = Stuck::by_table(server);
     }
     let result = backend.acquire(asked.client, key, tried, account.stuck.server()).await;
     let waited = asked.client.worker.now().since(account.began).as_millis() as i64 - account.times.request;

@@ -19,6 +19,7 @@ use crate::half::{Broken, Half, Stand, recycle};
 use crate::io::Io;
 use crate::rules::{self, Decision, Limits, Manner, Rules, Verdict};
 use crate::session;
+use crate::stick;
 use crate::tls;
 use crate::upstream::{self, Backend, Lease, NoConnection, NoPlace, Server, Tried};
 use crate::worker::FrontPlan;
@@ -201,8 +202,21 @@ pub(crate) fn tcp(client: Client) -> impl Future<Output = ()> {
 async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> Option<(Lease, Io)> {
     let mut tried = Tried::default();
     let key = backend.chooser.key_of_connection(client);
+    let sni = match &backend.sticky {
+        Some(sticky) if sticky.plan.key.reads_sni() && client.tls().is_none() => {
+            tls::hello::sni(client).await
+        }
+        _ => None,
+    };
     loop {
-        let place = match backend.acquire(client, key, tried, None).await {
+        let stuck = backend.sticky.as_ref().and_then(|sticky| {
+            let now = client.worker.instant(client.worker.now());
+            let mut server = None;
+            let each = |key: &[u8]| server = sticky.server(key, now, &backend.servers);
+            stick::key::of_connection(&sticky.plan, client, sni.as_deref(), each);
+            server
+        });
+        let place = match backend.acquire(client, key, tried, stuck).await {
             Ok(place) => place,
             Err(late @ (NoPlace::Late { queued } | NoPlace::Gone { queued })) => {
                 account.queued = queued;
@@ -226,6 +240,11 @@ async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> 
             Ok(io) => {
                 let took = client.worker.now().since(now);
                 backend.chooser.answered(&client.worker, place.lease.index(), took);
+                if let Some(sticky) = backend.sticky.as_ref().filter(|_| stuck != Some(place.lease.index())) {
+                    let each =
+                        |key: &[u8]| sticky.put(key, &server, client.worker.instant(client.worker.now()));
+                    stick::key::of_connection(&sticky.plan, client, sni.as_deref(), each);
+                }
                 return Some((place.lease, io));
             }
             Err(NoConnection::Gone) => {

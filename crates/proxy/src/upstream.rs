@@ -25,6 +25,7 @@ use crate::pages::Pages;
 use crate::persist::Sticks;
 use crate::rules::Rules;
 use crate::source;
+use crate::stick::Sticky;
 use crate::tls;
 use crate::worker::Worker;
 
@@ -136,6 +137,8 @@ pub(crate) struct Backend {
     pub(crate) chooser: Chooser,
     /// How clients stay with their servers.
     pub(crate) sticks: Option<Arc<Sticks>>,
+    /// Likewise, by a table.
+    pub(crate) sticky: Option<Sticky>,
     has_backup: bool,
 }
 
@@ -170,6 +173,7 @@ impl Backend {
             rules: RefCell::new(rules),
             chooser,
             sticks: None,
+            sticky: None,
             has_backup,
         }
     }

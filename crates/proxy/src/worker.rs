@@ -38,6 +38,7 @@ use crate::proxied;
 use crate::rules::{self, Memory, Owner, Rules};
 use crate::shield::Guard;
 use crate::splice::Pipe;
+use crate::stick::Sticky;
 use crate::timer::Timers;
 use crate::tls;
 use crate::tunnel;
@@ -54,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) common: Vec<Arc<Common>>,
     /// By `BackendId`: how clients stay with their servers.
     pub(crate) sticks: Vec<Option<Arc<Sticks>>>,
+    /// By `BackendId`: their tables.
+    pub(crate) sticky: Vec<Option<Sticky>>,
     /// Index into `fronts` of all that is listened on.
     pub(crate) listens: HashMap<Endpoint, usize>,
     /// Of the TCP ones, by address, which have a limit of their own.
@@ -573,6 +576,7 @@ impl Worker {
                 (self.index, shared.unserved.len()),
             );
             backend.sticks = sticks;
+            backend.sticky = setup.sticky.get(backends.len()).cloned().flatten();
             backends.push(Rc::new(backend));
         }
         *known = now;

@@ -47,6 +47,17 @@ impl Scratch {
         self.worked.key(key, facts, each)
     }
 
+    /// As [`Scratch::key`] for a request that no rule was asked about.
+    pub fn key_alone(
+        &mut self,
+        key: &crate::Key,
+        facts: &crate::Facts<'_>,
+        each: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> bool {
+        self.worked.forget();
+        self.worked.key(key, facts, each)
+    }
+
     /// Why the path of the last request cannot be read, if it is read at all; for those who asked without rules.
     ///
     /// # Errors

@@ -22,6 +22,46 @@ impl Persist {
     }
 }
 
+/// A table of which server a client's key stays with (HAProxy's `stick-table` and `stick on`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stick {
+    /// What a client is known by.
+    pub key: StickKey,
+    /// Most keys in it.
+    pub size: u32,
+    /// How long a key counts after its last request.
+    pub expire: Duration,
+}
+
+/// What a client is known by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StickKey {
+    /// This of a request or connection; of a path, so many directories if that is not 0.
+    Of(relais_rules::Key, u8),
+    /// The value of the cookie of this name that a server gave it.
+    Learned(Arc<str>),
+}
+
+impl StickKey {
+    /// The longest key that is kept as it is, bytes; what is longer is kept as its hash.
+    pub const LONGEST: usize = 128;
+
+    /// It is an address and nothing else.
+    pub fn is_address(&self) -> bool {
+        matches!(self, StickKey::Of(key, _) if key.parts == [relais_rules::What::Src])
+    }
+
+    /// It is of several parts, with their lengths between: no text.
+    pub fn is_joined(&self) -> bool {
+        matches!(self, StickKey::Of(key, _) if key.parts.len() > 1)
+    }
+
+    /// It needs the name in the TLS handshake.
+    pub fn reads_sni(&self) -> bool {
+        matches!(self, StickKey::Of(key, _) if key.parts.contains(&relais_rules::What::Sni))
+    }
+}
+
 /// A cookie that says which server its client is to stay with (HAProxy's `cookie`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerCookie {

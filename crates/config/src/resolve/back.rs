@@ -53,6 +53,7 @@ fn backend(
     let timeout = item.setting("timeout");
     let connect = timeout.get("connect")?;
     let balance = balance::balance(cx, item, mode)?;
+    let stays = super::persist::stays(cx, item, mode, items)?;
     Some(Backend {
         name: item.name(),
         mode: mode?,
@@ -83,10 +84,8 @@ fn backend(
         responses: item.find("responses").and_then(|responses| responses.get("number")),
         retries: item.setting("retries").get("number")?,
         redispatch: item.find("redispatch").is_some(),
-        persist: match item.find("persist") {
-            Some(persist) => Some(super::persist::persist(cx, persist, item, items)?),
-            None => None,
-        },
+        persist: stays.persist,
+        stick: stays.stick,
         abort_on_close: item.find("abort-on-close").is_some(),
         servers: servers?
             .into_iter()

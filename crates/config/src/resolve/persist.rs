@@ -1,11 +1,14 @@
 //! `persist`: how clients stay with their servers.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use relais_rules::What;
 
 use super::{Context, check};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
-use crate::plan::{CookieMode, Persist, SameSite, Secure, ServerCookie};
+use crate::plan::{CookieMode, Mode, Persist, SameSite, Secure, ServerCookie, Stick, StickKey};
 
 /// What only a cookie that Relais sets has.
 const OF_INSERT: &[&str] = &[
@@ -33,18 +36,60 @@ fn given<'a>(item: &Item, fields: &[&'a str]) -> Option<&'a str> {
     fields.iter().find(|field| item.span_of(field) != item.span).copied()
 }
 
-pub(super) fn persist(cx: &mut Context, item: &Item, backend: &Item, items: &[Item]) -> Option<Persist> {
+/// How the clients of a backend stay with their servers.
+#[derive(Default)]
+pub(super) struct Stays {
+    pub(super) persist: Option<Persist>,
+    pub(super) stick: Option<Stick>,
+}
+
+pub(super) fn stays(cx: &mut Context, backend: &Item, mode: Option<Mode>, items: &[Item]) -> Option<Stays> {
+    if let Some(item) = backend.find("stick") {
+        return Some(Stays { stick: Some(stick(cx, item, mode)?), persist: None });
+    }
+    match backend.find("persist") {
+        Some(item) => persist(cx, item, backend, items),
+        None => Some(Stays::default()),
+    }
+}
+
+/// A table by what requests or connections bring.
+fn stick(cx: &mut Context, item: &Item, mode: Option<Mode>) -> Option<Stick> {
+    let key = super::rules::joint_key(cx, item, "stick ", 128)?;
+    let is_of_connections = |what: &What| matches!(what, What::Src | What::Sni);
+    if mode == Some(Mode::Tcp) && !key.parts.iter().all(is_of_connections) {
+        cx.error(
+            Diagnostic::error(
+                item.span_of("key"),
+                "in `mode tcp` requests are not read: there is no such key",
+            )
+            .help("write `stick src` or `stick sni`, or take `mode tcp` out"),
+        );
+    }
+    let depth: Option<u8> = item.get("depth");
+    if depth.is_some() && key.parts != [What::Path] {
+        cx.error(
+            Diagnostic::error(item.span_of("depth"), "`depth` is of `stick path` alone").help("take it out"),
+        );
+    }
+    let key = StickKey::Of(key, depth.unwrap_or(0));
+    Some(Stick { key, size: item.get("size")?, expire: item.get("expire")? })
+}
+
+fn persist(cx: &mut Context, item: &Item, backend: &Item, items: &[Item]) -> Option<Stays> {
     let (cookie, route) = (item.get::<Arc<str>>("cookie"), item.get::<Arc<str>>("route"));
-    let (field, name) = match (cookie, route) {
-        (Some(name), None) => ("cookie", name),
-        (None, Some(name)) => ("route", name),
+    let learn = item.get::<Arc<str>>("learn");
+    let (field, name) = match (cookie, route, learn) {
+        (Some(name), None, None) => ("cookie", name),
+        (None, Some(name), None) => ("route", name),
+        (None, None, Some(name)) => ("learn", name),
         _ => {
             cx.error(
                 Diagnostic::error(
                     item.span.clone(),
                     "`persist` goes by one cookie: one that is set here, or the application's",
                 )
-                .help("write cookie=SRV, or route=JSESSIONID where the servers are Tomcats with a jvmRoute"),
+                .help("write cookie=SRV, or route=JSESSIONID where the servers are Tomcats with a jvmRoute, or learn=PHPSESSID"),
             );
             return None;
         }
@@ -59,12 +104,25 @@ pub(super) fn persist(cx: &mut Context, item: &Item, backend: &Item, items: &[It
         );
         return None;
     }
-    if field == "route" {
+    if field != "learn"
+        && let Some(other) = given(item, &["size", "expire"])
+    {
+        let message = format!("`{other}` has no effect here: only `learn` has a table");
+        cx.error(Diagnostic::error(item.span_of(other), message).help(format!("take `{other}` out")));
+    }
+    if field != "cookie" {
         if let Some(other) = given(item, OF_INSERT).or_else(|| given(item, &["mode", "secret"])) {
-            refuse(cx, item, other, "`route` goes by the application's cookie, which stays as it is");
+            let why = format!("`{field}` goes by the application's cookie, which stays as it is");
+            refuse(cx, item, other, &why);
             return None;
         }
-        return Some(Persist::Route(name));
+        if field == "route" {
+            return Some(Stays { persist: Some(Persist::Route(name)), stick: None });
+        }
+        let size = item.get("size").unwrap_or(20_480);
+        let expire = item.get("expire").unwrap_or(Duration::from_secs(30 * 60));
+        let stick = Stick { key: StickKey::Learned(name), size, expire };
+        return Some(Stays { stick: Some(stick), persist: None });
     }
     check_names(cx, item, backend);
     let mode = match &*item.get::<Arc<str>>("mode")? {
@@ -77,7 +135,8 @@ pub(super) fn persist(cx: &mut Context, item: &Item, backend: &Item, items: &[It
             if word == "prefix" { CookieMode::Prefix } else { CookieMode::Rewrite }
         }
     };
-    Some(Persist::Cookie(ServerCookie { name, mode, secret: check::secret(item, items) }))
+    let persist = Persist::Cookie(ServerCookie { name, mode, secret: check::secret(item, items) });
+    Some(Stays { persist: Some(persist), stick: None })
 }
 
 fn refuse(cx: &mut Context, item: &Item, field: &str, why: &str) {

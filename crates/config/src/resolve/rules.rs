@@ -297,6 +297,11 @@ pub(super) fn condition(cx: &mut Context, item: &Item) -> Option<RuleCondition> 
 
 /// What is counted together; `None` if that has been reported.
 fn counted(cx: &mut Context, item: &Item) -> Option<Key> {
+    joint_key(cx, item, "key=", 64)
+}
+
+/// What requests of a kind have in common; `None` if that has been reported. `before`: what stands before it in the file.
+pub(super) fn joint_key(cx: &mut Context, item: &Item, before: &str, prefix6: u8) -> Option<Key> {
     let name = item.get::<Arc<str>>("name");
     let word: Arc<str> = item.get("key")?;
     let said = |name| item.values().iter().any(|given| given.field.name == name);
@@ -313,8 +318,8 @@ fn counted(cx: &mut Context, item: &Item) -> Option<Key> {
             ("query", Some(name)) => What::Query(name.to_string()),
             _ => {
                 cx.error(
-                    Diagnostic::error(item.span_of("key"), format!("`key={part}` does not say which"))
-                        .help(format!("add its name: key={word} name=NAME")),
+                    Diagnostic::error(item.span_of("key"), format!("`{before}{part}` does not say which"))
+                        .help(format!("add its name: {before}{word} name=NAME")),
                 );
                 return None;
             }
@@ -330,12 +335,16 @@ fn counted(cx: &mut Context, item: &Item) -> Option<Key> {
     for (field, useless) in [("name", named == 0), ("prefix", !src), ("prefix6", !src)] {
         if useless && said(field) {
             cx.error(
-                Diagnostic::error(item.span_of(field), format!("`key={word}` has no `{field}=`"))
+                Diagnostic::error(item.span_of(field), format!("`{before}{word}` has no `{field}=`"))
                     .help("take it out"),
             );
         }
     }
-    Some(Key { parts, prefix4: item.get("prefix").unwrap_or(32), prefix6: item.get("prefix6").unwrap_or(64) })
+    Some(Key {
+        parts,
+        prefix4: item.get("prefix").unwrap_or(32),
+        prefix6: item.get("prefix6").unwrap_or(prefix6),
+    })
 }
 
 fn rate(cx: &mut Context, item: &Item) -> Option<Rate> {

@@ -130,6 +130,11 @@ impl Stuck {
         }
     }
 
+    /// It is to go there by a table, which no log line tells of.
+    pub(crate) fn by_table(server: Option<usize>) -> Stuck {
+        Stuck { server, ..Stuck::default() }
+    }
+
     fn came(came: Came) -> Stuck {
         Stuck { came, ..Stuck::default() }
     }
@@ -185,7 +190,7 @@ pub(crate) enum Set {
 }
 
 /// The value of a cookie of a request, quotation marks around it taken off (RFC 6265 §4.1.1).
-fn value<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn value<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let pairs = lines(head).filter_map(cookies).flat_map(|field| field.split(|&b| b == b';'));
     let value = pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))?;
     let bare = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
@@ -203,7 +208,7 @@ fn cookies(line: &[u8]) -> Option<&[u8]> {
 }
 
 /// The value of `;name=` in a path. Tomcat writes it in lower case, whatever the cookie is called.
-fn path_parameter<'a>(target: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn path_parameter<'a>(target: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let path = target.split(|&b| b == b'?').next()?;
     let parameters = path.split(|&b| b == b';').skip(1);
     parameters

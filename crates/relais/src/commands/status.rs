@@ -170,6 +170,13 @@ fn write_backend(out: &mut String, backend: &BackendStatus) {
         backend.queued,
         backend.unserved_total
     );
+    if let Some(table) = &backend.table {
+        let _ = writeln!(
+            out,
+            "  table: {} of {} keys, {} requests stayed, {} were new, {} keys forgotten for want of room",
+            table.entries, table.size, table.known_total, table.unknown_total, table.evicted_total
+        );
+    }
     for server in &backend.servers {
         let state = match server.admin.as_str() {
             "drain" if server.up => "drained",
