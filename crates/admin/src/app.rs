@@ -219,7 +219,7 @@ pub(crate) mod tests {
                     adverts_sent_total: 9,
                     adverts_received_total: 1,
                     adverts_refused_total: 0,
-                    tracked: vec![("web".into(), FrontendState::Up)],
+                    tracked: vec![("frontend web".into(), FrontendState::Up)],
                 }],
                 heartbeats: vec![HeartbeatStatus {
                     node: "haproxy2".into(),

@@ -73,8 +73,8 @@ fn vips(snapshot: &Snapshot, say: &mut impl FnMut(String)) {
         } else if vip.state == VipState::Backup && vip.master.is_none() {
             say(format!("Nobody is seen to hold address {} ({}).", vip.address, vip.name));
         }
-        for (frontend, _) in vip.tracked.iter().filter(|(_, state)| *state == FrontendState::Healing) {
-            say(format!("Frontend {frontend}, which address {} follows, is being healed.", vip.name));
+        for (what, _) in vip.tracked.iter().filter(|(_, state)| *state == FrontendState::Healing) {
+            say(format!("Address {} depends on {what}, which is being healed.", vip.name));
         }
     }
 }

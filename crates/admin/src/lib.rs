@@ -1,5 +1,6 @@
 #![forbid(unsafe_code)]
-//! The control process: the dashboard, `/status` and `/metrics` of one node. Read only.
+//! The control process: the dashboard, `/status` and `/metrics` of one node, read only; and the scripts that its addresses
+//! depend on.
 //!
 //! It knows nothing by itself. The node comes from the supervisor, the data plane and the addresses from
 //! the status sockets of the other processes, asked anew for each request. Its death costs nobody
@@ -13,6 +14,7 @@ mod attention;
 mod csv;
 mod metrics;
 mod process;
+mod scripts;
 mod server;
 mod snapshot;
 

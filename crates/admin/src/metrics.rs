@@ -479,11 +479,11 @@ const VIP: &[Metric<VipStatus>] = &[
         one(v.adverts_received_total)
     }),
     counter("relais_vip_adverts_refused_total", "Packets refused.", |v| one(v.adverts_refused_total)),
-    gauge("relais_vip_tracked_up", "1 for each tracked frontend that can serve.", |v| {
+    gauge("relais_vip_tracked_up", "1 for each thing that an address depends on and that is well.", |v| {
         let up = |(name, state): &(String, FrontendState)| {
             (name.clone(), f64::from(u8::from(*state == FrontendState::Up)))
         };
-        Value::By("frontend", v.tracked.iter().map(up).collect())
+        Value::By("tracked", v.tracked.iter().map(up).collect())
     }),
 ];
 

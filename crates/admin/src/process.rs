@@ -11,6 +11,7 @@ use relais_ipc::{Channel, Order, Report};
 use tokio::task::JoinHandle;
 use tracing::debug;
 
+use crate::scripts::Scripts;
 use crate::server;
 use crate::snapshot::Source;
 
@@ -25,9 +26,25 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
     let source = Arc::new(Source::default());
     let mut offered: Option<OwnedFd> = None;
     let mut accepting: Option<JoinHandle<()>> = None;
-    while let Some((order, fd)) = channel.recv::<Order>().await? {
+    let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let mut scripts = Scripts::new(said);
+    let mut name = String::new();
+    loop {
+        let (order, fd) = tokio::select! {
+            order = channel.recv::<Order>() => match order? {
+                Some(order) => order,
+                None => break,
+            },
+            Some(report) = heard.recv() => {
+                channel.send(&report, None).await?;
+                continue;
+            }
+        };
         match order {
-            Order::Hello { node, run_dir, .. } => source.hello(node, run_dir.into()),
+            Order::Hello { node, run_dir, .. } => {
+                name.clone_from(&node);
+                source.hello(node, run_dir.into());
+            }
             Order::Status => serve_status(fd, source.clone())?,
             Order::Listener { .. } => offered = fd,
             Order::Node(node) => source.node_is(node),
@@ -36,6 +53,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
                     Err(why) => Report::Refused { generation, why },
                     Ok(plan) => {
                         source.plan_is(&plan);
+                        scripts.run(plan.node(&name).into_iter().flat_map(|node| plan.scripts_on(node)));
                         // The socket that it names came just before it.
                         if let Some(socket) = offered.take() {
                             let listener = tokio::net::TcpListener::from_std(unblocked(socket)?)?;

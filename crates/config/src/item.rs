@@ -95,6 +95,11 @@ impl Item {
         T::from_value(&self.values.iter().find(|given| given.field.name == field)?.value)
     }
 
+    /// Whether this argument or property is given, and fits.
+    pub(crate) fn has(&self, field: &str) -> bool {
+        self.values.iter().any(|given| given.field.name == field)
+    }
+
     /// Every value of an argument that may be repeated.
     pub(crate) fn all<T: FromValue>(&self, field: &str) -> Vec<(T, Span)> {
         let given = self.values.iter().filter(|given| given.field.name == field);

@@ -24,7 +24,7 @@ mod shield;
 pub use shield::Shield;
 
 mod vip;
-pub use vip::{Preempt, Track, Tracked, Vip};
+pub use vip::{Preempt, Script, Track, Tracked, Vip};
 
 mod rule;
 pub use rule::{Action, Limit, Measure, Rate, RespondBody, RewriteSpec, Rule, RuleCondition};
@@ -759,6 +759,15 @@ impl Plan {
     /// Whether connections to some server come from the client's own address, which takes a privilege.
     pub fn needs_client_source(&self) -> bool {
         self.backends.iter().flat_map(|backend| &backend.servers).any(|server| server.source_client)
+    }
+
+    /// The programs that the virtual addresses of `node` depend on, one of them perhaps more than once.
+    pub fn scripts_on(&self, node: NodeId) -> impl Iterator<Item = &Script> {
+        let tracks = self.vips_on(node).flat_map(|(_, vip, _)| &vip.track);
+        tracks.filter_map(|track| match &track.what {
+            Tracked::Script(script) => Some(script),
+            _ => None,
+        })
     }
 
     /// The virtual addresses that `node` may hold, with its priority for each.

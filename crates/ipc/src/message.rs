@@ -164,6 +164,13 @@ pub enum Order {
         /// Its state.
         state: FrontendState,
     },
+    /// To vip: how a script is that an address depends on.
+    Script {
+        /// Its command, as in the plan.
+        command: String,
+        /// Whether it is well.
+        up: bool,
+    },
     /// To a new vip: its predecessor held this address until `ago_ms` milliseconds before now.
     Resume {
         /// Virtual address's name.
@@ -286,6 +293,13 @@ pub enum Report {
         /// Server's name.
         server: String,
         /// Whether it is well now.
+        up: bool,
+    },
+    /// A script that an address depends on has shown how it is: for the first time, or otherwise than before.
+    Script {
+        /// Its command, as in the plan.
+        command: String,
+        /// Whether it is well.
         up: bool,
     },
     /// A backup on another node watches this one through the attached connection. The supervisor holds it as long as

@@ -442,7 +442,7 @@ pub struct VipStatus {
     pub adverts_received_total: u64,
     /// Packets refused (checksum, TTL, version, VRID, ...).
     pub adverts_refused_total: u64,
-    /// State of each tracked frontend.
+    /// State of each thing that it depends on, such as `frontend web`.
     pub tracked: Vec<(String, FrontendState)>,
 }
 

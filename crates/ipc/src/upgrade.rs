@@ -78,6 +78,13 @@ pub enum Legacy {
         /// Whether it is well.
         up: bool,
     },
+    /// How a script is that an address depends on.
+    Script {
+        /// Its command, as in the plan.
+        command: String,
+        /// Whether it is well.
+        up: bool,
+    },
     /// The state of a virtual address.
     Vip {
         /// Its name.

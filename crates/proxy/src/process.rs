@@ -305,6 +305,7 @@ impl Process {
             | Order::Resume { .. }
             | Order::Node(_)
             | Order::HandOver
+            | Order::Script { .. }
             | Order::Standby { .. }
             | Order::Move { .. }
             | Order::Moved { .. }

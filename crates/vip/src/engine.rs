@@ -14,6 +14,8 @@ mod relays;
 mod tracked;
 mod watches;
 
+pub(crate) use tracked::{QUORUM, backend, file, frontend, link, script};
+
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::Discriminant;
@@ -85,7 +87,8 @@ pub(crate) enum Command {
         /// Addresses that a predecessor of this process held when it died at that time.
         resumes: Vec<(String, Time)>,
     },
-    Frontend(String, FrontendState),
+    /// Something that addresses may depend on, by the name that the core knows it by.
+    Tracked(String, FrontendState),
     /// The operator's word of the node.
     Standby(bool),
     /// The operator's word of an address: here, or away.
@@ -182,7 +185,12 @@ pub(crate) struct Engine {
     links: Vec<IpAddr>,
     peers: Vec<IpAddr>,
     beats: Option<Beats>,
-    frontends: Vec<(String, FrontendState)>,
+    /// What was said of frontends, backends and scripts, by the names that the core knows them by.
+    known: Vec<(String, FrontendState)>,
+    /// What routers that track it were told of a majority.
+    quorum: Option<bool>,
+    /// Until then a majority is taken to be there.
+    quorum_until: Time,
     generation: u64,
     handing_over: bool,
     standby: bool,
@@ -204,6 +212,14 @@ fn health(state: FrontendState) -> Health {
         FrontendState::Up => Health::Up,
         FrontendState::Healing => Health::Healing,
         FrontendState::Down => Health::Down,
+    }
+}
+
+fn state(health: Health) -> FrontendState {
+    match health {
+        Health::Up => FrontendState::Up,
+        Health::Healing => FrontendState::Healing,
+        Health::Down => FrontendState::Down,
     }
 }
 
@@ -236,7 +252,9 @@ impl Engine {
             links: Vec::new(),
             peers: Vec::new(),
             beats: None,
-            frontends: Vec::new(),
+            known: Vec::new(),
+            quorum: None,
+            quorum_until: Time::ZERO,
             generation: 0,
             handing_over: false,
             standby: false,
@@ -269,6 +287,7 @@ impl Engine {
         self.run_heartbeats();
         self.run_timers();
         self.run_heartbeats(); // those that go with an advertisement
+        self.tell_of_quorum();
         self.watch_masters(come & inbox::WATCHES != 0);
         self.settle_groups();
         self.forget_dropped();
@@ -410,13 +429,14 @@ impl Engine {
                 Ok(Command::Apply { generation, links, peers, specs, heartbeats, resumes }) => {
                     (self.links, self.peers) = (links, peers);
                     self.settle_heartbeats(heartbeats.map(|spec| *spec));
+                    self.trust_in_quorum(!resumes.is_empty());
                     self.apply(specs, &resumes);
                     self.generation = generation;
                     self.status_at = Time::ZERO; // a new plan is in the status at once
                     self.lock_memory();
                     self.tell(Event::Applied(generation));
                 }
-                Ok(Command::Frontend(name, state)) => self.frontend_is(name, state),
+                Ok(Command::Tracked(what, state)) => self.tracked_is(what, state),
                 Ok(Command::Standby(on)) => self.be_in_standby(on),
                 Ok(Command::Move(name, here)) => self.move_vip(&name, here),
                 Ok(Command::Moved(name, moved)) => self.moved.push((name, moved)),
@@ -433,16 +453,6 @@ impl Engine {
                 }
                 Err(TryRecvError::Empty) => return,
             }
-        }
-    }
-
-    fn frontend_is(&mut self, name: String, state: FrontendState) {
-        for v in 0..self.vips.len() {
-            self.handle(v, Input::Tracked(&frontend(&name), health(state)));
-        }
-        match self.frontends.iter_mut().find(|(known, _)| *known == name) {
-            Some(known) => known.1 = state,
-            None => self.frontends.push((name, state)),
         }
     }
 
@@ -536,8 +546,8 @@ impl Engine {
         self.build_gates(v, p);
         self.prepare_carrier(v, p);
         self.handle(v, Input::Link(self.link_of(v, p)));
-        for (name, state) in self.frontends.clone() {
-            self.handle(v, Input::Tracked(&frontend(&name), health(state)));
+        for (what, state) in self.known.clone() {
+            self.handle(v, Input::Tracked(&what, health(state)));
         }
         self.vips[v].leaving = false;
         self.handle(v, Input::Start { resume: resume.map(|died| now().since(died)) });
@@ -687,8 +697,6 @@ impl Engine {
     fn describe(&self, vip: &Vip, now: Time) -> VipStatus {
         let (router, config) = (&vip.router, vip.router.config());
         let port = self.ports.iter().find(|port| port.name == vip.spec.interface);
-        let known =
-            |name: &str| self.frontends.iter().find(|(known, _)| known == name).map(|(_, state)| *state);
         VipStatus {
             name: vip.spec.name.to_string(),
             address: addresses(&vip.spec),
@@ -705,11 +713,7 @@ impl Engine {
             adverts_sent_total: router.counters().sent,
             adverts_received_total: router.counters().received,
             adverts_refused_total: port.map_or(0, |port| port.refused),
-            tracked: router
-                .tracked()
-                .filter_map(|(what, _)| what.strip_prefix(FRONTEND))
-                .map(|name| (name.to_owned(), known(name).unwrap_or(FrontendState::Down)))
-                .collect(),
+            tracked: router.tracked().map(|(what, health)| (what.to_owned(), state(health))).collect(),
         }
     }
 }
@@ -735,23 +739,4 @@ fn is_ipv4(vip: &Vip) -> bool {
 fn addresses(spec: &Spec) -> String {
     let all = spec.config.addresses.iter().zip(&spec.prefixes);
     all.map(|(address, prefix)| format!("{address}/{prefix}")).collect::<Vec<_>>().join(" ")
-}
-
-/// What the core calls a frontend.
-pub(crate) fn frontend(name: &str) -> String {
-    format!("{FRONTEND}{name}")
-}
-
-const FRONTEND: &str = "frontend ";
-
-/// What the core calls an interface that is tracked.
-pub(crate) fn link(name: &str) -> String {
-    format!("{LINK}{name}")
-}
-
-const LINK: &str = "link ";
-
-/// What the core calls a file.
-pub(crate) fn file(path: &str) -> String {
-    format!("file {path}")
 }

@@ -22,18 +22,20 @@ use relais_config::overrides::Overrides;
 use relais_config::plan::NodeId;
 use relais_ipc::status::VipsStatus;
 use relais_ipc::watchers::Watchers;
-use relais_ipc::{Channel, Order, Report};
+use relais_ipc::{Channel, FrontendState, Order, Report};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{error, info, warn};
 
+use crate::backends::Backends;
 use crate::engine::{Command, Engine, Event, now};
 use crate::forward::{Forwarder, Said};
 use crate::netlink::Netlink;
 use crate::wanted::Wanted;
 
+mod backends;
 mod bpf;
 mod engine;
 mod forward;
@@ -97,6 +99,8 @@ struct Vips {
     unprivileged: Option<String>,
     /// What operators changed, for the plan that comes next.
     overrides: Overrides,
+    /// The backends that addresses depend on.
+    backends: Backends,
     /// What the kernel carries.
     forwarder: Forwarder,
     /// A plan that waits for that; the VRRP threads get it then.
@@ -126,6 +130,7 @@ async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
         files: Vec::new(),
         unprivileged: privileged.err(),
         overrides: Overrides::default(),
+        backends: Backends::default(),
         forwarder: Forwarder::new(forward_said),
         waiting: None,
     };
@@ -195,6 +200,13 @@ impl Vips {
         self.files.retain(|(path, _)| !hung.contains(path));
     }
 
+    /// Tells the engine which backends have become well or ill.
+    fn tell_of_backends(&mut self) {
+        for (what, up) in self.backends.changes() {
+            self.command(Command::Tracked(what, is(up)));
+        }
+    }
+
     async fn obey(&mut self, order: Order, fd: Option<OwnedFd>) -> std::io::Result<()> {
         match order {
             Order::Hello { node, .. } => self.node = node,
@@ -202,9 +214,14 @@ impl Vips {
             Order::Resume { vip, ago_ms } => {
                 self.resumes.push((vip, now() - Duration::from_millis(ago_ms)));
             }
-            Order::Frontend { name, state } => self.command(Command::Frontend(name, state)),
+            Order::Frontend { name, state } => self.command(Command::Tracked(engine::frontend(&name), state)),
+            Order::Script { command, up } => self.command(Command::Tracked(engine::script(&command), is(up))),
             Order::Standby { on } => self.command(Command::Standby(on)),
-            Order::Server { backend, server, up } => self.forwarder.health(backend, server, up),
+            Order::Server { backend, server, up } => {
+                self.backends.server(&backend, &server, up);
+                self.tell_of_backends();
+                self.forwarder.health(backend, server, up);
+            }
             Order::Overrides => {
                 let text = fd.map(|fd| relais_ipc::channel::fd_to_text(fd, MAX_PLAN)).transpose()?;
                 self.overrides = Overrides::read(&text.unwrap_or_default()).0; // the supervisor has said what is wrong
@@ -222,6 +239,8 @@ impl Vips {
                         }
                     });
                     let resumes = std::mem::take(&mut self.resumes);
+                    self.backends.plan(&plan, node);
+                    self.tell_of_backends();
                     let files = specs.iter().flat_map(|spec| &spec.files);
                     self.files = files.map(|(path, _)| (path.clone(), None)).collect();
                     // Rules that a predecessor left go on; who resumes an address has no time to wait for new ones.
@@ -332,6 +351,10 @@ impl Vips {
         };
         let _ = tokio::time::timeout(LAST_HAND_OVER, handed_over).await;
     }
+}
+
+fn is(up: bool) -> FrontendState {
+    if up { FrontendState::Up } else { FrontendState::Down }
 }
 
 /// Ends what is open of addresses that have left, after this time, and says how many that were.

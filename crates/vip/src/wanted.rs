@@ -7,7 +7,7 @@ use relais_config::Plan;
 use relais_config::plan::{self, Cidr, NodeId, Preempt, Tracked, Vip};
 use relais_vrrp::{Authentication, Checksum, Config, Form, Password, Track, Version};
 
-use crate::engine::{Spec, file, frontend, link};
+use crate::engine::{QUORUM, Spec, backend, file, frontend, link, script};
 use crate::heartbeat::{self, Key};
 
 /// How long a frontend whose process died may take to come back before the address goes elsewhere.
@@ -52,6 +52,9 @@ fn spec(plan: &Plan, node: NodeId, vip: &Vip, priority: u8) -> Result<Spec, Stri
             Tracked::Frontend(id) => frontend(&plan.frontends[usize::from(id.0)].name),
             Tracked::Link(name) => link(name),
             Tracked::File(path) => file(path),
+            Tracked::Backend { backend: id, min } => backend(&plan.backends[usize::from(id.0)].name, *min),
+            Tracked::Script(known) => script(&known.command),
+            Tracked::Quorum => QUORUM.into(),
         };
         // Until it is read a file changes nothing: neither a gain while down nor an obstacle.
         let weight = if matches!(track.what, Tracked::File(_)) { 1 } else { track.weight };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cidr, FrontendId, NodeId};
+use super::{BackendId, Cidr, FrontendId, NodeId};
 
 /// A virtual address and who may hold it (RFC 9568).
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +61,32 @@ pub enum Tracked {
     Link(Arc<str>),
     /// A file with a whole number.
     File(Arc<str>),
+    /// A backend: so many of its servers must be well, as this node's checks see them.
+    Backend {
+        /// Which.
+        backend: BackendId,
+        /// How many, 1 to 1000.
+        min: u16,
+    },
+    /// A program.
+    Script(Script),
+    /// A majority of the plan's nodes, this one included, by their heartbeats.
+    Quorum,
+}
+
+/// A program that ends with 0 where all is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// Its absolute path, and its arguments with blanks between them.
+    pub command: Arc<str>,
+    /// How long after its end it is run again.
+    pub interval: Duration,
+    /// How long it may take; after that it is killed, and has failed.
+    pub timeout: Duration,
+    /// Successes in a row that make it well, 1 to 100; the first result counts at once.
+    pub rise: u8,
+    /// Failures in a row that make it ill, 1 to 100.
+    pub fall: u8,
 }
 
 /// Whether a returning node of higher priority takes its address back.

@@ -24,6 +24,7 @@ mod persist;
 mod rules;
 mod shield;
 mod tiers;
+mod track;
 mod vip;
 
 use std::path::PathBuf;
@@ -192,11 +193,11 @@ fn plan(cx: &mut Context, items: &[Item], risks: &mut Vec<Diagnostic>) -> Option
     group::settle(cx, items, &mut vips);
     let backends = back::backends(cx, items, &nodes, &tomcats);
     let frontends = front::frontends(cx, items, &nodes, &vips, &backends);
-    vip::check_tracking(cx, items, &nodes, &vips, &frontends);
     partition::check_unicast(cx, items, &nodes, &vips);
     partition::unlike(cx, items, "node");
     partition::unlike(cx, items, "vip");
     let has_key = each(items, "platform").any(|platform| shield::cluster_key(platform).is_some());
+    track::check(cx, items, &nodes, &vips, (&frontends, &backends), has_key);
     *risks = partition::risks(items, &nodes, &vips, has_key);
     tiers::check_others(cx, items);
     let platform = each(items, "platform").next()?;

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Context, each};
+use super::{Context, each, track};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
-use crate::plan::{Cidr, Frontend, Node, NodeId, Preempt, Track, Tracked, Vip};
+use crate::plan::{Cidr, Node, NodeId, Preempt, Vip};
 
 /// As many as one advertisement carries.
 const MOST_ADDRESSES: usize = 64;
@@ -20,7 +20,7 @@ pub(super) fn vips(cx: &mut Context, items: &[Item], nodes: &[Option<Node>]) -> 
 
 fn vip(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Vip> {
     let holders = holders(cx, item);
-    let track = item.each("track").filter_map(|track| tracked(cx, track)).collect();
+    let track = item.each("track").filter_map(|line| track::tracked(cx, line)).collect();
     let addresses = addresses(cx, item, nodes)?;
     let version = version(cx, item, &addresses)?;
     let advertise = advertise(cx, item, version)?;
@@ -47,32 +47,6 @@ fn vip(cx: &mut Context, item: &Item, nodes: &[Option<Node>]) -> Option<Vip> {
         sync_group: item.find("sync-group").and_then(|group| group.get("name")),
         track,
     })
-}
-
-/// One thing a line.
-fn tracked(cx: &mut Context, item: &Item) -> Option<Track> {
-    let given = item.values().iter().filter(|given| given.field.name != "weight").count();
-    if given != 1 {
-        cx.error(
-            Diagnostic::error(item.span.clone(), format!("`track` names one thing a line, not {given}"))
-                .help("write one of frontend=NAME, link=INTERFACE, file=\"PATH\"; another line for another"),
-        );
-        return None;
-    }
-    let what = match (item.get::<Arc<str>>("frontend"), item.get("link"), item.get("file")) {
-        (Some(name), ..) => Tracked::Frontend(cx.names.frontend(&name)?),
-        (_, Some(link), _) => Tracked::Link(link),
-        (.., file) => Tracked::File(file?),
-    };
-    let is_file = matches!(what, Tracked::File(_));
-    let weight: i16 = item.get("weight").unwrap_or(is_file.into());
-    if is_file && weight == 0 {
-        cx.error(
-            Diagnostic::error(item.span_of("weight"), "a file of weight 0 changes nothing")
-                .help("its number is multiplied by the weight: leave it out for 1"),
-        );
-    }
-    Some(Track { what, weight })
 }
 
 /// Its addresses: all of one family and on one interface, a link-local one first.
@@ -279,35 +253,5 @@ fn check_virtual_macs(cx: &mut Context, items: &[Item]) {
             );
         }
         seen.push((is_v4, id, mac.span.clone()));
-    }
-}
-
-/// A node can hold the address only if what is tracked runs there.
-pub(super) fn check_tracking(
-    cx: &mut Context,
-    items: &[Item],
-    nodes: &[Option<Node>],
-    vips: &[Option<Vip>],
-    frontends: &[Option<Frontend>],
-) {
-    for (item, vip) in each(items, "vip").zip(vips) {
-        let Some(vip) = vip else { continue };
-        for track in item.each("track") {
-            let Some(id) = track.get::<Arc<str>>("frontend").and_then(|name| cx.names.frontend(&name)) else {
-                continue;
-            };
-            let Some(Some(frontend)) = frontends.get(usize::from(id.0)) else { continue };
-            for (holder, _) in vip.nodes.iter().filter(|(holder, _)| !frontend.nodes.contains(holder)) {
-                let Some(Some(node)) = nodes.get(usize::from(holder.0)) else { continue };
-                let message = format!(
-                    "frontend `{}` does not run on `{}`, so that node could never hold `{}`",
-                    frontend.name, node.name, vip.name
-                );
-                cx.error(Diagnostic::error(track.span_of("frontend"), message).help(format!(
-                    "add `{0}` to the `on` of frontend `{1}`, or take node `{0}` out of this vip",
-                    node.name, frontend.name
-                )));
-            }
-        }
     }
 }

@@ -222,6 +222,13 @@ pub(super) const ROWS: &[Directive] = &[
                 "frontend that must be up there",
             ),
             optional(
+                "backend",
+                Reference(Kind::Backend),
+                "the line is for something else",
+                "backend of which `min` servers must be well, as this node's checks see them",
+            ),
+            optional("min", Integer(1, 1000), "1", "with `backend`: how many"),
+            optional(
                 "link",
                 Interface,
                 "the line is for something else",
@@ -234,6 +241,38 @@ pub(super) const ROWS: &[Directive] = &[
                 "its whole number, times `weight`, is added to the priority; read twice a second, 0 if it cannot be",
             ),
             optional(
+                "script",
+                Text,
+                "the line is for something else",
+                "a program, by its absolute path, and its arguments between blanks: 0 means well. No shell is in between, \
+                 and it runs as the platform's `user`",
+            ),
+            optional(
+                "interval",
+                Duration(100, 3_600_000),
+                "2s",
+                "with `script`: from its end to the next run",
+            ),
+            optional(
+                "timeout",
+                Duration(100, 3_600_000),
+                "the interval",
+                "with `script`: after this it is killed and has failed",
+            ),
+            optional(
+                "rise",
+                Integer(1, 100),
+                "1",
+                "with `script`: successes in a row that make it well; the first result counts at once",
+            ),
+            optional("fall", Integer(1, 100), "1", "with `script`: failures in a row that make it ill"),
+            optional(
+                "quorum",
+                Word(&["majority"]),
+                "the line is for something else",
+                "this node hears more than half of all nodes of the file, itself included; their silence is noticed after 1 s",
+            ),
+            optional(
                 "weight",
                 Signed(253),
                 "0; for a file 1",
@@ -242,13 +281,17 @@ pub(super) const ROWS: &[Directive] = &[
             ),
         ],
         times: Times::Many,
-        doc: "What the address depends on: one `frontend`, `link` or `file` a line. Without a weight the address goes where it is \
+        doc: "What the address depends on: one `frontend`, `backend`, `link`, `file`, `script` or `quorum` a line. Without a weight the address goes where it is \
               down; with one only the priority moves, within 1 to 254, and a backup of then higher priority takes the \
               address after three intervals (RFC 9568 §6.4.2). An owner's priority (255) does not move.",
         example: "track link=eth1 weight=-20",
         effect: Effect::Tests(&[
             "the_address_follows_the_frontend",
             "links_and_files_move_the_priority_and_a_link_without_weight_the_address",
+            "what_is_tracked_makes_sense",
+            "a_backend_that_loses_its_servers_takes_the_address_along",
+            "a_script_that_fails_takes_the_address_along",
+            "without_a_majority_the_address_goes",
         ]),
         ..Directive::EMPTY
     },

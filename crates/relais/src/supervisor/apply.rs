@@ -112,6 +112,9 @@ impl Supervisor {
                 .iter()
                 .any(|b| *b.name == **backend && b.servers.iter().any(|s| *s.name == **server))
         });
+        self.scripts.retain(|command, _| {
+            plan.scripts_on(self.current.node).any(|script| *script.command == **command)
+        });
         self.vips.retain(|name, _| plan.vips.iter().any(|vip| *vip.name == **name));
     }
 

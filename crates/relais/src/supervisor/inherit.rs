@@ -40,6 +40,7 @@ pub(super) struct Inheritance {
     pub(super) listeners: BTreeMap<Endpoint, BTreeMap<u16, OwnedFd>>,
     pub(super) access_logs: Vec<(String, OwnedFd)>,
     pub(super) health: BTreeMap<(String, String), bool>,
+    pub(super) scripts: BTreeMap<String, bool>,
     pub(super) vips: BTreeMap<String, VipState>,
     /// Where operators' commands are kept.
     pub(super) overrides: Option<PathBuf>,
@@ -92,6 +93,7 @@ impl Inheritance {
             listeners: BTreeMap::new(),
             access_logs: Vec::new(),
             health: BTreeMap::new(),
+            scripts: BTreeMap::new(),
             vips: BTreeMap::new(),
             overrides: None,
         };
@@ -143,6 +145,9 @@ impl Inheritance {
             Legacy::AccessLog { path } => self.access_logs.push((path, fd.ok_or_else(descriptor)?)),
             Legacy::Server { backend, server, up } => {
                 self.health.insert((backend, server), up);
+            }
+            Legacy::Script { command, up } => {
+                self.scripts.insert(command, up);
             }
             Legacy::Vip { name, state } => {
                 self.vips.insert(name, state);

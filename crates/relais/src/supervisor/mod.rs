@@ -83,6 +83,8 @@ struct Supervisor {
     last_generation: u64,
     applying: Option<Applying>,
     stopping: Option<Stopping>,
+    /// What a new vip must know of scripts, by their commands.
+    scripts: BTreeMap<String, bool>,
     /// What a new proxy must know of the servers.
     health: BTreeMap<(String, String), bool>,
     /// What a new vip must know of the addresses.
@@ -176,13 +178,15 @@ impl Supervisor {
         let user = user::unprivileged(&edition.plan.user);
         let mut sockets = Sockets::new(workers);
         let mut notify = Notify::from_env();
-        let (mut health, mut vips, mut asks) = (BTreeMap::new(), BTreeMap::new(), None);
+        let (mut health, mut scripts) = (BTreeMap::new(), BTreeMap::new());
+        let (mut vips, mut asks) = (BTreeMap::new(), None);
         if let Some(inherited) = &mut inherited {
             sockets.inherit(std::mem::take(&mut inherited.listeners));
             if let Some(path) = inherited.notify.take() {
                 notify = Notify::to(path, inherited.watchdog);
             }
             health = std::mem::take(&mut inherited.health);
+            scripts = std::mem::take(&mut inherited.scripts);
             vips = std::mem::take(&mut inherited.vips);
             asks = inherited.asks.take();
         }
@@ -218,6 +222,7 @@ impl Supervisor {
             applying: None,
             stopping: None,
             health,
+            scripts,
             vips,
             kept: Kept::read(&options.run_dir),
             watchers: Watchers::default(),
@@ -338,6 +343,9 @@ impl Supervisor {
         let held = self.vips.iter().filter(|(_, state)| **state == VipState::Master);
         self.instruct_vip().await;
         self.tell_health(child).await;
+        for (command, up) in &self.scripts {
+            child.order(&Order::Script { command: command.clone(), up: *up }, None).await;
+        }
         for (vip, _) in held {
             child.order(&Order::Resume { vip: vip.clone(), ago_ms }, None).await;
         }
@@ -369,7 +377,7 @@ impl Supervisor {
                 self.send_files(secrets).await;
             }
         }
-        if role == Role::Vip && edition.plan.forwards_on(edition.node).next().is_some() {
+        if role == Role::Vip {
             edition.send_overrides(child).await;
         }
         match text_to_fd(&edition.text) {
@@ -474,6 +482,10 @@ impl Supervisor {
                 let told = Order::Server { backend: backend.clone(), server: server.clone(), up };
                 self.child(Role::Vip).order(&told, None).await; // for what the kernel carries
                 self.health.insert((backend, server), up);
+            }
+            Report::Script { command, up } => {
+                self.child(Role::Vip).order(&Order::Script { command: command.clone(), up }, None).await;
+                self.scripts.insert(command, up);
             }
             Report::Files { used, kept } => self.on_files(used, &kept),
             Report::HandedOver => self.stop_on_handed_over().await,

@@ -236,6 +236,9 @@ impl Supervisor {
             let (backend, server) = (backend.clone(), server.clone());
             all.push((Legacy::Server { backend, server, up: *up }, None));
         }
+        for (command, up) in &self.scripts {
+            all.push((Legacy::Script { command: command.clone(), up: *up }, None));
+        }
         for (name, state) in &self.vips {
             all.push((Legacy::Vip { name: name.clone(), state: *state }, None));
         }

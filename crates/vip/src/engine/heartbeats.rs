@@ -233,6 +233,11 @@ impl Engine {
         self.carry_out_deeds();
     }
 
+    /// How many nodes there are, and how many of them are heard, this one included.
+    pub(super) fn census(&self) -> (usize, usize) {
+        self.beats.as_ref().map_or((1, 0), |beats| beats.members.census())
+    }
+
     pub(super) fn describe_heartbeats(&self, now: Time) -> Vec<HeartbeatStatus> {
         let Some(beats) = &self.beats else { return Vec::new() };
         let describe = |path: relais_cluster::PathReport| HeartbeatStatus {

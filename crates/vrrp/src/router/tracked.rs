@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use relais_base::Time;
 
 use super::Router;
-use crate::events::{Health, Track};
+use crate::events::{Health, State, Track};
 
 #[derive(Clone, Debug)]
 pub(super) struct Tracked {
@@ -61,9 +61,11 @@ impl Tracked {
 impl Router {
     pub(super) fn retrack(&mut self, tracks: &[Track]) {
         let known = core::mem::take(&mut self.tracked);
+        // A plan that has a holder depend on more does not take its address before anything is known of that.
+        let health = if self.state() == State::Master { Health::Up } else { Health::Down };
         let keep = |track: &Track| match known.iter().find(|t| t.track.what == track.what) {
             Some(before) => Tracked { track: track.clone(), ..before.clone() },
-            None => Tracked::new(track.clone()),
+            None => Tracked { health, ..Tracked::new(track.clone()) },
         };
         self.tracked = tracks.iter().map(keep).collect::<Vec<_>>();
     }
