@@ -179,7 +179,7 @@ mod tests {
             attention(&snapshot),
             [
                 "Address 192.0.2.180/24 (public) cannot be held here: frontend web is down.",
-                "Frontend web, which address public follows, is being healed."
+                "Address public depends on frontend web, which is being healed."
             ]
         );
         let vip = &mut snapshot.vips.as_mut().unwrap().vips[0];

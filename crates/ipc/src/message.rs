@@ -203,6 +203,9 @@ pub enum Order {
     Ebb,
     /// To vip: give every address to another node, answer `HandedOver`, then hold none until a plan comes.
     HandOver,
+    /// To vip, when the proxy has drained: answer `Delivered` once the kernel has got rid of what it still has for clients of
+    /// the addresses.
+    Deliver,
     /// To proxy: let clients finish with `Connection: close`, then answer `Drained` and exit 0.
     Drain {
         /// Milliseconds until what is still open is cut.
@@ -308,6 +311,8 @@ pub enum Report {
     /// While the attached socket is open the kernel lets packets to this node's addresses pass. The supervisor holds it
     /// likewise.
     Pulse,
+    /// Clients have all that was sent to them from the addresses.
+    Delivered,
     /// Every address has another holder, or nobody took it in time.
     HandedOver,
     /// Proxy's main thread turns: every [`crate::pulse::EVERY`].

@@ -306,6 +306,7 @@ impl Process {
             | Order::Node(_)
             | Order::HandOver
             | Order::Script { .. }
+            | Order::Deliver
             | Order::Standby { .. }
             | Order::Move { .. }
             | Order::Moved { .. }

@@ -98,6 +98,8 @@ pub(crate) enum Command {
     /// The number in a tracked file.
     File(Arc<str>, i32),
     HandOver,
+    /// Name the addresses from which clients may still get something.
+    Deliver,
     /// Let go of everything and end.
     Stop,
 }
@@ -121,6 +123,8 @@ pub(crate) enum Event {
         after: Duration,
         is_here_again: Arc<AtomicBool>,
     },
+    /// From these addresses clients may still get something.
+    Delivering(Vec<IpAddr>),
     Info(String),
     Warn(String),
     Stopped,
@@ -442,6 +446,7 @@ impl Engine {
                 Ok(Command::Moved(name, moved)) => self.moved.push((name, moved)),
                 Ok(Command::File(path, number)) => self.file_says(&path, number),
                 Ok(Command::HandOver) => self.hand_over(),
+                Ok(Command::Deliver) => self.tell_of_delivery(),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     for v in 0..self.vips.len() {
                         self.handle(v, Input::Stop);

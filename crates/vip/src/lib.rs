@@ -26,7 +26,7 @@ use relais_ipc::{Channel, FrontendState, Order, Report};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{error, info, warn};
 
 use crate::backends::Backends;
@@ -62,6 +62,8 @@ pub use release::release;
 
 /// How often tracked files are read, and how long that may take.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked whether clients have everything.
+const LOOK_FOR_DELIVERY: Duration = Duration::from_millis(100);
 /// Most of a tracked file that is read, bytes.
 const LONGEST_NUMBER: u64 = 64;
 /// Longest plan text, bytes.
@@ -105,6 +107,8 @@ struct Vips {
     forwarder: Forwarder,
     /// A plan that waits for that; the VRRP threads get it then.
     waiting: Option<(u64, Command)>,
+    /// Clients have what the kernel had for them.
+    delivered: UnboundedSender<()>,
 }
 
 async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
@@ -115,6 +119,7 @@ async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
     let (commands, inbox) = std::sync::mpsc::channel();
     let (events, mut outbox) = unbounded_channel();
     let (forward_said, mut forwarded) = unbounded_channel();
+    let (delivered, mut is_delivered) = unbounded_channel();
     let status = Arc::new(Mutex::new(VipsStatus { pid: std::process::id(), ..VipsStatus::default() }));
     let engine = Engine::new(Netlink::new()?, inbox, wake.try_clone()?, events, status.clone())?;
     let thread = std::thread::Builder::new().name("vrrp".into()).stack_size(prompt::STACK);
@@ -133,6 +138,7 @@ async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
         backends: Backends::default(),
         forwarder: Forwarder::new(forward_said),
         waiting: None,
+        delivered,
     };
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -149,6 +155,7 @@ async fn run(privileged: Result<(), String>) -> std::io::Result<()> {
                 }
             },
             Some(said) = forwarded.recv() => vips.on_forwarded(said).await?,
+            Some(()) = is_delivered.recv() => vips.channel.send(&Report::Delivered, None).await?,
             event = outbox.recv() => match event {
                 Some(event) => vips.pass_on(event).await?,
                 None => break,
@@ -229,6 +236,7 @@ impl Vips {
             Order::Move { vip, here } => self.command(Command::Move(vip, here)),
             Order::Moved { vip, moved } => self.command(Command::Moved(vip, moved)),
             Order::HandOver => self.command(Command::HandOver),
+            Order::Deliver => self.command(Command::Deliver),
             Order::Plan { generation, file } => match self.read_plan(&file, fd) {
                 Ok((plan, node, Wanted { links, peers, specs, heartbeats })) => {
                     let heartbeats = heartbeats.and_then(|wanted| match wanted {
@@ -284,6 +292,14 @@ impl Vips {
         if let Event::Pulse(socket) = event {
             return self.channel.send(&Report::Pulse, Some(socket.as_fd())).await;
         }
+        if let Event::Delivering(addresses) = event {
+            let delivered = self.delivered.clone();
+            tokio::spawn(async move {
+                deliver(addresses).await;
+                let _ = delivered.send(()); // fails only if this process ends
+            });
+            return Ok(());
+        }
         if let Event::Left { vip, addresses, after, is_here_again } = event {
             tokio::spawn(end_connections(vip, addresses, after, is_here_again));
             return Ok(());
@@ -297,7 +313,11 @@ impl Vips {
                 warn!("{sentence}");
                 return Ok(());
             }
-            Event::Stopped | Event::Watched(_) | Event::Pulse(_) | Event::Left { .. } => return Ok(()),
+            Event::Stopped
+            | Event::Watched(_)
+            | Event::Pulse(_)
+            | Event::Left { .. }
+            | Event::Delivering(_) => return Ok(()),
             Event::Applied(generation) => Report::Ready { generation },
             Event::Moved(vip, moved) => Report::Moved { vip, moved },
             Event::Changed(name, state) => Report::Vip { name, state },
@@ -355,6 +375,22 @@ impl Vips {
 
 fn is(up: bool) -> FrontendState {
     if up { FrontendState::Up } else { FrontendState::Down }
+}
+
+/// Returns when the kernel has nothing more for clients of these addresses. How long that may take is the supervisor's to say.
+async fn deliver(addresses: Vec<IpAddr>) {
+    if addresses.is_empty() {
+        return;
+    }
+    let addresses: Arc<[IpAddr]> = addresses.into();
+    loop {
+        let asked = addresses.clone();
+        let answer = tokio::task::spawn_blocking(move || sockets::is_delivering(&asked)).await;
+        if !matches!(answer, Ok(Ok(true))) {
+            return; // or nobody can tell
+        }
+        tokio::time::sleep(LOOK_FOR_DELIVERY).await;
+    }
 }
 
 /// Ends what is open of addresses that have left, after this time, and says how many that were.

@@ -32,6 +32,8 @@ const TALKING: u32 = 1 << 1 | 1 << 4 | 1 << 8;
 const HEADER: usize = 16;
 const ID: usize = 48;
 const ID_AT: usize = HEADER + 4;
+/// Behind that come the timer and the queue of what was received.
+const WRITE_QUEUE_AT: usize = ID_AT + ID + 8;
 const BUFFER: usize = 64 * 1024;
 
 /// What the kernel knows a connection by.
@@ -39,6 +41,8 @@ struct Connection {
     family: u8,
     state: u8,
     id: [u8; ID],
+    /// Bytes.
+    unacknowledged: u32,
 }
 
 /// Ends all TCP connections that have one of these addresses at this end, with a reset where they are open; how many
@@ -62,6 +66,18 @@ pub(crate) fn end(addresses: &[IpAddr], is_here_again: &AtomicBool) -> io::Resul
     Ok(open)
 }
 
+/// Whether the kernel still has something for clients at the other end of these addresses: what was sent from here, perhaps by
+/// a process that has ended since, and has not been acknowledged.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn is_delivering(addresses: &[IpAddr]) -> io::Result<bool> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(SOCK_DIAG))?;
+    net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+    Ok(connections(&socket, addresses)?.iter().any(|connection| connection.unacknowledged > 0))
+}
+
 fn connections(socket: &OwnedFd, addresses: &[IpAddr]) -> io::Result<Vec<Connection>> {
     let mut found = Vec::new();
     for family in FAMILIES {
@@ -71,7 +87,10 @@ fn connections(socket: &OwnedFd, addresses: &[IpAddr]) -> io::Result<Vec<Connect
             if let (Some(id), Some(state)) = (id, message.get(HEADER + 1))
                 && addresses.contains(&local(family, &id))
             {
-                found.push(Connection { family, state: *state, id });
+                let queued =
+                    message.get(WRITE_QUEUE_AT..WRITE_QUEUE_AT + 4).and_then(|bytes| bytes.try_into().ok());
+                let unacknowledged = u32::from_ne_bytes(queued.unwrap_or_default());
+                found.push(Connection { family, state: *state, id, unacknowledged });
             }
         };
         read(socket, each)?;

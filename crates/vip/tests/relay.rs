@@ -118,6 +118,38 @@ async fn open_connections_go_on(vip: &str, any: &str, text: &str) {
 }
 
 #[tokio::test]
+async fn the_end_of_an_answer_that_only_the_kernel_has_still_is_delivered() {
+    const ANSWER: usize = 400_000;
+    if !ready(&["ip", "nft"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "b", "client"]);
+    let a = Vip::with_plan(lan.machine(0), "a", &plan(101, 100, "")).await;
+    a.await_state(VipState::Master).await;
+    let b = Vip::with_plan(lan.machine(1), "b", &plan(101, 100, "")).await;
+    b.await_state(VipState::Backup).await;
+    a.order(Order::Deliver).await;
+    a.await_report("Delivered", |report| *report == Report::Delivered).await; // there is nothing
+
+    let at_a = lan.inside(0, || TcpListener::bind("0.0.0.0:0").unwrap());
+    let (mut client, server) = connect(&lan, VIP, &at_a);
+    a.order(Order::HandOver).await;
+    a.await_report("HandedOver", |report| *report == Report::HandedOver).await;
+    let mut server = server.unwrap();
+    socket2::SockRef::from(&server).set_send_buffer_size(ANSWER).unwrap();
+    server.write_all(&[7; ANSWER]).unwrap();
+    drop(server); // its process has ended, as far as the kernel knows
+    a.order(Order::Deliver).await;
+    let is_delivered = a.await_report("Delivered", |report| *report == Report::Delivered);
+    let too_soon = tokio::time::timeout(Duration::from_millis(500), is_delivered).await;
+    assert!(too_soon.is_err(), "the client has not read anything yet");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer.len(), ANSWER);
+    a.await_report("Delivered", |report| *report == Report::Delivered).await;
+}
+
+#[tokio::test]
 async fn what_a_killed_process_left_of_a_relay_is_removed_by_the_next() {
     if ready(&["ip", "nft"]) {
         what_is_left_is_removed(&plan(101, 100, "")).await;

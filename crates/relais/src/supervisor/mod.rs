@@ -488,6 +488,7 @@ impl Supervisor {
                 self.scripts.insert(command, up);
             }
             Report::Files { used, kept } => self.on_files(used, &kept),
+            Report::Delivered => self.stop_on_delivered().await,
             Report::HandedOver => self.stop_on_handed_over().await,
             Report::Alive | Report::Watched | Report::Pulse => {} // dealt with in `child`
             Report::Stuck { why } => {

@@ -1,5 +1,5 @@
-//! The planned stop: the addresses are handed over first, then open requests are finished, then the
-//! children end. A second signal, or a step that takes too long, goes on to the next step at once.
+//! The planned stop: the addresses are handed over first, then open requests are finished, then the kernel delivers the ends of
+//! their answers, then the children end. A second signal, or a step that takes too long, goes on to the next step at once.
 
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ const END_LIMIT: Duration = Duration::from_secs(2);
 enum Step {
     HandOver,
     Drain,
+    Deliver,
     End,
     Done,
 }
@@ -27,6 +28,8 @@ enum Step {
 pub(super) struct Stopping {
     step: Step,
     pub(super) deadline: Time,
+    /// When the whole drain ends.
+    drained_by: Time,
 }
 
 impl Supervisor {
@@ -56,7 +59,10 @@ impl Supervisor {
     }
 
     async fn enter(&mut self, step: Step, limit: Duration) {
-        self.stopping = Some(Stopping { step, deadline: self.now() + limit });
+        let deadline = self.now() + limit;
+        let drained_by = self.stopping.as_ref().map_or(deadline, |stopping| stopping.drained_by);
+        let drained_by = if step == Step::Drain { deadline } else { drained_by };
+        self.stopping = Some(Stopping { step, deadline, drained_by });
         match step {
             Step::HandOver => {
                 if self.child(Role::Vip).pid().is_none() || !self.holds_an_address() {
@@ -72,6 +78,12 @@ impl Supervisor {
                 }
                 let limit_ms = self.current.plan.drain.as_millis() as u64;
                 self.child(Role::Proxy).order(&Order::Drain { limit_ms }, None).await;
+            }
+            Step::Deliver => {
+                if self.child(Role::Vip).pid().is_none() {
+                    return Box::pin(self.next_step()).await;
+                }
+                self.child(Role::Vip).order(&Order::Deliver, None).await;
             }
             Step::End => {
                 for role in Role::ALL {
@@ -89,7 +101,7 @@ impl Supervisor {
     pub(super) async fn drain_retired(&mut self, limit: Duration) {
         let deadline = self.now() + limit + Duration::from_secs(1);
         let deadline = self.stopping.as_ref().map_or(deadline, |stopping| stopping.deadline.min(deadline));
-        self.stopping = Some(Stopping { step: Step::Drain, deadline });
+        self.stopping = Some(Stopping { step: Step::Drain, deadline, drained_by: deadline });
         if self.child(Role::Proxy).pid().is_none() {
             return self.next_step().await;
         }
@@ -108,7 +120,11 @@ impl Supervisor {
                 let limit = self.current.plan.drain + Duration::from_secs(1);
                 self.enter(Step::Drain, limit).await;
             }
-            Some(Step::Drain) => self.enter(Step::End, END_LIMIT).await,
+            Some(Step::Drain) => {
+                let drained_by = self.stopping.as_ref().map_or(Time::ZERO, |stopping| stopping.drained_by);
+                self.enter(Step::Deliver, drained_by.since(self.now())).await;
+            }
+            Some(Step::Deliver) => self.enter(Step::End, END_LIMIT).await,
             Some(Step::End) => {
                 self.children.iter().for_each(|child| child.kill());
                 self.enter(Step::Done, Duration::ZERO).await;
@@ -132,9 +148,17 @@ impl Supervisor {
         }
     }
 
+    pub(super) async fn stop_on_delivered(&mut self) {
+        if self.step() == Some(Step::Deliver) {
+            self.next_step().await;
+        }
+    }
+
     pub(super) async fn stop_on_death(&mut self, role: Role) {
         match (self.step(), role) {
-            (Some(Step::HandOver), Role::Vip) | (Some(Step::Drain), Role::Proxy) => self.next_step().await,
+            (Some(Step::HandOver | Step::Deliver), Role::Vip) | (Some(Step::Drain), Role::Proxy) => {
+                self.next_step().await
+            }
             (Some(Step::End), _) => self.done_if_all_ended(),
             _ => {}
         }
@@ -148,7 +172,7 @@ impl Supervisor {
                     warn!("no other node took the addresses in {} s", HAND_OVER_LIMIT.as_secs())
                 }
                 Step::Drain => warn!("the proxy did not drain in time"),
-                Step::End | Step::Done => {}
+                Step::Deliver | Step::End | Step::Done => {}
             }
             self.next_step().await;
         }
@@ -156,7 +180,7 @@ impl Supervisor {
 
     fn done_if_all_ended(&mut self) {
         if self.children.iter().all(|child| child.pid().is_none()) {
-            self.stopping = Some(Stopping { step: Step::Done, deadline: Time::MAX });
+            self.stopping = Some(Stopping { step: Step::Done, deadline: Time::MAX, drained_by: Time::MAX });
         }
     }
 }

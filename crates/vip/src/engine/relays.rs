@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use relais_vrrp::{Link, State};
 
-use super::{Engine, Event};
+use super::{Engine, Event, Vip};
 use crate::relay;
 use crate::wanted::AFTER_DRAIN;
 
@@ -35,6 +35,13 @@ impl Engine {
         self.vips[v].is_here_again = is_here_again.clone();
         let (vip, addresses) = (self.vips[v].spec.name.clone(), self.addresses_of(v));
         self.tell(Event::Left { vip, addresses, after, is_here_again });
+    }
+
+    /// Of an address that another holds without us, nothing reaches anybody.
+    pub(super) fn tell_of_delivery(&mut self) {
+        let delivers = |vip: &&Vip| vip.relaying || vip.router.state() == State::Master;
+        let addresses = self.vips.iter().filter(delivers).flat_map(|vip| vip.spec.config.addresses.clone());
+        self.tell(Event::Delivering(addresses.collect()));
     }
 
     pub(super) fn send_on(&mut self, v: usize, p: usize, old: IpAddr) {
