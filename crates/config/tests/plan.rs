@@ -318,6 +318,46 @@ fn a_sync_group_has_vips_that_can_stay_together() {
 }
 
 #[test]
+fn what_is_tracked_makes_sense() {
+    let text = |track: &str, nodes: &str| {
+        format!(
+            r#"
+            vip outer {{ address "10.0.0.180/24" interface=eth0; router-id 51; node a priority=101; {track}; }}
+            backend app {{ check tcp; server s0 "10.0.0.9:80"; server s1 "10.0.0.9:81"; }}
+            backend blind {{ server s0 "10.0.0.9:80"; }}
+            {nodes}
+            "#
+        )
+    };
+    let good = "track backend=app min=2 weight=-5; track script=\"/bin/look x\" interval=\"1s\" rise=2 fall=3 timeout=\"500ms\"";
+    let track = plan(&text(good, "")).vips[0].track.clone();
+    use relais_config::plan::{BackendId, Script, Tracked};
+    assert_eq!((&track[0].what, track[0].weight), (&Tracked::Backend { backend: BackendId(0), min: 2 }, -5));
+    let ms = Duration::from_millis;
+    let script =
+        Script { command: "/bin/look x".into(), interval: ms(1000), timeout: ms(500), rise: 2, fall: 3 };
+    assert_eq!(track[1].what, Tracked::Script(script));
+
+    for (track, said) in [
+        ("track", "`track` names one thing a line, not 0"),
+        ("track link=eth0 backend=app", "`track` names one thing a line, not 2"),
+        ("track link=eth0 min=2", "`min` belongs to `backend`"),
+        ("track backend=app fall=2", "`fall` belongs to `script`"),
+        ("track backend=app min=3", "backend `app` has 2 servers, so it can never have 3"),
+        ("track backend=blind", "backend `blind` checks nobody"),
+        ("track script=\"look\"", "a script is named by its absolute path"),
+        (
+            "track script=\"/bin/look\"; track script=\"/bin/look\" fall=2",
+            "this script is tracked twice, in different ways",
+        ),
+        ("track quorum=majority", "a majority is known by heartbeats"),
+    ] {
+        let errors = errors(&text(track, ""));
+        assert!(errors.contains(said), "{track}: {errors}");
+    }
+}
+
+#[test]
 fn two_virtual_macs_have_two_router_ids() {
     let two = |id: u8, address: &str| {
         format!(

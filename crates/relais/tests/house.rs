@@ -34,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "relais-vip",
         &["relais-balance", "relais-base", "relais-cluster", "relais-vrrp", "relais-config", "relais-ipc"],
     ),
-    ("relais-admin", &["relais-base", "relais-config", "relais-ipc"]),
+    ("relais-admin", &["relais-balance", "relais-base", "relais-config", "relais-ipc"]),
     ("relais-sim", &["relais-base", "relais-cluster", "relais-vrrp"]),
     (
         "relais-fuzz",

@@ -4,35 +4,10 @@
 
 mod common;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{Lan, Status, Vip, plan, ready, run};
+use common::{Key, Lan, Status, Vip, ready, run};
 use relais_ipc::VipState;
-
-/// The key of one test; removed with it.
-struct Key(PathBuf);
-
-impl Key {
-    fn new(name: &str) -> Key {
-        let path = std::env::temp_dir().join(format!("rlxvip-{}-{name}.key", std::process::id()));
-        std::fs::write(&path, "a key for this test alone\n").unwrap();
-        Key(path)
-    }
-
-    /// A plan whose nodes know each other by it, with a third node.
-    fn plan(&self) -> String {
-        let secret = format!("secret cluster-key file=\"{}\"\n    drain", self.0.display());
-        let witness = "\nnode w { link \"10.9.0.3\"; }\nvip ";
-        plan(101, 100, "").replacen("drain", &secret, 1).replacen("\nvip ", witness, 1)
-    }
-}
-
-impl Drop for Key {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 /// Drops everything that comes to machine `here` from the others.
 fn deafen(lan: &Lan, here: usize, others: &[usize]) {

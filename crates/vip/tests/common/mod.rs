@@ -224,6 +224,30 @@ impl Lan {
     }
 }
 
+/// The key of one test; removed with it.
+pub struct Key(pub std::path::PathBuf);
+
+impl Key {
+    pub fn new(name: &str) -> Key {
+        let path = std::env::temp_dir().join(format!("rlxvip-{}-{name}.key", std::process::id()));
+        std::fs::write(&path, "a key for this test alone\n").unwrap();
+        Key(path)
+    }
+
+    /// A plan whose nodes know each other by it, with a third node.
+    pub fn plan(&self) -> String {
+        let secret = format!("secret cluster-key file=\"{}\"\n    drain", self.0.display());
+        let witness = "\nnode w { link \"10.9.0.3\"; }\nvip ";
+        plan(101, 100, "").replacen("drain", &secret, 1).replacen("\nvip ", witness, 1)
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// A vip process and its supervisor's end of the channel.
 pub struct Vip {
     pub child: Child,
