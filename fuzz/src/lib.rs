@@ -13,6 +13,7 @@ mod heartbeat;
 pub mod lines;
 pub mod mutate;
 pub mod peer;
+mod peers;
 mod run;
 pub mod seeds;
 pub mod targets;

@@ -5,7 +5,7 @@ use relais_http::request::Edit;
 use relais_http::response::{Asked, MINOR_AT};
 use relais_http::{Body, Chunked, Framing, Request, Response};
 
-use crate::{Reading, Target, heartbeat, lines, peer, seeds, vrrp};
+use crate::{Reading, Target, heartbeat, lines, peer, peers, seeds, vrrp};
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
@@ -62,6 +62,7 @@ pub const TARGETS: &[Target] = &[
         check: vrrp::check,
     },
     Target { name: "heartbeat", seeds: heartbeat::seeds, words: heartbeat::WORDS, check: heartbeat::check },
+    Target { name: "peers", seeds: peers::seeds, words: peers::WORDS, check: peers::check },
     Target {
         name: "tls-records",
         seeds: || seeds::lines(include_str!("../corpus/tls-records.seeds")),
@@ -557,6 +558,11 @@ mod tests {
     #[test]
     fn heartbeats_that_are_read_leave_the_membership_whole() {
         for_a_second("heartbeat");
+    }
+
+    #[test]
+    fn what_peers_say_is_read_the_same_in_whatever_pieces() {
+        for_a_second("peers");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::fmt::Write;
 
 use relais_ipc::status::{
     AccessLogStatus, BackendStatus, Certificate, ForwardStatus, ForwardTargetStatus, FrontendStatus,
-    HeartbeatStatus, ProcessStatus, ProxyStatus, ServerStatus, ShieldStatus, TableStatus, VipStatus,
+    HeartbeatStatus, PeerStatus, ProcessStatus, ProxyStatus, ServerStatus, ShieldStatus, TableStatus,
+    VipStatus,
 };
 use relais_ipc::{FrontendState, Role, VipState};
 
@@ -433,6 +434,16 @@ const ACCESS_LOG: &[Metric<AccessLogStatus>] = &[
     }),
 ];
 
+const PEER: &[Metric<PeerStatus>] = &[
+    gauge("relais_peer_up", "1 while the balancer that shares tables is there.", |p| one(p.connected.into())),
+    counter("relais_peer_connections_total", "How often it came.", |p| one(p.connections_total)),
+    counter("relais_peer_sent_total", "Keys that it was told of.", |p| one(p.sent_total)),
+    counter("relais_peer_learned_total", "Keys that it told of.", |p| one(p.learned_total)),
+    counter("relais_peer_ignored_total", "Keys that it told of and that are of no use here.", |p| {
+        one(p.ignored_total)
+    }),
+];
+
 const NODE: &[Metric<Snapshot>] = &[
     gauge("relais_node_info", "1, with the node's name as a label.", |s| {
         Value::By("node", vec![(s.node.node.clone(), 1.0)])
@@ -545,6 +556,8 @@ pub(crate) fn write(snapshot: &Snapshot) -> String {
         family(&mut out, PROXY, &[(vec![], proxy)]);
         let logs: Vec<_> = proxy.access_logs.iter().map(|l| (vec![("target", &*l.target)], l)).collect();
         family(&mut out, ACCESS_LOG, &logs);
+        let peers: Vec<_> = proxy.peers.iter().map(|p| (vec![("peer", &*p.name)], p)).collect();
+        family(&mut out, PEER, &peers);
         let certificates: Vec<_> =
             proxy.certificates.iter().map(|c| (vec![("file", &*c.file), ("name", &*c.name)], c)).collect();
         family(&mut out, CERTIFICATE, &certificates);

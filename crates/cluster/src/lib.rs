@@ -10,6 +10,8 @@
 //!   is not dead ([`Output::Witnessed`]).
 //! - *Am I the one that is cut off?* Then others will take what I hold ([`Output::Cut`]).
 //!
+//! Beside that, [`peers`]: how balancers tell each other which server a client stays with.
+//!
 //! It elects nobody: that is `relais-vrrp`'s. The datagram is in [`wire`]; states and bounds are in
 //! `crates/vip/LIFECYCLE.md`.
 
@@ -17,6 +19,7 @@ extern crate alloc;
 
 mod events;
 mod members;
+pub mod peers;
 pub mod wire;
 
 pub use events::{Config, Input, Output, Path, PathReport, Peer};

@@ -18,7 +18,7 @@ pub use check::{Admin, Check, CheckKind, DnsExpect};
 pub use forward::Forward;
 
 mod persist;
-pub use persist::{CookieMode, Persist, SameSite, Secure, ServerCookie, Stick, StickKey};
+pub use persist::{CookieMode, Peers, Persist, SameSite, Secure, ServerCookie, Stick, StickKey};
 
 mod shield;
 pub use shield::Shield;
@@ -57,6 +57,8 @@ pub struct Plan {
     pub drain: Duration,
     /// File of the secret that nodes know each other by; `None`: they have none.
     pub cluster_key: Option<Arc<str>>,
+    /// How balancers tell each other of their tables; `None`: they do not.
+    pub peers: Option<Peers>,
     /// Client connections open at a time on one node; `None`: as many as its descriptors allow.
     pub max_connections: Option<u32>,
     /// How long the processes that a binary upgrade replaces may keep what they have open.
@@ -741,9 +743,19 @@ impl Plan {
         }
         files.extend(self.backends.iter().filter_map(|backend| backend.check.as_ref()?.secret()).cloned());
         files.extend(self.backends.iter().filter_map(|backend| backend.persist.as_ref()?.secret()).cloned());
+        files.extend(self.peers.iter().filter_map(|_| self.cluster_key.clone()));
         files.sort();
         files.dedup();
         files
+    }
+
+    /// The nodes that have tables in common with `node`: those that run a frontend with it.
+    pub fn peers_of(&self, node: NodeId) -> impl Iterator<Item = NodeId> {
+        let common = move |other: &NodeId| {
+            let both = |front: &Frontend| front.nodes.contains(&node) && front.nodes.contains(other);
+            *other != node && self.frontends.iter().any(|front| front.mode != Mode::Forward && both(front))
+        };
+        (0..self.nodes.len() as u16).map(NodeId).filter(common)
     }
 
     /// The directories whose files are needed likewise.

@@ -84,6 +84,13 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("stick_on_an_unknown_key", "persist cookie=SRV", "stick srcc"),
     ("stick_on_a_depth_of_nothing", "persist cookie=SRV", "stick src depth=1"),
     ("stick_on_a_cookie_in_tcp", "    balance first ", "    stick cookie name=ID; balance first "),
+    ("peers_without_a_key", "    secret cluster-key file=\"/etc/relais/cluster.key\"", "    peers"),
+    ("peer_without_peers", "platform progres {\n", "platform progres {\n    peer old \"192.168.112.9\"\n"),
+    (
+        "peer_named_as_a_node",
+        "platform progres {\n",
+        "platform progres {\n    peers; peer haproxy1 \"192.168.112.9\"\n",
+    ),
     ("persist_with_an_unknown_secret", "persist cookie=SRV", "persist cookie=SRV secret=cluster-kez"),
     (
         "server_that_no_cookie_can_name",

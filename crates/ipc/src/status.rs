@@ -98,6 +98,28 @@ pub struct ProxyStatus {
     /// One for each file with a certificate that clients are shown.
     #[serde(default)]
     pub certificates: Vec<Certificate>,
+    /// One for each balancer that shares tables with this one.
+    #[serde(default)]
+    pub peers: Vec<PeerStatus>,
+}
+
+/// A balancer that shares tables with this one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: String,
+    /// It is a HAProxy.
+    pub haproxy: bool,
+    /// It is there.
+    pub connected: bool,
+    /// How often it came.
+    pub connections_total: u64,
+    /// Keys that it was told of.
+    pub sent_total: u64,
+    /// Keys that it told of and that have a place here.
+    pub learned_total: u64,
+    /// Those that have none: of another table, or a server that is unknown here.
+    pub ignored_total: u64,
 }
 
 /// A certificate that clients are shown.

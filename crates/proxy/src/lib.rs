@@ -32,6 +32,7 @@ mod load;
 mod marks;
 mod pace;
 mod pages;
+mod peers;
 mod persist;
 mod probe;
 mod process;

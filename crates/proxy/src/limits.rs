@@ -126,5 +126,25 @@ pub(crate) const LOAD_EVERY: Duration = Duration::from_millis(100);
 pub(crate) const TABLES_EVERY: Duration = Duration::from_secs(1);
 /// What is over in a part of a table and forgotten with its lock held once.
 pub(crate) const EXPIRED_AT_A_TIME: usize = 1024;
+/// How often peers are told what has changed in tables.
+pub(crate) const PEERS_EVERY: Duration = Duration::from_millis(50);
+/// Changes of a part of a table that are told of with its lock held once.
+pub(crate) const CHANGES_AT_A_TIME: usize = 1024;
+/// Changes that wait for a peer; where there are more, it gets the whole table anew.
+pub(crate) const PEER_QUEUE: usize = 100_000;
+/// Bytes that are put together for a peer at a time.
+pub(crate) const PEER_CHUNK: usize = 64 * 1024;
+/// Silence of a peer, or of its reading, after which it is gone: HAProxy's heartbeats come every 3 s.
+pub(crate) const PEER_SILENCE: Duration = Duration::from_secs(10);
+/// How often a peer hears from us at least.
+pub(crate) const PEER_HEARTBEAT: Duration = Duration::from_secs(3);
+/// Pause before a peer is tried again, the first time.
+pub(crate) const PEER_RETRY: Duration = Duration::from_millis(100);
+/// Longest such pause.
+pub(crate) const PEER_RETRY_MOST: Duration = Duration::from_secs(5);
+/// Peers that have not said who they are yet, at a time.
+pub(crate) const PEERS_GREETING: u32 = 16;
+/// Updates that a peer may send in a window of [`PEER_SILENCE`]; tables hold 16 million keys at most.
+pub(crate) const PEER_UPDATES: u64 = 40_000_000;
 /// How often it is said which certificates expire soon.
 pub(crate) const REMARKS_EVERY: Duration = Duration::from_secs(24 * 60 * 60);

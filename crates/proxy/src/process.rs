@@ -29,6 +29,7 @@ use crate::choose::Common;
 use crate::counters::Registry;
 use crate::limits;
 use crate::load::{Busy, load_of};
+use crate::peers::{self, Peers};
 use crate::persist::Sticks;
 use crate::rules::{self, Owner, Rules};
 use crate::shield::Guard;
@@ -108,6 +109,7 @@ struct Process {
     answering: Option<tokio::task::JoinHandle<()>>,
     /// There are waiting rooms, whose load is measured.
     guards: bool,
+    peers: Rc<Peers>,
     /// There are tables, in which something may be over.
     tables: bool,
     busy: Busy,
@@ -145,6 +147,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         shared: false,
         answering: None,
         guards: false,
+        peers: Rc::default(),
         tables: false,
         busy: Busy::default(),
     };
@@ -346,10 +349,12 @@ impl Process {
         let listener = std::os::unix::net::UnixListener::from(socket);
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        let view = self.view.clone();
+        let (view, peers) = (self.view.clone(), self.peers.clone());
         self.answering = Some(tokio::task::spawn_local(status::serve(listener, move || {
             let setup = view.setup.borrow().clone();
-            document(setup.as_deref(), view.generation.get(), view.draining.get(), view.workers.get())
+            let document =
+                document(setup.as_deref(), view.generation.get(), view.draining.get(), view.workers.get());
+            status::ProxyStatus { peers: peers.status(), ..document }
         })));
         Ok(())
     }
@@ -372,6 +377,7 @@ impl Process {
         self.keep_good(&plan, false);
         let setup = self.set_up(&plan)?;
         let listeners = self.new_listeners(&setup)?;
+        let peers = peers::Settings::new(&plan, &self.node, &self.files)?;
 
         for (plan, shared) in &setup.fronts {
             shared.gate.set_limit(plan.max_connections);
@@ -398,7 +404,9 @@ impl Process {
             shared.dispatch();
         }
         self.drain = plan.drain;
-        self.give_to_workers(Arc::new(setup), listeners).await?;
+        let setup = Arc::new(setup);
+        self.give_to_workers(setup.clone(), listeners).await?;
+        self.peers.set(peers, &setup);
         self.logs.retain(&plan.logs);
         self.good = self.files.clone();
         self.remark(&plan);
@@ -691,6 +699,7 @@ impl Process {
         for (commands, _) in &self.workers {
             let _ = commands.send(Command::Leave);
         }
+        self.peers.stop();
         if let Some(answering) = self.answering.take() {
             answering.abort();
         }

@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "relais-http",
             "relais-balance",
             "relais-checks",
+            "relais-cluster",
             "relais-rules",
             "relais-config",
             "relais-ipc",

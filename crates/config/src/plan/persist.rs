@@ -62,6 +62,15 @@ impl StickKey {
     }
 }
 
+/// How balancers tell each other of their tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// Where each of them listens, on its node's first link.
+    pub port: u16,
+    /// HAProxies that have tables of the same names: what they call themselves, and where they come from.
+    pub others: Vec<(Arc<str>, std::net::IpAddr)>,
+}
+
 /// A cookie that says which server its client is to stay with (HAProxy's `cookie`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerCookie {

@@ -19,6 +19,7 @@ mod marks;
 mod names;
 mod pages;
 mod partition;
+mod peers;
 mod pending;
 mod persist;
 mod rules;
@@ -212,6 +213,8 @@ fn plan(cx: &mut Context, items: &[Item], risks: &mut Vec<Diagnostic>) -> Option
     shield::keys(cx, items, platform, &mut frontends);
     let cluster_key = shield::cluster_key(platform);
     let logs = logs::logs(cx, items, platform, &mut frontends)?;
+    let nodes = all(nodes)?;
+    let peers = peers::peers(cx, items, platform, &nodes, &frontends);
     Some(Plan {
         platform: platform.name(),
         admin,
@@ -219,9 +222,10 @@ fn plan(cx: &mut Context, items: &[Item], risks: &mut Vec<Diagnostic>) -> Option
         user: platform.setting("user").get("name")?,
         drain: platform.setting("drain").get::<Duration>("time")?,
         cluster_key,
+        peers,
         max_connections: platform.find("max-connections").and_then(|m| m.get("number")),
         hard_stop_after: platform.setting("hard-stop-after").get::<Duration>("time")?,
-        nodes: all(nodes)?,
+        nodes,
         vips: all(vips)?,
         frontends,
         backends: all(backends)?,

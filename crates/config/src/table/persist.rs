@@ -131,7 +131,7 @@ pub(super) const ROWS: &[Directive] = &[
               where it is full its client waits for it. Where the server is down, or the key is new, the balance decides, and the table \
               learns who answered. Whoever comes without such a key has no place in it. An IPv4 client is the same behind IPv6 \
               listeners. Keys of more than 128 bytes are known by their SHA-256. All threads have one table, and a reload keeps it if the \
-              key stays the same. Where it is full, who came longest ago is forgotten; an entry takes about 100 bytes and its key. All clients behind one NAT \
+              key stays the same. Where it is full, who came longest ago is forgotten; an entry takes about 100 bytes and its key. The other balancer has it, too, with `peers`. All clients behind one NAT \
               address have one server with `src`: where there are cookies, `persist` spreads them better. `relais status` and \
               `/metrics` have its figures. In `mode tcp`: `src` and `sni`.",
         example: "stick src size=20480 expire=\"30m\"",

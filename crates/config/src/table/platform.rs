@@ -72,6 +72,47 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "peers",
+        inside: &[Section::Platform],
+        properties: &[default(
+            "port",
+            Integer(1024, 65_535),
+            "10000",
+            "TCP port, on the first link of each node",
+        )],
+        doc: "Balancers tell each other which server each client stays with (`stick`, `persist learn=`), so that a client keeps its \
+              server when the other balancer takes over: every change within a tenth of a second, everything when they meet. Peers are \
+              the nodes that run a frontend together. They speak HAProxy's peers protocol 2.1 and know each other by `secret \
+              cluster-key`, which is needed; what they say is not encrypted: let it run over a network of their own. Balancers that were apart agree by \
+              who came later. A peer that is not there costs nothing and is tried again, at most every 5 s; one that sends what \
+              it should not is cut off. A new process has the table from its peers.",
+        example: "peers port=10000",
+        effect: Effect::Tests(&[
+            "clients_stay_with_their_servers_when_their_balancer_dies",
+            "a_balancer_that_comes_back_learns_the_whole_table_and_both_agree_on_the_later_word",
+            "who_does_not_know_the_key_or_sends_nonsense_is_cut_off",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "peer",
+        inside: &[Section::Platform],
+        arguments: &[
+            required("name", Text, "what it calls itself: its host name, or what `-L` says"),
+            required("address", Ip, "where it connects from"),
+        ],
+        times: Times::Many,
+        doc: "A HAProxy that shares tables with these balancers, while one replaces the other. In its `peers` section stands each node by \
+              its name, with its first link and the port of `peers`; it connects to them. Its backend has the name of \
+              the one here, its servers have the names of those here, and its `stick-table` has `type ip` or `type ipv6` for `stick src`, \
+              `type string len 128` for another key or `persist learn=`; keys of several parts are not shared with it. The protocol has no \
+              authentication: whoever has this address, and can say this name, can send clients to servers of its choice; take the line out when \
+              the HAProxy is gone.",
+        example: "peer haproxy-old \"192.168.112.180\"",
+        effect: Effect::Tests(&["a_haproxy_and_a_relais_share_a_table_both_ways"]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "max-connections",
         inside: &[Section::Platform],
         arguments: &[required("number", Integer(1, 10_000_000), "connections")],

@@ -22,7 +22,7 @@ use crate::limits;
 use crate::upstream::Server;
 
 /// Parts of a table, a power of two.
-const PARTS: usize = 64;
+pub(crate) const PARTS: usize = 64;
 /// How much later an entry's end must be to be told of: one in so many parts of its time.
 const STEPS: u32 = 10;
 
@@ -155,6 +155,42 @@ impl Table {
                 return;
             }
         }
+    }
+
+    /// Gives what has changed here, and was not learned from others, to `each`: key, server, how long it counts.
+    pub(crate) fn changes(&self, now: Instant, most: usize, mut each: impl FnMut(&[u8], u32, Duration)) {
+        let now_ms = self.ms(now);
+        for part in &self.parts {
+            lock(part).stick.changed(most, |_, kept| {
+                if let Some(kept) = kept.filter(|kept| kept.is_ours && kept.ends_ms > now_ms) {
+                    each(kept.key, kept.server, Duration::from_millis(kept.ends_ms - now_ms));
+                }
+            });
+        }
+    }
+
+    /// Gives at most `most` places of a part, from `place` on, to `each`; where to go on, `None`: that was the part.
+    pub(crate) fn copy(
+        &self,
+        part: usize,
+        place: u32,
+        most: u32,
+        now: Instant,
+        mut each: impl FnMut(&[u8], u32, Duration),
+    ) -> Option<u32> {
+        let now_ms = self.ms(now);
+        let stick = &lock(&self.parts[part]).stick;
+        let end = place.saturating_add(most).min(stick.places());
+        for kept in (place..end).filter_map(|place| stick.kept(place)).filter(|kept| kept.ends_ms > now_ms) {
+            each(kept.key, kept.server, Duration::from_millis(kept.ends_ms - now_ms));
+        }
+        (end < stick.places()).then_some(end)
+    }
+
+    /// Takes in what another balancer says, which counts for so long; what ends later here stays.
+    pub(crate) fn learn(&self, key: &[u8], server: u32, left: Duration, now: Instant, size: u32) {
+        let (hash, ends_ms) = (self.secret.hash_one(key), self.ms(now) + ms(left));
+        self.change(hash, size, |stick, room| stick.learn(hash, key, server, ends_ms, room));
     }
 
     fn sweep(&self, now: Instant, size: u32) {

@@ -85,6 +85,8 @@ pub struct Proxy {
     pub log: PathBuf,
     /// More directives for `platform`.
     pub platform: String,
+    /// The nodes of the plan.
+    pub nodes: String,
     workers: u16,
     generation: u64,
 }
@@ -98,6 +100,11 @@ impl Proxy {
     }
 
     pub fn bare(workers: u16) -> Proxy {
+        Proxy::bare_as("here", workers)
+    }
+
+    /// One on the node of this name.
+    pub fn bare_as(node: &str, workers: u16) -> Proxy {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (channel, theirs) = runtime.block_on(async { Channel::pair() }).unwrap();
         let thread = std::thread::spawn(move || relais_proxy::run(theirs));
@@ -109,10 +116,11 @@ impl Proxy {
             status,
             log,
             platform: String::new(),
+            nodes: "node here { link \"127.0.0.1\"; }".into(),
             workers,
             generation: 0,
         };
-        proxy.order(&Order::Hello { node: "here".into(), workers, run_dir: "/tmp".into() }, None);
+        proxy.order(&Order::Hello { node: node.into(), workers, run_dir: "/tmp".into() }, None);
         let listener = std::os::unix::net::UnixListener::bind(&proxy.status).unwrap();
         proxy.order(&Order::Status, Some(listener.into()));
         let log = std::fs::File::options().create(true).append(true).open(&proxy.log).unwrap();
@@ -139,10 +147,8 @@ impl Proxy {
             }
         }
         let log = self.log.display();
-        let text = format!(
-            "platform test {{ access-log \"{log}\"; {} }}\nnode here {{ link \"127.0.0.1\"; }}\n{plan}\n",
-            self.platform
-        );
+        let text =
+            format!("platform test {{ access-log \"{log}\"; {} }}\n{}\n{plan}\n", self.platform, self.nodes);
         self.generation += 1;
         let generation = self.generation;
         self.order(&Order::Plan { generation, file: "test.kdl".into() }, Some(text_to_fd(&text).unwrap()));

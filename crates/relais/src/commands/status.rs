@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use relais_ipc::message::{Answer, Ask, Moved};
 use relais_ipc::status::{
     BackendStatus, ForwardStatus, ForwardTargetStatus, FrontendStatus, HeartbeatStatus, NodeStatus,
-    ProxyStatus, VipStatus, VipsStatus, fetch,
+    PeerStatus, ProxyStatus, VipStatus, VipsStatus, fetch,
 };
 
 use super::{ask, fail, print};
@@ -70,6 +70,7 @@ fn text(node: &NodeStatus, proxy: Option<&ProxyStatus>, vips: Option<&VipsStatus
         }
     }
     proxy.backends.iter().for_each(|backend| write_backend(&mut out, backend));
+    proxy.peers.iter().for_each(|peer| write_peer(&mut out, peer));
     for line in &node.overrides {
         let _ = writeln!(out, "changed by an operator: {line}");
     }
@@ -157,6 +158,19 @@ fn write_frontend(out: &mut String, frontend: &FrontendStatus) {
             shield.rate_per_1000_s as f64 / 1000.0
         );
     }
+}
+
+fn write_peer(out: &mut String, peer: &PeerStatus) {
+    let _ = writeln!(
+        out,
+        "peer {}{}: {}, told of {} keys, learned {}, {} of no use here",
+        peer.name,
+        if peer.haproxy { " (HAProxy)" } else { "" },
+        if peer.connected { "there" } else { "NOT there" },
+        peer.sent_total,
+        peer.learned_total,
+        peer.ignored_total
+    );
 }
 
 fn write_backend(out: &mut String, backend: &BackendStatus) {
