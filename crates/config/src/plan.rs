@@ -14,7 +14,7 @@ mod check;
 mod forward;
 
 pub use balance::{Balance, HashKey, HashType};
-pub use check::{Admin, Check, CheckKind, DnsExpect};
+pub use check::{Admin, Check, CheckKind, DnsExpect, Observe, OnError};
 pub use forward::Forward;
 
 mod persist;
@@ -386,6 +386,8 @@ pub struct Backend {
     pub all_backups: bool,
     /// How a server shows that it is well; `None`: it is taken for well.
     pub check: Option<Check>,
+    /// What the traffic says of its servers, beside the check.
+    pub observe: Option<Observe>,
     /// Time-outs towards its servers.
     pub timeout: BackendTimeouts,
     /// The most that may wait for a place at its servers.

@@ -318,6 +318,24 @@ fn a_sync_group_has_vips_that_can_stay_together() {
 }
 
 #[test]
+fn observation_makes_sense() {
+    let text = |lines: &str| format!("backend app {{ {lines}; server s0 \"10.0.0.9:80\"; }}");
+    let observe = |text: &str| plan(text).backends[0].observe.clone().unwrap();
+    use relais_config::plan::{Observe, OnError};
+    let plain = Observe { layer7: true, errors: 10, on_error: OnError::MarkDown, most_down: 50 };
+    assert_eq!(observe(&text("check tcp; observe layer7")), plain);
+    let all = observe(&text("check tcp; observe layer4 errors=3 on-error=sudden-death most-down=100"));
+    assert_eq!(all, Observe { layer7: false, errors: 3, on_error: OnError::SuddenDeath, most_down: 100 });
+    for (lines, said) in [
+        ("observe layer7", "`observe` needs a `check`"),
+        ("mode tcp; check tcp; observe layer7", "there are no answers to look at"),
+    ] {
+        let errors = errors(&text(lines));
+        assert!(errors.contains(said), "{lines}: {errors}");
+    }
+}
+
+#[test]
 fn what_is_tracked_makes_sense() {
     let text = |track: &str, nodes: &str| {
         format!(

@@ -17,6 +17,9 @@ use crate::counters::{BackShared, ServerShared, lock};
 use crate::probe::{Outcome, probe};
 use crate::tls;
 
+/// How often it is said that a failing server stays.
+const SPARED_EVERY: Duration = Duration::from_secs(10);
+
 /// A server went up or down.
 #[derive(Debug)]
 pub(crate) struct Change {
@@ -35,6 +38,7 @@ struct Subject {
     connect: Duration,
     limit: Duration,
     slow_start: Option<Duration>,
+    observe: Option<plan::Observe>,
     /// The password of the check, or why it cannot be had.
     secret: Result<Vec<u8>, String>,
 }
@@ -73,6 +77,7 @@ impl Checks {
                 let returns = self.held.remove(&server.id);
                 let Some(check) = &plan.check else {
                     // Nobody looks any more: it is taken for well.
+                    server.observed.set(None);
                     if !server.up.swap(true, Relaxed) {
                         backend.change();
                         backend.dispatch();
@@ -93,7 +98,9 @@ impl Checks {
                     connect: plan.timeout.connect.min(check.every),
                     limit: plan.timeout.check,
                     slow_start: server_plan.slow_start,
+                    observe: plan.observe.clone(),
                 };
+                server.observed.set(plan.observe.as_ref());
                 if let Some((old, handle)) = before.remove(&server.id) {
                     if old == subject {
                         self.running.insert(server.id, (old, handle));
@@ -103,9 +110,10 @@ impl Checks {
                 }
                 // Starts are spread over one interval, so that servers are not all asked at once.
                 let share = if returns { 0.0 } else { place as f64 / plan.servers.len().max(1) as f64 };
-                let start = (check.every.mul_f64(share), returns);
-                let run = run(subject.clone(), server.clone(), backend.clone(), start, self.changes.clone());
-                self.running.insert(server.id, (subject, tokio::task::spawn_local(run)));
+                let start = check.every.mul_f64(share);
+                let watch =
+                    Watch::new(subject.clone(), server, (backend, servers), returns, self.changes.clone());
+                self.running.insert(server.id, (subject, tokio::task::spawn_local(watch.run(start))));
             }
         }
         before.into_values().for_each(|(_, handle)| handle.abort());
@@ -126,62 +134,153 @@ impl Checks {
     }
 }
 
-/// Checks one server for ever.
-async fn run(
+/// The check of one server.
+struct Watch {
     subject: Subject,
     server: Arc<ServerShared>,
     backend: Arc<BackShared>,
-    (start, returns): (Duration, bool),
+    /// All of the backend, this one included.
+    servers: Box<[Arc<ServerShared>]>,
     changes: UnboundedSender<Change>,
-) {
-    let Subject { check, address, send_proxy, tls, connect, limit, slow_start, secret } = subject;
-    let mut ramp: Option<JoinHandle<()>> = None;
-    let mut health = first_health(&check, server.is_up(), !lock(&server.check).what.is_empty());
-    if returns {
-        // An operator says that it is well: the first good check confirms it.
-        for _ in 1..check.rise {
-            health.record(true);
+    health: Health,
+    ramp: Option<JoinHandle<()>>,
+    /// When it was said last that a failing server stays.
+    spared: Option<Instant>,
+}
+
+impl Watch {
+    fn new(
+        subject: Subject,
+        server: &Arc<ServerShared>,
+        (backend, servers): (&Arc<BackShared>, &[Arc<ServerShared>]),
+        returns: bool,
+        changes: UnboundedSender<Change>,
+    ) -> Watch {
+        let check = &subject.check;
+        let mut health = first_health(check, server.is_up(), !lock(&server.check).what.is_empty());
+        if returns {
+            // An operator says that it is well: the first good check confirms it.
+            for _ in 1..check.rise {
+                health.record(true);
+            }
+        }
+        let (server, backend, servers) = (server.clone(), backend.clone(), servers.into());
+        Watch { subject, server, backend, servers, changes, health, ramp: None, spared: None }
+    }
+
+    /// Checks the server for ever.
+    async fn run(mut self, start: Duration) {
+        let mut in_a_row = (true, 0u32);
+        let mut next = tokio::time::Instant::now() + start;
+        loop {
+            let server = self.server.clone();
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(next) => {}
+                () = server.observed.reached() => {
+                    self.react();
+                    next = next.min(tokio::time::Instant::now() + self.pause());
+                    continue;
+                }
+            }
+            let begun = tokio::time::Instant::now();
+            let outcome = self.ask().await;
+            in_a_row = if in_a_row.0 == outcome.ok { (outcome.ok, in_a_row.1 + 1) } else { (outcome.ok, 1) };
+            let change = self.health.record(outcome.ok);
+            next = (begun + self.pause()).max(tokio::time::Instant::now());
+            {
+                let mut known = lock(&self.server.check);
+                known.took_ms = outcome.took.as_millis() as u64;
+                known.failures += u64::from(!outcome.ok);
+                known.what.clone_from(&outcome.what);
+            }
+            if let Some(up) = change {
+                let of = if up { self.subject.check.rise } else { self.subject.check.fall };
+                self.turn(up, &format!("{} ({} of {of} checks)", outcome.what, in_a_row.1));
+            }
         }
     }
-    let mut in_a_row = (true, 0u32);
-    tokio::time::sleep(start).await;
-    let mut next = tokio::time::Instant::now();
-    loop {
-        tokio::time::sleep_until(next).await;
-        let begun = tokio::time::Instant::now();
-        let outcome = match &secret {
+
+    async fn ask(&self) -> Outcome {
+        let Subject { check, address, send_proxy, tls, connect, limit, secret, .. } = &self.subject;
+        match secret {
             Ok(secret) => {
-                let times = (connect, limit);
-                probe(&check.kind, address, send_proxy, tls.as_ref(), secret, times).await
+                probe(&check.kind, *address, *send_proxy, tls.as_ref(), secret, (*connect, *limit)).await
             }
             Err(why) => Outcome { ok: false, what: why.clone(), took: Duration::ZERO },
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        pause(&self.subject.check, &self.health)
+    }
+
+    /// The traffic says that the server is ill.
+    fn react(&mut self) {
+        let Some(plan::Observe { errors, on_error, most_down, .. }) = self.subject.observe else { return };
+        if !self.health.is_up() {
+            return;
+        }
+        let (firm, _) = self.health.progress();
+        let failures = match on_error {
+            plan::OnError::FastInter => 0,
+            plan::OnError::FailCheck => 1,
+            plan::OnError::SuddenDeath => firm - 1,
+            plan::OnError::MarkDown => firm,
         };
-        in_a_row = if in_a_row.0 == outcome.ok { (outcome.ok, in_a_row.1 + 1) } else { (outcome.ok, 1) };
-        let change = health.record(outcome.ok);
-        next = (begun + pause(&check, &health)).max(tokio::time::Instant::now());
+        let down = self.servers.iter().filter(|server| !server.is_up()).count() + 1;
+        if failures == firm && down * 100 > usize::from(most_down) * self.servers.len() {
+            return self.spare(errors, down - 1, most_down);
+        }
+        let change = (0..failures).filter_map(|_| self.health.record(false)).last();
+        if change == Some(false) {
+            let what = format!("{errors} requests in a row failed");
+            lock(&self.server.check).what.clone_from(&what);
+            self.turn(false, &what);
+        }
+    }
+
+    /// Too many others are down.
+    fn spare(&mut self, errors: u32, down: usize, most_down: u8) {
+        if self.spared.is_some_and(|at| at.elapsed() < SPARED_EVERY) {
+            return;
+        }
+        self.spared = Some(Instant::now());
+        tracing::warn!(
+            "backend {}: {errors} requests in a row failed at server {}, and it stays: {down} of {} servers are down, and \
+             `observe` takes out {most_down} % at most",
+            self.server.backend,
+            self.server.name,
+            self.servers.len()
+        );
+    }
+
+    /// The server goes up or down.
+    fn turn(&mut self, up: bool, why: &str) {
+        let (server, slow_start) = (&self.server, self.subject.slow_start);
         {
             let mut known = lock(&server.check);
-            known.took_ms = outcome.took.as_millis() as u64;
-            known.failures += u64::from(!outcome.ok);
-            known.downs += u64::from(change == Some(false));
-            if change.is_some() {
-                known.since = Instant::now();
-            }
-            known.what.clone_from(&outcome.what);
+            known.downs += u64::from(!up);
+            known.since = Instant::now();
         }
-        if let Some(up) = change {
-            if let Some(ramp) = ramp.take() {
-                ramp.abort();
-            }
-            server.set_ramp(if up && slow_start.is_some() { 1 } else { 100 });
-            server.up.store(up, Relaxed);
-            backend.change();
-            if let (true, Some(time)) = (up, slow_start) {
-                ramp = Some(tokio::task::spawn_local(start_slowly(server.clone(), backend.clone(), time)));
-            }
-            tell(&server, &outcome.what, up, in_a_row.1, if up { check.rise } else { check.fall });
-            let _ = changes.send(Change { server: server.clone(), backend: backend.clone(), up });
+        if let Some(ramp) = self.ramp.take() {
+            ramp.abort();
         }
+        server.set_ramp(if up && slow_start.is_some() { 1 } else { 100 });
+        server.up.store(up, Relaxed);
+        self.backend.change();
+        if let (true, Some(time)) = (up, slow_start) {
+            let ramp = start_slowly(server.clone(), self.backend.clone(), time);
+            self.ramp = Some(tokio::task::spawn_local(ramp));
+        }
+        let (backend, name) = (&server.backend, &server.name);
+        if up {
+            tracing::info!("backend {backend}: server {name} is up: {why}");
+        } else {
+            tracing::warn!("backend {backend}: server {name} is down: {why}");
+        }
+        let change = Change { server: server.clone(), backend: self.backend.clone(), up };
+        let _ = self.changes.send(change);
     }
 }
 
@@ -227,15 +326,6 @@ fn first_health(check: &plan::Check, up: bool, confirmed: bool) -> Health {
     health
 }
 
-fn tell(server: &ServerShared, what: &str, up: bool, in_a_row: u32, of: u8) {
-    let (backend, name) = (&server.backend, &server.name);
-    if up {
-        tracing::info!("backend {backend}: server {name} is up: {what} ({in_a_row} of {of} checks)");
-    } else {
-        tracing::warn!("backend {backend}: server {name} is down: {what} ({in_a_row} of {of} checks)");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,6 +354,39 @@ mod tests {
         let (fast, rare) = (every / 4, every * 5);
         assert_eq!([after(true), after(false), after(false)], [every, fast, fast]);
         assert_eq!([after(false), after(false), after(true), after(true)], [rare, rare, fast, every]);
+    }
+
+    /// How many rows of failures take a server down whose checks are well, with `fall` 3.
+    fn rows(on_error: plan::OnError) -> Option<usize> {
+        let (backend, name) = (Arc::from("app"), Arc::from("s1"));
+        let mut registry = crate::counters::Registry::new(1);
+        let (back, server) = (registry.back(&backend), registry.server(&backend, &name));
+        let subject = Subject {
+            check: check(Duration::from_secs(1)),
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            send_proxy: None,
+            tls: None,
+            connect: Duration::ZERO,
+            limit: Duration::ZERO,
+            slow_start: None,
+            observe: Some(plan::Observe { layer7: true, errors: 1, on_error, most_down: 100 }),
+            secret: Ok(Vec::new()),
+        };
+        let (changes, _heard) = tokio::sync::mpsc::unbounded_channel();
+        let mut watch = Watch::new(subject, &server, (&back, std::slice::from_ref(&server)), false, changes);
+        watch.health.record(true);
+        let down = (1..5).find(|_| {
+            watch.react();
+            !server.is_up()
+        });
+        assert!(down.is_some() || on_error == plan::OnError::FastInter || watch.health.progress().0 == 1);
+        down
+    }
+
+    #[test]
+    fn a_row_of_failures_does_what_haproxy_does() {
+        use plan::OnError::{FailCheck, FastInter, MarkDown, SuddenDeath};
+        assert_eq!([MarkDown, FailCheck, SuddenDeath, FastInter].map(rows), [Some(1), Some(3), None, None]);
     }
 
     #[test]

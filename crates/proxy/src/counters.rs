@@ -13,6 +13,7 @@ use relais_rules::Key;
 
 use crate::keyed::{Places, Rates};
 use crate::limits;
+use crate::observed::Observed;
 use crate::shield::Line;
 use crate::stick::Table;
 use crate::traffic::{Peak, Rate};
@@ -273,6 +274,7 @@ pub(crate) struct ServerShared {
     /// Idle connections kept to it, all workers.
     pub(crate) idle: AtomicU32,
     pub(crate) check: Mutex<Checked>,
+    pub(crate) observed: Observed,
     pub(crate) workers: Box<[ServerCounters]>,
 }
 
@@ -624,6 +626,7 @@ impl Registry {
                 downs: 0,
                 failures: 0,
             }),
+            observed: Observed::default(),
             workers: each(workers),
         };
         self.servers.entry((backend.clone(), name.clone())).or_insert_with(|| Arc::new(make())).clone()

@@ -383,6 +383,7 @@ impl Exchange<'_> {
         account.held = 1;
         self.client.front.counters().responses.count(response.status);
         self.server.counters().responses.count(response.status);
+        self.server.shared.observed.answered(response.status);
     }
 
     /// Brings a response to the client and settles everything.

@@ -30,6 +30,7 @@ mod keyed;
 mod limits;
 mod load;
 mod marks;
+mod observed;
 mod pace;
 mod pages;
 mod peers;

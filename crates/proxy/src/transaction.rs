@@ -97,6 +97,7 @@ async fn attempts(
                     - account.times.request
                     - account.times.queue.max(0);
                 server.counters().sessions.add(1);
+                server.shared.observed.connected();
                 match exchange::run(asked, account, backend, &lease, io, repeatable).await {
                     Ok(leaves) => return Ok(leaves),
                     Err(failure) => failure,
@@ -105,6 +106,7 @@ async fn attempts(
             Err(no) => {
                 if !matches!(no, NoConnection::Gone) {
                     server.counters().connect_errors.add(1);
+                    server.shared.observed.unreachable();
                 }
                 match no {
                     NoConnection::Gone => return Err(Verdict::plain(400, b"CC")),
@@ -181,6 +183,7 @@ impl Attempts {
             && !reused
         {
             counters.response_errors.add(1);
+            lease.server().shared.observed.failed();
         }
         if !may {
             return Err(verdict);

@@ -238,6 +238,7 @@ async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> 
         account.server = Some(server.clone());
         match upstream::connect(client, backend, &server).await {
             Ok(io) => {
+                server.shared.observed.connected();
                 let took = client.worker.now().since(now);
                 backend.chooser.answered(&client.worker, place.lease.index(), took);
                 if let Some(sticky) = backend.sticky.as_ref().filter(|_| stuck != Some(place.lease.index())) {
@@ -257,6 +258,7 @@ async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> 
         }
         let counters = server.counters();
         counters.connect_errors.add(1);
+        server.shared.observed.unreachable();
         if account.retries >= u32::from(backend.plan.retries) {
             return None;
         }

@@ -27,6 +27,32 @@ impl Admin {
     }
 }
 
+/// What the traffic itself says of servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observe {
+    /// Answers count, not connections alone.
+    pub layer7: bool,
+    /// Failures in a row that have something done, 1 to 1000.
+    pub errors: u32,
+    /// What is done.
+    pub on_error: OnError,
+    /// Percentage of the backend's servers that may be down for it to take out one more, that one included.
+    pub most_down: u8,
+}
+
+/// What a row of failures does (HAProxy's `on-error`). The next check comes sooner in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// The server is down.
+    MarkDown,
+    /// As if a check had failed.
+    FailCheck,
+    /// One failed check more takes it down.
+    SuddenDeath,
+    /// Nothing else.
+    FastInter,
+}
+
 /// An active health check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Check {

@@ -68,6 +68,7 @@ fn backend(
             session: timeout.get("session")?,
             check: timeout.get("check").or(check.as_ref().map(|check| check.every)).unwrap_or(connect),
         },
+        observe: super::check::observe(cx, item, mode),
         check,
         max_queue: item.find("max-queue").and_then(|m| m.get("number")),
         max_body: super::front::max_body(item),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Context, each};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
-use crate::plan::{Check, CheckKind, DnsExpect};
+use crate::plan::{Check, CheckKind, DnsExpect, Mode, Observe, OnError};
 
 /// Types of records (RFC 1035 §3.2.2, RFC 3596 §2.1, RFC 2782).
 const DNS_TYPES: &[(&str, u16)] = &[
@@ -52,6 +52,40 @@ pub(super) fn check(cx: &mut Context, item: &Item, backend: &Item, items: &[Item
         port: item.get("port"),
         address: item.get("address"),
     })
+}
+
+/// What the traffic of a `backend` says of its servers.
+pub(super) fn observe(cx: &mut Context, backend: &Item, mode: Option<Mode>) -> Option<Observe> {
+    let item = backend.find("observe")?;
+    let layer7 = &*item.get::<Arc<str>>("what")? == "layer7";
+    if backend.find("check").is_none() {
+        cx.error(
+            Diagnostic::error(
+                item.span.clone(),
+                "`observe` needs a `check`: nothing else would bring a server back",
+            )
+            .help("add one, such as `check tcp`"),
+        );
+    }
+    if layer7 && mode == Some(Mode::Tcp) {
+        cx.error(
+            Diagnostic::error(item.span_of("what"), "in `mode tcp` there are no answers to look at")
+                .help("write `observe layer4`"),
+        );
+    }
+    if matches!(mode, Some(Mode::Udp)) || backend.find("mode").is_some_and(|mode| mode.says("forward")) {
+        cx.error(
+            Diagnostic::error(item.span.clone(), "`observe` is for HTTP and TCP that pass through Relais")
+                .help("take it out; the check alone decides here"),
+        );
+    }
+    let on_error = match &*item.get::<Arc<str>>("on-error")? {
+        "fail-check" => OnError::FailCheck,
+        "sudden-death" => OnError::SuddenDeath,
+        "fastinter" => OnError::FastInter,
+        _ => OnError::MarkDown,
+    };
+    Some(Observe { layer7, errors: item.get("errors")?, on_error, most_down: item.get("most-down")? })
 }
 
 /// What makes no sense together.

@@ -45,6 +45,41 @@ const fn talk(
 }
 
 pub(super) const ROWS: &[Directive] = &[
+    Directive {
+        name: "observe",
+        inside: &[Section::Backend],
+        arguments: &[required(
+            "what",
+            Word(&["layer4", "layer7"]),
+            "`layer4`: whether connections can be made; `layer7`: and what is answered: nothing, nothing that is HTTP, 500, 502, 503 or 504 \
+             is a failure",
+        )],
+        properties: &[
+            default("errors", Integer(1, 1000), "10", "failures in a row"),
+            default(
+                "on-error",
+                Word(&["mark-down", "fail-check", "sudden-death", "fastinter"]),
+                "mark-down",
+                "`mark-down`: the server is down at once; `fail-check`: as if a check had failed; `sudden-death`: the next failed \
+                 check takes it down; `fastinter`: only the next check comes sooner, as in any case",
+            ),
+            default(
+                "most-down",
+                Integer(1, 100),
+                "50",
+                "percentage of the backend's servers, none beyond which is taken out like this: where all fail, the fault is elsewhere",
+            ),
+        ],
+        doc: "Requests say how a server is sooner than checks do: so many failures in a row (HAProxy's `observe`, `error-limit`, \
+              `on-error`) take it out, and the check brings it back. Needs a `check`.",
+        example: "observe layer7 errors=5",
+        effect: Effect::Tests(&[
+            "servers_that_fail_requests_are_taken_out_before_any_check",
+            "a_row_of_failures_does_what_haproxy_does",
+            "observation_makes_sense",
+        ]),
+        ..Directive::EMPTY
+    },
     talk(
         "http",
         &[
