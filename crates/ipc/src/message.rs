@@ -157,6 +157,11 @@ pub enum Order {
         /// Whether its health check called it well.
         up: bool,
     },
+    /// To a new proxy: the attached descriptor is the memory file in which its predecessor kept a backend's table. Before `Plan`.
+    Table {
+        /// Backend's name.
+        backend: String,
+    },
     /// To vip: whether a frontend of this node can serve.
     Frontend {
         /// Frontend's name.
@@ -304,6 +309,12 @@ pub enum Report {
         command: String,
         /// Whether it is well.
         up: bool,
+    },
+    /// The attached descriptor is a memory file in which a backend's table is kept, to be held for proxy's successor; without one there
+    /// is none any more.
+    Table {
+        /// Backend's name.
+        backend: String,
     },
     /// A backup on another node watches this one through the attached connection. The supervisor holds it as long as
     /// it lives, so that it ends when both are dead.

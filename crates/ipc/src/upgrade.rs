@@ -85,6 +85,11 @@ pub enum Legacy {
         /// Whether it is well.
         up: bool,
     },
+    /// The attached descriptor is a memory file with a backend's table.
+    Table {
+        /// Backend's name.
+        backend: String,
+    },
     /// The state of a virtual address.
     Vip {
         /// Its name.

@@ -126,8 +126,8 @@ pub(crate) const LOAD_EVERY: Duration = Duration::from_millis(100);
 pub(crate) const TABLES_EVERY: Duration = Duration::from_secs(1);
 /// What is over in a part of a table and forgotten with its lock held once.
 pub(crate) const EXPIRED_AT_A_TIME: usize = 1024;
-/// How often peers are told what has changed in tables.
-pub(crate) const PEERS_EVERY: Duration = Duration::from_millis(50);
+/// How often what has changed in tables is written down, and peers are told.
+pub(crate) const CHANGES_EVERY: Duration = Duration::from_millis(50);
 /// Changes of a part of a table that are told of with its lock held once.
 pub(crate) const CHANGES_AT_A_TIME: usize = 1024;
 /// Changes that wait for a peer; where there are more, it gets the whole table anew.

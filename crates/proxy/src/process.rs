@@ -35,6 +35,7 @@ use crate::rules::{self, Owner, Rules};
 use crate::shield::Guard;
 use crate::status::document;
 use crate::stick::Sticky;
+use crate::stick::keep::Keeper;
 use crate::tls::{self, Secret};
 use crate::traffic;
 use crate::worker::{self, Command, Setup, Signs};
@@ -110,6 +111,7 @@ struct Process {
     /// There are waiting rooms, whose load is measured.
     guards: bool,
     peers: Rc<Peers>,
+    keeper: Keeper,
     /// There are tables, in which something may be over.
     tables: bool,
     busy: Busy,
@@ -148,6 +150,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         answering: None,
         guards: false,
         peers: Rc::default(),
+        keeper: Keeper::default(),
         tables: false,
         busy: Busy::default(),
     };
@@ -195,8 +198,8 @@ impl Process {
         files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut load = tokio::time::interval(limits::LOAD_EVERY);
         load.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut tables = tokio::time::interval(limits::TABLES_EVERY);
-        tables.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut changes = tokio::time::interval(limits::CHANGES_EVERY);
+        changes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut daily = tokio::time::interval(limits::REMARKS_EVERY);
         daily.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -224,7 +227,11 @@ impl Process {
                         self.remark(plan);
                     }
                 }
-                _ = tables.tick(), if self.tables => self.sweep_tables(),
+                _ = changes.tick(), if self.tables => {
+                    if let Some(setup) = &*self.view.setup.borrow() {
+                        self.keeper.turn(setup, &self.peers);
+                    }
+                }
                 _ = load.tick(), if self.guards => self.look_at_load(),
                 _ = files.tick(), if !self.watched.is_empty() => self.look_at_files(),
                 () = tokio::time::sleep(Duration::from_millis(10)), if draining => {
@@ -271,6 +278,7 @@ impl Process {
             Order::Server { backend, server, up } => {
                 self.registry.remembered.insert((backend, server), up);
             }
+            Order::Table { backend } => self.keeper.left(backend, fd.ok_or_else(missing)?),
             Order::Listener { address, index, .. } => {
                 self.wait_for_plan(Endpoint::tcp(address), index, fd.ok_or_else(missing)?);
             }
@@ -405,7 +413,12 @@ impl Process {
         }
         self.drain = plan.drain;
         let setup = Arc::new(setup);
+        let tables = self.keeper.set(&setup);
         self.give_to_workers(setup.clone(), listeners).await?;
+        for (backend, file) in tables {
+            let report = Report::Table { backend: backend.to_string() };
+            let _ = self.channel.send(&report, file.as_ref().map(std::os::fd::AsFd::as_fd)).await;
+        }
         self.peers.set(peers, &setup);
         self.logs.retain(&plan.logs);
         self.good = self.files.clone();
@@ -602,16 +615,6 @@ impl Process {
                 None => {}
             }
         }
-    }
-
-    /// Forgets what is over in the tables.
-    fn sweep_tables(&self) {
-        let setup = self.view.setup.borrow().clone();
-        setup
-            .iter()
-            .flat_map(|setup| &setup.sticky)
-            .flatten()
-            .for_each(|sticky| sticky.sweep(Instant::now().into_std()));
     }
 
     /// Notes the state of the files that rules read.

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::*;
-use relais_ipc::Report;
 use relais_ipc::status::TableStatus;
+use relais_ipc::{Order, Report};
 
 /// Servers that answer with their number, and give out a session where `/login` is asked for.
 fn servers(count: usize) -> Vec<Origin> {
@@ -139,6 +139,51 @@ fn a_table_outlives_reloads_and_changes_of_the_servers_order() {
         Report::Ready { generation: 3 }
     );
     assert_eq!(table(&proxy).entries, 0, "other keys, another table");
+}
+
+#[test]
+fn the_next_process_reads_what_the_last_one_wrote() {
+    for stick in ["header name=X-User", "src"] {
+        let (door, origins) = (Door::new(1), servers(3));
+        let text = plan(&door, "", &format!("stick {stick}"), &addresses(&origins));
+        let mut proxy = Proxy::start(&text, &[&door]);
+        let from = |host: u8| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from(([127, 9, 6, host], 0)).into()).unwrap();
+            socket.connect(&door.address.into()).unwrap();
+            let mut client = Peer::new(socket.into());
+            client.send(format!("GET / HTTP/1.1\r\nHost: h\r\nX-User: u{host}\r\n\r\n"));
+            client.message().1
+        };
+        let first: Vec<String> = (1..41).map(from).collect();
+        let file = std::fs::File::from(proxy.tables.remove("app").unwrap());
+        // As its bytes are at the moment of a death.
+        let written = || file.metadata().unwrap().len() > 64 && slots(&file, stick == "src") == 40;
+        wait("all of it to be written", written);
+        drop(proxy);
+        let mut proxy = Proxy::bare(1);
+        proxy.order(&Order::Table { backend: "app".into() }, Some(file.into()));
+        assert_eq!(proxy.plan(&text, &[&door]), Report::Ready { generation: 1 });
+        assert_eq!(table(&proxy).entries, 40, "{stick}");
+        let mut again: Vec<String> = (1..41).rev().map(from).collect();
+        again.reverse();
+        assert_eq!(again, first, "{stick}");
+        // One of another kind, or torn, is left alone.
+        drop(proxy);
+        let torn = std::fs::File::from(relais_ipc::channel::text_to_fd(&"RlStick1".repeat(100)).unwrap());
+        let mut proxy = Proxy::bare(1);
+        proxy.order(&Order::Table { backend: "app".into() }, Some(torn.into()));
+        assert_eq!(proxy.plan(&text, &[&door]), Report::Ready { generation: 1 });
+        assert_eq!(table(&proxy).entries, 0);
+    }
+}
+
+/// Slots of a table's file that are in use.
+fn slots(file: &std::fs::File, is_address: bool) -> usize {
+    let length = if is_address { 40 } else { 152 };
+    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+    std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, 0).unwrap();
+    bytes[64..].chunks(length).filter(|slot| slot[4] > 0).count()
 }
 
 #[test]

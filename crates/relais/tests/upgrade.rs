@@ -285,6 +285,49 @@ fn what_the_checks_know_and_the_access_log_go_to_the_next_version() {
     assert!(!log.exists());
 }
 
+/// The servers that users have by a stick table, the last one asked first: whoever only takes turns gives others.
+fn stuck_to(web: SocketAddr, users: std::ops::Range<usize>) -> Vec<String> {
+    let ask = |user: usize| {
+        let answer = || get(web, &format!("/?id={user}")).ok().filter(|(status, _)| *status == 200);
+        await_some("an answer", answer).1
+    };
+    let mut all: Vec<String> = users.rev().map(ask).collect();
+    all.reverse();
+    all
+}
+
+#[test]
+fn a_stick_table_outlives_a_killed_proxy_and_an_upgrade() {
+    let origins = ["one", "two", "six"].map(Origin::start);
+    let origins: Vec<&Origin> = origins.iter().collect();
+    let stick =
+        |web, admin| plan(web, admin, &origins, "").replace("retries 3", "stick query name=id\n retries 3");
+    let node = Upgraded(Node::prepare(stick).run(Path::new(RELAIS), &[]));
+    let entries = |of: u64| {
+        let known = || node.0.proxy()?.backends.first()?.table.as_ref().map(|table| table.entries);
+        await_some("the table", || known().filter(|known| *known == of));
+    };
+    let ask_in_turn =
+        |users: std::ops::Range<usize>| users.for_each(|user| drop(stuck_to(node.0.web, user..user + 1)));
+    ask_in_turn(0..20);
+    let first = stuck_to(node.0.web, 0..20);
+    // Nothing says when the last change is written; it takes 50 ms.
+    std::thread::sleep(Duration::from_secs(1));
+    let proxy = node.0.pid(Role::Proxy).unwrap();
+    node.0.signal(proxy, Signal::KILL);
+    await_some("the next proxy", || node.0.proxy().filter(|next| next.pid != proxy));
+    entries(20);
+    assert_eq!(stuck_to(node.0.web, 0..20), first);
+    ask_in_turn(20..31);
+    let all = stuck_to(node.0.web, 0..31);
+    std::thread::sleep(Duration::from_secs(1)); // as above
+    let before = node.0.process.id();
+    node.0.signal(before, Signal::USR2);
+    await_successor(&node.0, before);
+    entries(31);
+    assert_eq!(stuck_to(node.0.web, 0..31), all);
+}
+
 #[test]
 fn a_plan_that_cannot_be_put_in_force_leaves_the_old_version_serving() {
     let origin = Origin::start("hello");

@@ -130,8 +130,8 @@ pub(super) const ROWS: &[Directive] = &[
               the server of the key's last answer (in `mode tcp`: connection) as long as that is up; one of weight 0 keeps the clients it has, \
               where it is full its client waits for it. Where the server is down, or the key is new, the balance decides, and the table \
               learns who answered. Whoever comes without such a key has no place in it. An IPv4 client is the same behind IPv6 \
-              listeners. Keys of more than 128 bytes are known by their SHA-256. All threads have one table, and a reload keeps it if the \
-              key stays the same. Where it is full, who came longest ago is forgotten; an entry takes about 100 bytes and its key. The other balancer has it, too, with `peers`. All clients behind one NAT \
+              listeners. Keys of more than 128 bytes are known by their SHA-256. All threads have one table, and reloads keep it if the \
+              key stays the same; so do a death of the process and a binary upgrade, but for the last 50 ms. Where it is full, who came longest ago is forgotten; an entry takes about 100 bytes and its key, and in the file that outlives the process 40 bytes for an address, 152 for other keys. The other balancer has it, too, with `peers`. All clients behind one NAT \
               address have one server with `src`: where there are cookies, `persist` spreads them better. `relais status` and \
               `/metrics` have its figures. In `mode tcp`: `src` and `sni`.",
         example: "stick src size=20480 expire=\"30m\"",
@@ -139,6 +139,8 @@ pub(super) const ROWS: &[Directive] = &[
             "whoever_has_a_key_stays_with_the_server_that_answered_it",
             "keys_of_all_kinds_stick",
             "a_table_outlives_reloads_and_changes_of_the_servers_order",
+            "the_next_process_reads_what_the_last_one_wrote",
+            "a_stick_table_outlives_a_killed_proxy_and_an_upgrade",
             "a_full_table_forgets_who_came_longest_ago_and_old_keys_expire",
             "a_connection_sticks_by_its_address_and_by_the_name_in_its_handshake",
         ]),

@@ -1,8 +1,8 @@
 //! Balancers tell each other which server a key stays with: HAProxy's peers protocol between the nodes that run a frontend
 //! together, and with HAProxies that the plan names.
 //!
-//! All of it is the main thread's. It drains what has changed in the tables a few times a second, and gives it to one [`session`] for each
-//! peer that is there; [`hello`] is how they begin. Of two nodes the one whose name comes first connects. Who meets asks the
+//! All of it is the main thread's. What has changed in the tables comes a few times a second (`stick::keep`), and goes to one [`session`]
+//! for each peer that is there; [`hello`] is how they begin. Of two nodes the one whose name comes first connects. Who meets asks the
 //! other for everything; later only changes go over. What a peer says is learned unless a later word is known here, so
 //! balancers that were apart agree.
 
@@ -196,14 +196,29 @@ impl Peers {
             over: Cell::new(false),
             settings,
         });
-        let mut tasks = vec![
-            tokio::task::spawn_local(listen(shared.clone())),
-            tokio::task::spawn_local(tell(shared.clone())),
-        ];
+        let mut tasks = vec![tokio::task::spawn_local(listen(shared.clone()))];
         for other in shared.settings.others.iter().filter(|other| other.dial.is_some()) {
             tasks.push(tokio::task::spawn_local(dial(shared.clone(), other.clone())));
         }
         *self.running.borrow_mut() = Some((shared, tasks));
+    }
+
+    /// A key of the table of this number stays with a server until then.
+    pub(crate) fn tell(&self, table: usize, key: &[u8], server: &Arc<str>, ends: Instant) {
+        let running = self.running.borrow();
+        let Some((shared, _)) = &*running else { return };
+        let sessions = shared.sessions.borrow();
+        if !sessions.is_empty() {
+            let change = Change { table, key: key.into(), server: server.clone(), ends };
+            sessions.values().for_each(|session| session.add(&change));
+        }
+    }
+
+    /// That was all for now.
+    pub(crate) fn wake(&self) {
+        if let Some((shared, _)) = &*self.running.borrow() {
+            shared.sessions.borrow().values().for_each(|session| session.wake());
+        }
     }
 
     /// Ends all of it: another generation does it, or nobody.
@@ -325,25 +340,6 @@ async fn meet(shared: &Shared, other: &Other, to: SocketAddr) -> Result<TcpStrea
     let mut stream = socket.connect(to).await.map_err(|error| error.to_string())?;
     hello::say(shared, other, &mut stream).await?;
     Ok(stream)
-}
-
-/// Gives what has changed in the tables to all who are there.
-async fn tell(shared: Rc<Shared>) {
-    let mut tick = tokio::time::interval(limits::PEERS_EVERY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let sessions: Vec<Rc<Session>> = shared.sessions.borrow().values().cloned().collect();
-        let now = Instant::now();
-        for (table, local) in shared.tables.borrow().iter().enumerate() {
-            local.sticky.table.changes(now, limits::CHANGES_AT_A_TIME, |key, server, left| {
-                let Some(server) = local.server(server).filter(|_| !sessions.is_empty()) else { return };
-                let change = Change { table, key: key.into(), server: server.clone(), ends: now + left };
-                sessions.iter().for_each(|session| session.add(&change));
-            });
-        }
-        sessions.iter().for_each(|session| session.wake());
-    }
 }
 
 /// What is left of an entry's time.

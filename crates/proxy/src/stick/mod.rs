@@ -4,6 +4,7 @@
 //! What a table is, is `relais_balance::stick`'s business; [`key`] finds keys in requests and answers. Asked by `transaction` and
 //! `tunnel` for every attempt, told by `exchange` and `tunnel` when a server has answered that was not the known one.
 
+pub(crate) mod keep;
 pub(crate) mod key;
 
 use std::hash::{BuildHasher, RandomState};
@@ -157,14 +158,19 @@ impl Table {
         }
     }
 
-    /// Gives what has changed here, and was not learned from others, to `each`: key, server, how long it counts.
-    pub(crate) fn changes(&self, now: Instant, most: usize, mut each: impl FnMut(&[u8], u32, Duration)) {
+    /// Gives the places that have changed to `each`: part, place, what is there now and counts, how long it does.
+    fn changes(
+        &self,
+        now: Instant,
+        most: usize,
+        mut each: impl FnMut(usize, u32, keep::Changed<'_>, Duration),
+    ) {
         let now_ms = self.ms(now);
-        for part in &self.parts {
-            lock(part).stick.changed(most, |_, kept| {
-                if let Some(kept) = kept.filter(|kept| kept.is_ours && kept.ends_ms > now_ms) {
-                    each(kept.key, kept.server, Duration::from_millis(kept.ends_ms - now_ms));
-                }
+        for (number, part) in self.parts.iter().enumerate() {
+            lock(part).stick.changed(most, |place, kept| {
+                let kept = kept.filter(|kept| kept.ends_ms > now_ms);
+                let left = kept.map_or(0, |kept| kept.ends_ms - now_ms);
+                each(number, place, kept, Duration::from_millis(left));
             });
         }
     }

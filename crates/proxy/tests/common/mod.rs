@@ -85,6 +85,8 @@ pub struct Proxy {
     pub log: PathBuf,
     /// More directives for `platform`.
     pub platform: String,
+    /// Memory files that it has given to its supervisor, by backend.
+    pub tables: std::collections::BTreeMap<String, OwnedFd>,
     /// The nodes of the plan.
     pub nodes: String,
     workers: u16,
@@ -116,6 +118,7 @@ impl Proxy {
             status,
             log,
             platform: String::new(),
+            tables: Default::default(),
             nodes: "node here { link \"127.0.0.1\"; }".into(),
             workers,
             generation: 0,
@@ -174,7 +177,14 @@ impl Proxy {
     pub fn any_report(&mut self) -> Report {
         let channel = self.channel.as_ref().unwrap();
         let next = async { tokio::time::timeout(PATIENCE, channel.recv::<Report>()).await };
-        self.runtime.block_on(next).expect("a report").unwrap().expect("the proxy lives").0
+        match self.runtime.block_on(next).expect("a report").unwrap().expect("the proxy lives") {
+            (Report::Table { backend }, file) => {
+                self.tables.remove(&backend);
+                self.tables.extend(file.map(|file| (backend, file)));
+                self.any_report()
+            }
+            (report, _) => report,
+        }
     }
 
     /// Waits until the checks find the server of this name in this state.

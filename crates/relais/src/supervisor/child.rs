@@ -26,6 +26,8 @@ pub(crate) enum Event {
     Said(Report),
     /// `Report::Watched`.
     Watched(OwnedFd),
+    /// `Report::Table`.
+    Table(String, Option<OwnedFd>),
     /// `Report::Pulse`.
     Pulse(OwnedFd),
     /// It is gone.
@@ -129,6 +131,7 @@ impl Child {
                     said = channel.recv::<Report>() => match said {
                         Ok(Some((Report::Alive, _))) => pulse.beat(),
                         Ok(Some((Report::Watched, Some(connection)))) => say(Event::Watched(connection)),
+                        Ok(Some((Report::Table { backend }, file))) => say(Event::Table(backend, file)),
                         Ok(Some((Report::Pulse, Some(socket)))) => say(Event::Pulse(socket)),
                         Ok(Some((report, _))) => {
                             pulse.beat();

@@ -40,6 +40,7 @@ pub(super) struct Inheritance {
     pub(super) listeners: BTreeMap<Endpoint, BTreeMap<u16, OwnedFd>>,
     pub(super) access_logs: Vec<(String, OwnedFd)>,
     pub(super) health: BTreeMap<(String, String), bool>,
+    pub(super) tables: BTreeMap<String, OwnedFd>,
     pub(super) scripts: BTreeMap<String, bool>,
     pub(super) vips: BTreeMap<String, VipState>,
     /// Where operators' commands are kept.
@@ -93,6 +94,7 @@ impl Inheritance {
             listeners: BTreeMap::new(),
             access_logs: Vec::new(),
             health: BTreeMap::new(),
+            tables: BTreeMap::new(),
             scripts: BTreeMap::new(),
             vips: BTreeMap::new(),
             overrides: None,
@@ -148,6 +150,9 @@ impl Inheritance {
             }
             Legacy::Script { command, up } => {
                 self.scripts.insert(command, up);
+            }
+            Legacy::Table { backend } => {
+                self.tables.insert(backend, fd.ok_or_else(descriptor)?);
             }
             Legacy::Vip { name, state } => {
                 self.vips.insert(name, state);

@@ -87,6 +87,8 @@ struct Supervisor {
     scripts: BTreeMap<String, bool>,
     /// What a new proxy must know of the servers.
     health: BTreeMap<(String, String), bool>,
+    /// Memory files with stick tables, by backend.
+    tables: BTreeMap<String, OwnedFd>,
     /// What a new vip must know of the addresses.
     vips: BTreeMap<String, VipState>,
     /// The operator's words that outlast processes.
@@ -178,7 +180,7 @@ impl Supervisor {
         let user = user::unprivileged(&edition.plan.user);
         let mut sockets = Sockets::new(workers);
         let mut notify = Notify::from_env();
-        let (mut health, mut scripts) = (BTreeMap::new(), BTreeMap::new());
+        let (mut health, mut scripts, mut tables) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (mut vips, mut asks) = (BTreeMap::new(), None);
         if let Some(inherited) = &mut inherited {
             sockets.inherit(std::mem::take(&mut inherited.listeners));
@@ -186,6 +188,7 @@ impl Supervisor {
                 notify = Notify::to(path, inherited.watchdog);
             }
             health = std::mem::take(&mut inherited.health);
+            tables = std::mem::take(&mut inherited.tables);
             scripts = std::mem::take(&mut inherited.scripts);
             vips = std::mem::take(&mut inherited.vips);
             asks = inherited.asks.take();
@@ -222,6 +225,7 @@ impl Supervisor {
             applying: None,
             stopping: None,
             health,
+            tables,
             scripts,
             vips,
             kept: Kept::read(&options.run_dir),
@@ -317,6 +321,10 @@ impl Supervisor {
                     child.order(&Order::Shared { shared: true }, None).await;
                 }
                 self.tell_health(child).await;
+                for (backend, file) in &self.tables {
+                    let order = Order::Table { backend: backend.clone() };
+                    child.order(&order, Some(file.as_fd())).await;
+                }
             }
             Role::Vip => {}
             Role::Control => child.order(&Order::Node(self.status()), None).await,
@@ -441,6 +449,14 @@ impl Supervisor {
                 self.watchers.hold(connection);
                 Ok(())
             }
+            Event::Table(backend, Some(file)) => {
+                self.tables.insert(backend, file);
+                Ok(())
+            }
+            Event::Table(backend, None) => {
+                self.tables.remove(&backend);
+                Ok(())
+            }
             Event::Pulse(socket) => {
                 self.pulses.hold(socket);
                 Ok(())
@@ -490,7 +506,7 @@ impl Supervisor {
             Report::Files { used, kept } => self.on_files(used, &kept),
             Report::Delivered => self.stop_on_delivered().await,
             Report::HandedOver => self.stop_on_handed_over().await,
-            Report::Alive | Report::Watched | Report::Pulse => {} // dealt with in `child`
+            Report::Alive | Report::Watched | Report::Table { .. } | Report::Pulse => {} // dealt with in `child`
             Report::Stuck { why } => {
                 warn!("{}: {why}; it is killed", role.name());
                 self.child(role).kill();

@@ -236,6 +236,9 @@ impl Supervisor {
             let (backend, server) = (backend.clone(), server.clone());
             all.push((Legacy::Server { backend, server, up: *up }, None));
         }
+        for (backend, file) in &self.tables {
+            all.push((Legacy::Table { backend: backend.clone() }, Some(file.try_clone()?)));
+        }
         for (command, up) in &self.scripts {
             all.push((Legacy::Script { command: command.clone(), up: *up }, None));
         }
