@@ -601,6 +601,7 @@ impl Engine {
             let p = self.port(&self.vips[v].spec.interface.clone());
             match output {
                 Output::AddAddress => {
+                    self.mute_gates(v, false);
                     self.vips[v].is_here_again.store(true, Ordering::Relaxed);
                     self.hold_gates(v, GATE_INTERVALS * self.vips[v].router.config().interval);
                     self.put_address(v, p);

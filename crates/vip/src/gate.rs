@@ -36,6 +36,7 @@ const DROP: i32 = 2;
 /// Words of the page.
 const UNTIL: usize = 0;
 const OBLIVION_AT: usize = 1;
+const MUTED: usize = 2;
 
 /// The socket by which the kernel knows that somebody of ours lives.
 #[derive(Debug)]
@@ -102,6 +103,12 @@ impl Gate {
         self.page.store(UNTIL, until.as_nanos());
     }
 
+    /// From now on nobody is told that the address is here, though what comes to it passes: another machine has it, and what
+    /// is open goes on. Or that ends.
+    pub(crate) fn mute(&self, muted: bool) {
+        self.page.store(MUTED, muted.into());
+    }
+
     /// Shuts it.
     pub(crate) fn shut(&self) {
         self.page.store(UNTIL, 0);
@@ -149,8 +156,8 @@ fn expect(code: &mut Assembler, address: IpAddr, offset: i32, pass: Label, other
 }
 
 /// Goes to `ours` if the packet is to the address (or from it, going out), else to `pass`. What asks where an
-/// address is, or says it, is to or from that address too: ARP, and neighbour solicitations (RFC 4861).
-fn recognise(code: &mut Assembler, direction: Direction, address: IpAddr, ours: Label, pass: Label) {
+/// address is, or says it, is to or from that address too: ARP, and neighbour solicitations (RFC 4861); it goes to `asks`.
+fn recognise(code: &mut Assembler, direction: Direction, address: IpAddr, [ours, asks, pass]: [Label; 3]) {
     let inbound = direction == Direction::Ingress;
     code.load32(R1, R6, PROTOCOL);
     match address {
@@ -159,7 +166,7 @@ fn recognise(code: &mut Assembler, direction: Direction, address: IpAddr, ours: 
             code.jump_if_is(R1, IPV4, ip);
             code.jump_unless_is(R1, ARP, pass);
             expect(code, address, if inbound { 24 } else { 14 }, pass, pass);
-            code.jump(ours);
+            code.jump(asks);
             code.place(ip);
             expect(code, address, if inbound { 16 } else { 12 }, pass, pass);
             code.jump(ours);
@@ -178,7 +185,7 @@ fn recognise(code: &mut Assembler, direction: Direction, address: IpAddr, ours: 
             code.load8(R1, R10, -16);
             code.jump_unless_is(R1, [if inbound { 135 } else { 136 }, 0, 0, 0], pass);
             expect(code, address, 48, pass, pass);
-            code.jump(ours);
+            code.jump(asks);
         }
     }
 }
@@ -205,8 +212,15 @@ fn expect_pulse(code: &mut Assembler, port: u16, shut: Label) {
 fn program(direction: Direction, address: IpAddr, page: &OwnedFd, port: u16) -> Vec<u64> {
     let mut code = Assembler::default();
     let (ours, pass, shut) = (code.label(), code.label(), code.label());
+    let (asks, drop) = (code.label(), code.label());
     code.copy(R6, R1);
-    recognise(&mut code, direction, address, ours, pass);
+    recognise(&mut code, direction, address, [ours, asks, pass]);
+    code.place(asks);
+    if direction == Direction::Ingress {
+        code.set_value_of(R7, page.as_fd());
+        code.load64(R1, R7, 8 * MUTED as i16);
+        code.jump_unless_zero(R1, drop);
+    }
     code.place(ours);
     code.set_value_of(R7, page.as_fd());
     code.call(Helper::Boottime);
@@ -221,6 +235,7 @@ fn program(direction: Direction, address: IpAddr, page: &OwnedFd, port: u16) -> 
     code.call(Helper::Monotonic);
     code.load64(R1, R7, 8 * OBLIVION_AT as i16);
     code.jump_if_greater(R0, R1, forgotten);
+    code.place(drop);
     code.set(R0, DROP);
     code.exit();
     code.place(pass);

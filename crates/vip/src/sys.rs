@@ -77,7 +77,7 @@ fn bpf(command: libc::c_long, attributes: &mut [u64; 16]) -> io::Result<OwnedFd>
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }
 
-/// An array of one value of 16 bytes, shared between programs in the kernel and whoever maps it (`BPF_F_MMAPABLE`).
+/// An array of one value of three words, shared between programs in the kernel and whoever maps it (`BPF_F_MMAPABLE`).
 ///
 /// # Errors
 /// `EPERM` without `CAP_BPF`, `ENOSYS` where the kernel has no `bpf(2)`.
@@ -87,7 +87,7 @@ pub(crate) fn bpf_page() -> io::Result<OwnedFd> {
     const MAPPABLE: u64 = 1 << 10;
     let mut attributes = [0; 16];
     attributes[0] = ARRAY | 4 << 32; // type, size of a key
-    attributes[1] = 16 | 1 << 32; // size of a value, number of them
+    attributes[1] = 24 | 1 << 32; // size of a value, number of them
     attributes[2] = MAPPABLE;
     bpf(MAP_CREATE, &mut attributes)
 }
@@ -129,10 +129,10 @@ impl Page {
         NonNull::new(at.cast()).map(Page).ok_or_else(|| io::Error::other("the kernel mapped nothing"))
     }
 
-    /// Stores one of the two words.
+    /// Stores one of the three words.
     pub(crate) fn store(&self, word: usize, value: u64) {
-        assert!(word < 2);
-        // SAFETY: the mapping lives as long as `self` and is aligned to a page; both words are in it.
+        assert!(word < 3);
+        // SAFETY: the mapping lives as long as `self` and is aligned to a page; all three words are in it.
         unsafe { self.0.add(word).as_ref() }.store(value, Ordering::Release);
     }
 }

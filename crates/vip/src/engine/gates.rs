@@ -45,6 +45,11 @@ impl Engine {
         self.pulse.as_ref().ok_or_else(|| io::Error::other("there is no pulse"))
     }
 
+    /// See [`Gate::mute`].
+    pub(super) fn mute_gates(&self, v: usize, muted: bool) {
+        self.vips[v].gates.iter().for_each(|gate| gate.mute(muted));
+    }
+
     pub(super) fn shut_gates(&self, v: usize) {
         if !self.vips[v].relaying {
             self.vips[v].gates.iter().for_each(Gate::shut);

@@ -16,6 +16,8 @@ impl Engine {
     pub(super) fn let_go(&mut self, v: usize, p: usize) {
         let Link::Up(own) = self.link_of(v, p) else { return };
         self.vips[v].relaying = true;
+        // At once: what follows waits for the kernel, and until then both would say that the address is theirs.
+        self.mute_gates(v, true);
         self.hold_gates(v, self.vips[v].router.config().drain);
         let done = self.addresses_of(v).into_iter().try_for_each(|address| {
             relay::mute(address, own)?;
@@ -62,6 +64,7 @@ impl Engine {
 
     pub(super) fn end_relay(&mut self, v: usize) {
         let relayed = std::mem::replace(&mut self.vips[v].relaying, false);
+        self.mute_gates(v, false);
         if self.vips[v].router.state() != State::Master {
             self.shut_gates(v);
             if relayed {
