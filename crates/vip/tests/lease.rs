@@ -206,3 +206,45 @@ async fn a_long_system_call_of_another_program_moves_no_address() {
     assert!(news.is_err(), "the peer took the address");
     drop(a);
 }
+
+#[tokio::test]
+async fn who_lets_go_is_mute_at_once_though_another_program_holds_nftables() {
+    if !ready(&["ip", "nft", "taskset", "bash"]) {
+        return;
+    }
+    let lan = Lan::new(&["a", "client", "b"]);
+    let a = alone(&lan).await;
+    let b = Vip::with_plan(lan.machine(2), "b", &plan(101, 100, "")).await;
+    b.await_state(VipState::Backup).await;
+    // The client hears of the address by the old holder alone, if that says anything.
+    let deaf = format!("ip netns exec {} nft add", lan.machine(1));
+    run(&format!("{deaf} table arp deaf"));
+    run(&format!("{deaf} chain arp deaf in {{ type filter hook input priority 0 ; }}"));
+    run(&format!("{deaf} rule arp deaf in arp saddr ether {} drop", lan.mac(2)));
+    let namespace = lan.machine(0).to_owned();
+    let load = std::thread::spawn(move || load_nftables(&namespace, "1-63"));
+    // What wants to change something waits: the other has begun.
+    let nft = format!("ip netns exec {} nft add table ip probe", lan.machine(0));
+    loop {
+        assert!(!load.is_finished(), "it was never held up");
+        let command = nft.clone();
+        let probe = std::thread::spawn(move || run(&command));
+        std::thread::sleep(Duration::from_millis(60));
+        if !probe.is_finished() {
+            break;
+        }
+    }
+    a.order(relais_ipc::Order::HandOver).await;
+    b.await_state(VipState::Master).await;
+    std::thread::sleep(Duration::from_millis(100)); // two of its intervals
+    let mut questions = 0;
+    while !load.is_finished() || questions < 3 {
+        run(&format!("ip -n {} neighbour flush all", lan.machine(1)));
+        lan.visit(1);
+        std::thread::sleep(Duration::from_millis(5)); // an answer takes less than one
+        let neighbour = run(&format!("ip -n {} neighbour show {VIP}", lan.machine(1)));
+        assert!(!neighbour.contains(&lan.mac(0)), "the old holder answers");
+        questions += 1;
+    }
+    load.join().unwrap();
+}
