@@ -245,7 +245,9 @@ impl HaProxy {
         let mut command = Command::new("haproxy");
         let process = command.args(["-db", "-L", "old", "-f"]).arg(&file).stderr(Stdio::null()).spawn();
         let haproxy = HaProxy { process: process.unwrap(), door, socket };
-        wait("HAProxy", || std::net::TcpStream::connect(door).is_ok());
+        // It listens for clients before it does for commands.
+        wait("HAProxy", || UnixStream::connect(&haproxy.socket).is_ok());
+        wait("HAProxy's door", || std::net::TcpStream::connect(door).is_ok());
         let _ = std::fs::remove_file(file);
         haproxy
     }
