@@ -18,6 +18,7 @@
 extern crate alloc;
 
 mod bounded;
+mod budget;
 mod hash;
 mod health;
 pub mod key;
@@ -36,6 +37,7 @@ mod tree;
 mod weights;
 
 pub use bounded::has_share;
+pub use budget::Budget;
 pub use hash::hash;
 pub use health::Health;
 pub use locality::{Load, Locality};

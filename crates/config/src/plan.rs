@@ -14,7 +14,7 @@ mod check;
 mod forward;
 
 pub use balance::{Balance, HashKey, HashType};
-pub use check::{Admin, Check, CheckKind, DnsExpect, Observe, OnError};
+pub use check::{Admin, Check, CheckKind, DnsExpect, Observe, OnError, RetryOn};
 pub use forward::Forward;
 
 mod persist;
@@ -406,6 +406,10 @@ pub struct Backend {
     pub persist: Option<Persist>,
     /// The table that says which server a client stays with.
     pub stick: Option<Stick>,
+    /// After what.
+    pub retry_on: RetryOn,
+    /// Retries for a hundred requests, 1 to 100; `None`: as many as there are failures.
+    pub retry_budget: Option<u8>,
     /// Whether a retry may go to another server.
     pub redispatch: bool,
     /// Whether a client that sends no more, and whose request waits, is taken for gone.

@@ -52,6 +52,8 @@ pub(crate) enum Failure {
     Late,
     /// The response broke off within its head.
     Broken,
+    /// The response is one after which another server is asked, and the budget has been charged with that.
+    Status,
     /// The response breaks the rules.
     Response(Reject),
     /// The request's body breaks the rules.
@@ -104,7 +106,7 @@ pub(crate) async fn run(
     backend: &Rc<Backend>,
     lease: &Lease,
     io: Io,
-    repeatable: bool,
+    (repeatable, again): (bool, bool),
 ) -> Result<Leaves, Failure> {
     let client = asked.client;
     let server = lease.server();
@@ -149,6 +151,14 @@ pub(crate) async fn run(
         }
     };
     backend.chooser.answered(&client.worker, lease.index(), worker.now().since(sent));
+    let is_unwanted = repeatable && again && backend.plan.retry_on.statuses.contains(&response.status);
+    if is_unwanted && backend.may_repeat(worker.now()) {
+        server.counters().responses.count(response.status);
+        server.shared.observed.answered(response.status);
+        worker.give_buffer(received);
+        recycle(&mut exchange.up, worker);
+        return Err(Failure::Status);
+    }
     account.times.response = worker.now().since(account.began).as_millis() as i64
         - account.times.request
         - account.times.queue.max(0)

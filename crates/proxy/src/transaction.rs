@@ -84,6 +84,7 @@ async fn attempts(
     let repeatable = asked.request.method.is_idempotent() && matches!(asked.rest, Rest::Nothing);
     let mut attempts =
         Attempts { left: u32::from(backend.plan.retries), tried: Tried::default(), stale_allowed: true };
+    backend.count_request();
     loop {
         let lease = place(asked, account, backend, attempts.tried).await?;
         let server = lease.server().clone();
@@ -98,7 +99,9 @@ async fn attempts(
                     - account.times.queue.max(0);
                 server.counters().sessions.add(1);
                 server.shared.observed.connected();
-                match exchange::run(asked, account, backend, &lease, io, repeatable).await {
+                match exchange::run(asked, account, backend, &lease, io, (repeatable, attempts.left > 0))
+                    .await
+                {
                     Ok(leaves) => return Ok(leaves),
                     Err(failure) => failure,
                 }
@@ -159,16 +162,18 @@ impl Attempts {
         reused: bool,
         repeatable: bool,
     ) -> Result<(), Verdict> {
+        let on = &backend.plan.retry_on;
         let (may, verdict) = match failure {
             Failure::NoConnection(state) => (true, Verdict::plain(503, &state)),
             Failure::Unsent => (true, Verdict::plain(502, b"SH")),
             Failure::Refused { untouched } => (untouched, Verdict::plain(502, b"SH")),
-            Failure::Silent => (repeatable, Verdict::plain(502, b"SH")),
+            Failure::Silent => (repeatable && on.empty, Verdict::plain(502, b"SH")),
+            Failure::Status => (true, Verdict::plain(502, b"SH")),
             Failure::Down => (repeatable, Verdict::plain(503, b"SH")),
-            Failure::Late => (false, Verdict::plain(504, b"sH")),
-            Failure::Broken => (false, Verdict::plain(502, b"SH")),
+            Failure::Late => (repeatable && on.late, Verdict::plain(504, b"sH")),
+            Failure::Broken => (repeatable && on.junk, Verdict::plain(502, b"SH")),
             Failure::Response(reject) => {
-                (false, Verdict { status: 502, state: *b"PH", why: Why::Response(reject) })
+                (repeatable && on.junk, Verdict { status: 502, state: *b"PH", why: Why::Response(reject) })
             }
             Failure::Request(reject) => {
                 let status = reject.why.status();
@@ -193,7 +198,8 @@ impl Attempts {
             self.stale_allowed = false;
             return Ok(());
         }
-        if self.left == 0 {
+        let is_charged = matches!(failure, Failure::Status);
+        if self.left == 0 || !(is_charged || backend.may_repeat(asked.client.worker.now())) {
             return Err(verdict);
         }
         self.left -= 1;

@@ -1,6 +1,6 @@
 //! A worker's side of the servers: who gets a request, a place there, a connection to send it on.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use relais_balance::Budget;
 use relais_base::Time;
 use relais_config::plan::{self, ProxyVersion};
 use relais_http::proxy_protocol;
@@ -140,6 +141,8 @@ pub(crate) struct Backend {
     /// Likewise, by a table.
     pub(crate) sticky: Option<Sticky>,
     has_backup: bool,
+    /// What this worker may repeat.
+    budget: Option<Cell<Budget>>,
 }
 
 /// Who serves: backups only while nobody else is up.
@@ -175,7 +178,32 @@ impl Backend {
             sticks: None,
             sticky: None,
             has_backup,
+            budget: None,
         }
+    }
+
+    /// Limits what this worker repeats, from now on.
+    pub(crate) fn save(&mut self, now: Time) {
+        self.budget = self.plan.retry_budget.map(|percent| Cell::new(Budget::new(percent, now)));
+    }
+
+    /// There is a request.
+    pub(crate) fn count_request(&self) {
+        if let Some(budget) = &self.budget {
+            let mut now = budget.get();
+            now.request();
+            budget.set(now);
+        }
+    }
+
+    /// Whether a request may be repeated; then it has to be.
+    pub(crate) fn may_repeat(&self, now: Time) -> bool {
+        self.budget.as_ref().is_none_or(|budget| {
+            let mut left = budget.get();
+            let may = left.retry(now);
+            budget.set(left);
+            may
+        })
     }
 
     /// Requests or connections that its servers have now.

@@ -575,6 +575,7 @@ impl Worker {
                 common.clone(),
                 (self.index, shared.unserved.len()),
             );
+            backend.save(self.now());
             backend.sticks = sticks;
             backend.sticky = setup.sticky.get(backends.len()).cloned().flatten();
             backends.push(Rc::new(backend));

@@ -53,6 +53,20 @@ pub enum OnError {
     FastInter,
 }
 
+/// After what a request is tried again, beside a connection that cannot be made; only one that is idempotent and whose body, if any,
+/// is here still.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryOn {
+    /// No byte of an answer came.
+    pub empty: bool,
+    /// What came is no HTTP.
+    pub junk: bool,
+    /// No answer came in time.
+    pub late: bool,
+    /// An answer with one of these statuses.
+    pub statuses: Vec<u16>,
+}
+
 /// An active health check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Check {

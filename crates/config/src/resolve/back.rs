@@ -8,7 +8,7 @@ use super::{Context, balance, datagrams, each, forward, front::mode, pages};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{
-    Admin, Backend, BackendTimeouts, Mode, Node, NodeId, ProxyVersion, Server, ServerTls, Tomcat,
+    Admin, Backend, BackendTimeouts, Mode, Node, NodeId, ProxyVersion, RetryOn, Server, ServerTls, Tomcat,
 };
 use crate::table::Kind;
 
@@ -84,6 +84,8 @@ fn backend(
         },
         responses: item.find("responses").and_then(|responses| responses.get("number")),
         retries: item.setting("retries").get("number")?,
+        retry_on: retry_on(&item.setting("retry-on").get::<Arc<str>>("what")?),
+        retry_budget: item.setting("retries").get("budget"),
         redispatch: item.find("redispatch").is_some(),
         persist: stays.persist,
         stick: stays.stick,
@@ -95,6 +97,19 @@ fn backend(
         error_pages: pages::error_pages(cx, item),
         rules: super::rules::rules(cx, item, mode?, &[])?,
     })
+}
+
+fn retry_on(words: &str) -> RetryOn {
+    let mut on = RetryOn::default();
+    for word in words.split('+') {
+        match word {
+            "empty-response" => on.empty = true,
+            "junk-response" => on.junk = true,
+            "response-timeout" => on.late = true,
+            status => on.statuses.extend(status.parse::<u16>()),
+        }
+    }
+    on
 }
 
 /// Without verification an authority is never asked.

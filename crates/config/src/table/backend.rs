@@ -1,6 +1,6 @@
 //! `backend`: who answers.
 
-use super::Type::{Duration, File, Host, Integer, Name, Reference, Socket, Text, Word};
+use super::Type::{Duration, File, Host, Integer, Name, Reference, Socket, Text, Word, Words};
 use super::{DAY, Directive, Effect, Field, HOUR, Kind, MINUTE, Section, Times, default, optional, required};
 
 const WEIGHT: Field = default("weight", Integer(0, 256), "1", "its share of requests; 0 gets nothing new");
@@ -157,14 +157,54 @@ pub(super) const ROWS: &[Directive] = &[
         name: "retries",
         inside: &[Section::Backend],
         arguments: &[default("number", Integer(0, 100), "3", "tries after the first")],
+        properties: &[optional(
+            "budget",
+            Integer(1, 100),
+            "every failure may be repeated",
+            "percentage of all requests that may be repeated; ten a second may on each worker whatever it is. So a backend that fails as a \
+             whole is not asked several times as much",
+        )],
         doc: "How often a request may be tried again: when its connection failed before it was sent, or when it is idempotent and \
               its response has not begun. Nothing else is ever repeated. In `mode udp`: how often datagrams go to another server because \
               nobody listens at one (ICMP), as long as the server has answered none of them.",
         example: "retries 3",
         effect: Effect::Tests(&[
+            "a_budget_ends_retries_where_all_servers_fail",
             "the_retries_are_counted_and_end",
             "what_a_dead_server_did_not_take_is_answered_by_another",
         ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "retry-on",
+        inside: &[Section::Backend],
+        arguments: &[default(
+            "what",
+            Words(&[
+                "empty-response",
+                "junk-response",
+                "response-timeout",
+                "401",
+                "403",
+                "404",
+                "408",
+                "425",
+                "429",
+                "500",
+                "501",
+                "502",
+                "503",
+                "504",
+            ]),
+            "empty-response",
+            "`empty-response`: the connection ended before a byte of the answer; `junk-response`: what came is no HTTP; \
+             `response-timeout`: nothing came within `timeout server`; a status",
+        )],
+        doc: "After what a request is tried again, beside a connection that cannot be made. It has to be idempotent and without a body \
+              (RFC 9110 §9.2.2), whatever stands here: nothing that a server may have done is done twice. The last answer goes to \
+              the client as it is.",
+        example: "retry-on empty-response+503",
+        effect: Effect::Tests(&["chosen_answers_are_asked_for_again_elsewhere_and_the_last_is_given"]),
         ..Directive::EMPTY
     },
     Directive {
