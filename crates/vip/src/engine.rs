@@ -648,21 +648,26 @@ impl Engine {
     }
 
     fn put_address(&mut self, v: usize, p: usize) {
-        let index = match self.carrier(v, p) {
-            Ok(Some(index)) => index,
-            Ok(None) => return,
-            Err(e) => {
-                let why = self.no_carrier(v, &e);
-                return self.handle(v, Input::AddressRefused(&why));
-            }
-        };
-        let done = self.placed(v, p).into_iter().try_for_each(|(address, prefix)| {
-            self.netlink.put(index, address, prefix, relais_vrrp::LEASE).map_err(|e| (address, e))
-        });
+        let mut done = self.try_to_put(v, p);
+        if done.as_ref().is_err_and(|(_, e)| e.raw_os_error() == Some(libc::ENODEV)) {
+            self.vips[v].carrier = None; // it was being taken away
+            done = self.try_to_put(v, p);
+        }
         if let Err((address, e)) = done {
-            let why = format!("the kernel refuses the address {address} ({e})");
+            let why = match address {
+                Some(address) => format!("the kernel refuses the address {address} ({e})"),
+                None => self.no_carrier(v, &e),
+            };
             self.handle(v, Input::AddressRefused(&why));
         }
+    }
+
+    /// An error is with the address that is refused, or with none where there is no interface for any.
+    fn try_to_put(&mut self, v: usize, p: usize) -> Result<(), (Option<IpAddr>, io::Error)> {
+        let Some(index) = self.carrier(v, p).map_err(|e| (None, e))? else { return Ok(()) };
+        self.placed(v, p).into_iter().try_for_each(|(address, prefix)| {
+            self.netlink.put(index, address, prefix, relais_vrrp::LEASE).map_err(|e| (Some(address), e))
+        })
     }
 
     fn remove_address(&mut self, v: usize, p: usize) {

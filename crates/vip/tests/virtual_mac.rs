@@ -176,7 +176,7 @@ async fn what_is_done_to_its_interface_is_mended_or_said() {
     );
     status.until(|vip| vip.reason.contains(&said)).await;
     run(&format!("ip -n {machine} link delete {interface}"));
-    a.await_state(VipState::Master).await;
+    status.until(|vip| vip.state == VipState::Master).await;
     let port = serve(&lan, 0);
     await_answer(&lan, vip, port, 0, SECOND);
 

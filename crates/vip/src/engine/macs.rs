@@ -46,6 +46,7 @@ impl Engine {
     pub(super) fn carrier(&mut self, v: usize, p: usize) -> io::Result<Option<u32>> {
         let Some(below) = self.ports[p].found.as_ref().map(|found| found.index) else { return Ok(None) };
         if !self.vips[v].spec.virtual_mac {
+            self.vips[v].carrier = Some(below);
             return Ok(Some(below));
         }
         if let Some(index) = self.vips[v].carrier
