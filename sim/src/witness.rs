@@ -13,7 +13,9 @@
 //! 3. *Nobody holds it alone.* A node that is cut off from all that it knew gives the address up.
 //! 4. *Somebody holds it.* Where at least two run, and all that run hear each other, one of them holds it.
 //! 5. *Witnesses cost no time.* After its holder's death another has it as soon as VRRP alone would have it there.
-//! 6. The cores' own `check_invariants`, after every input.
+//! 6. *Not two over a hand-over.* Where a holder hands over and the link to who takes it is cut meanwhile, a witness that
+//!    hears both is enough for the old holder to let go.
+//! 7. The cores' own `check_invariants`, after every input.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -70,6 +72,8 @@ pub struct Events {
     pub deaths: u64,
     /// Becomings of a master.
     pub masters: u64,
+    /// Hand-overs that a cut came into.
+    pub cut_moves: u64,
 }
 
 impl Events {
@@ -80,6 +84,7 @@ impl Events {
         self.isolations += other.isolations;
         self.deaths += other.deaths;
         self.masters += other.masters;
+        self.cut_moves += other.cut_moves;
     }
 }
 
@@ -107,6 +112,8 @@ struct Node {
     /// The kernel answers for the address until then.
     held_until: Time,
     waiting: VecDeque<(usize, Packet)>,
+    /// It was told to hand over, and has not yet.
+    leaving: bool,
     incarnation: u64,
     /// Its clock's speed, in thousandths of the world's.
     speed: u64,
@@ -208,6 +215,7 @@ impl World {
                 cluster,
                 held_until: Time::ZERO,
                 waiting: VecDeque::new(),
+                leaving: false,
                 incarnation: 0,
                 speed: 998 + rng.below(5),
                 masters: 0,
@@ -257,6 +265,7 @@ impl World {
         let node = &mut self.nodes[n];
         node.process = Process::Runs;
         node.incarnation += 1;
+        node.leaving = false;
         node.members = Members::new(node.cluster.clone(), node.incarnation, now);
         node.router = node.config.clone().map(|config| Router::new(config, now));
         if let Some(router) = &mut node.router {
@@ -398,6 +407,7 @@ impl World {
                 self.nodes[n].masters += u64::from(state == State::Master);
                 self.note(format!("node {n}: {state:?}: {reason}"));
             }
+            Output::HandedOver => self.nodes[n].leaving = false,
             Output::Log(sentence) => self.note(format!("node {n}: {sentence}")),
             _ => {}
         }
@@ -407,7 +417,8 @@ impl World {
         let now = self.clock(n);
         let node = &mut self.nodes[n];
         if let Some(router) = &node.router {
-            let held = (router.state() == State::Master).then(|| router.priority());
+            let priority = if node.leaving { 0 } else { router.priority() };
+            let held = (router.state() == State::Master).then_some(priority);
             node.members.handle(Word::Hold { vip: VIP, link: 0, held }, now);
         }
     }
@@ -481,8 +492,9 @@ impl World {
         self.events.acts += 1;
         let size = self.nodes.len() as u64;
         let (a, b) = (self.rng.below(size) as usize, self.rng.below(size) as usize);
-        match self.rng.below(8) {
+        match self.rng.below(9) {
             0 | 1 => self.cut_one_link()?,
+            8 => self.cut_a_move()?,
             2 => self.isolate(a)?,
             3 if a != b => {
                 self.note(format!("cut from {a} to {b}"));
@@ -534,6 +546,42 @@ impl World {
         let done = self.run_for(self.interval * 40);
         self.strict = false;
         done
+    }
+
+    /// The holder hands over, and before that is done the other routers and it no longer hear each other; witnesses do.
+    fn cut_a_move(&mut self) -> Checked {
+        self.all_well()?;
+        let [holder] = self.holders()[..] else { return Ok(()) };
+        self.note(format!("node {holder} hands over"));
+        let now = self.clock(holder);
+        let node = &mut self.nodes[holder];
+        node.leaving = true;
+        let Some(router) = &mut node.router else { return Ok(()) };
+        router.handle(Input::HandOver, now);
+        self.carry_out(holder);
+        // Its farewell has arrived.
+        let meanwhile = self.interval / 16 + self.interval.mul_f64(self.rng.below(100) as f64 / 100.0);
+        self.run_for(meanwhile)?;
+        self.note(format!("node {holder} is cut off from the other routers"));
+        for other in (0..self.nodes.len()).filter(|n| *n != holder && self.nodes[*n].config.is_some()) {
+            self.network.set_blocked(holder, other, true);
+            self.network.set_blocked(other, holder, true);
+        }
+        self.events.cut_moves += 1;
+        // A skew, a heartbeat that is lost, the next one, and their way over the witness.
+        self.run_for(self.interval * 4)?;
+        let holders = self.holders();
+        if holders.len() > 1 {
+            return self.violation(6, format!("nodes {holders:?} hold it"));
+        }
+        self.run_for(self.interval * 16)?;
+        // It is ready to have it again.
+        let now = self.clock(holder);
+        if let Some(router) = &mut self.nodes[holder].router {
+            router.handle(Input::Start { resume: None }, now);
+        }
+        self.carry_out(holder);
+        self.all_well()
     }
 
     fn isolate(&mut self, n: usize) -> Checked {

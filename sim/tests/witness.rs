@@ -20,9 +20,9 @@ fn hold(seeds: std::ops::Range<u64>) -> Events {
 #[test]
 fn seeds_0_to_999_hold_and_much_happens() {
     let events = hold(0..1000);
-    let Events { acts, single_cuts, isolations, deaths, masters } = events;
+    let Events { acts, single_cuts, isolations, deaths, masters, cut_moves } = events;
     assert!(acts == 10_000 && single_cuts > 1500 && masters > 2000, "{events:?}");
-    assert!(isolations > 100 && deaths > 100, "{events:?}");
+    assert!(isolations > 100 && deaths > 100 && cut_moves > 500, "{events:?}");
 }
 
 #[test]

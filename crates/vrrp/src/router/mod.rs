@@ -47,6 +47,7 @@ enum Phase {
     },
     /// Holds the address, but calls for somebody else to take it.
     Leaving {
+        begun: Time,
         advertise_at: Time,
         refresh_at: Time,
         give_up_at: Time,
@@ -228,7 +229,7 @@ impl Router {
             Phase::Master { advertise_at, refresh_at, announcements } => {
                 (*advertise_at).min(*refresh_at).min(announcements.next())
             }
-            Phase::Leaving { advertise_at, refresh_at, give_up_at } => {
+            Phase::Leaving { advertise_at, refresh_at, give_up_at, .. } => {
                 (*advertise_at).min(*refresh_at).min(*give_up_at)
             }
         };
@@ -415,7 +416,7 @@ impl Router {
     fn begin_leaving(&mut self) {
         let Phase::Master { refresh_at, .. } = self.phase else { return };
         let give_up_at = self.now + self.patience();
-        self.phase = Phase::Leaving { advertise_at: self.now, refresh_at, give_up_at };
+        self.phase = Phase::Leaving { begun: self.now, advertise_at: self.now, refresh_at, give_up_at };
         self.reason = "it is being handed over and nobody has taken it yet".into();
         self.keep_leaving();
     }
@@ -508,7 +509,7 @@ impl Router {
 
     fn keep_leaving(&mut self) {
         let (now, interval) = (self.now, self.config.interval);
-        let Phase::Leaving { advertise_at, refresh_at, give_up_at } = &mut self.phase else { return };
+        let Phase::Leaving { advertise_at, refresh_at, give_up_at, .. } = &mut self.phase else { return };
         if *give_up_at <= now && self.moving {
             return self.stay("it was to be moved, but nobody took it");
         }

@@ -5,7 +5,6 @@
 //! be. Either ends with the holder, and neither needs the other node to know of it.
 
 use alloc::format;
-use core::net::IpAddr;
 
 use crate::events::{Moved, Output};
 use crate::timers::Announcements;
@@ -93,7 +92,7 @@ impl Router {
     }
 
     /// The move is done: this node listens, and lets that master be.
-    pub(super) fn moved_to(&mut self, master: IpAddr, priority: u8) {
+    pub(super) fn moved_to(&mut self, master: &str, is_lesser: bool) {
         self.moving = false;
         self.outputs.push_back(Output::RemoveAddress);
         self.listen(match self.following {
@@ -101,7 +100,7 @@ impl Router {
             false => format!("the operator moved it to {master}"),
         });
         self.last_words = Some(LastWords { left: LAST_WORDS, next: self.now + self.config.interval });
-        if self.priority > priority && !self.following {
+        if is_lesser && !self.following {
             self.remember(Some(Moved::Away));
         }
     }

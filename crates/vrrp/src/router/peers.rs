@@ -59,7 +59,7 @@ impl Router {
                 self.follow(source, advertisement);
                 self.begin_relay(Output::LetGo);
                 if self.moving {
-                    return self.moved_to(source, priority);
+                    return self.moved_to(&source.to_string(), priority < self.priority);
                 }
                 self.left(format!("it was handed over to {source}"));
             }

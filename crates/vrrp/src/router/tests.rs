@@ -634,6 +634,27 @@ fn of_two_masters_that_do_not_hear_each_other_the_lesser_yields() {
 }
 
 #[test]
+fn who_hands_over_lets_go_when_others_hear_that_it_was_taken() {
+    let mut bench = Bench::master(config(100));
+    bench.run(500);
+    bench.tell(Input::HandOver);
+    assert_eq!(states(&bench.run(50)), []);
+    assert_eq!(states(&witnessed(&mut bench, 60, true)), [], "that was before");
+    let outputs = witnessed(&mut bench, 10, false);
+    assert_eq!(states(&outputs), [State::Fault]);
+    assert!(outputs.contains(&Output::RemoveAddress) && outputs.contains(&Output::HandedOver), "{outputs:?}");
+    assert!(bench.router.reason().contains("others hear"), "{}", bench.router.reason());
+    // A move: it goes on listening, and does not take it back from one that is lesser.
+    let mut bench = Bench::master(config(100));
+    bench.run(500);
+    bench.tell(Input::MoveAway);
+    bench.run(50);
+    let outputs = witnessed(&mut bench, 10, false);
+    assert_eq!(states(&outputs), [State::Backup]);
+    assert!(outputs.contains(&Output::Moved(Some(crate::Moved::Away))), "{outputs:?}");
+}
+
+#[test]
 fn a_node_that_is_cut_off_gives_the_address_up_and_may_have_it_again() {
     let mut bench = Bench::master(config(100));
     let outputs = bench.tell(Input::CutOff(Some("this node is cut off")));

@@ -21,6 +21,17 @@ impl Router {
     pub(super) fn witnessed(&mut self, at: Time, outranks: bool) {
         self.witnessed = self.witnessed.max(Some(at));
         // Two that hear each other settle it by their advertisements, and a new one is soon heard by the old.
+        if let Phase::Leaving { begun, .. } = self.phase
+            && at > begun
+        {
+            self.begin_relay(Output::LetGo);
+            return match self.moving {
+                true => self.moved_to("another node, which others hear and this one does not", !outranks),
+                false => self.left(
+                    "it was handed over to another node, which others hear and this one does not".into(),
+                ),
+            };
+        }
         let is_new = at < self.since + self.config.interval * UNHEARD_FOR;
         if outranks && !is_new && matches!(self.phase, Phase::Master { .. }) {
             self.outputs.push_back(Output::RemoveAddress);
