@@ -15,7 +15,7 @@ mod forward;
 
 pub use balance::{Balance, HashKey, HashType};
 pub use check::{Admin, Check, CheckKind, DnsExpect, Observe, OnError, RetryOn};
-pub use forward::Forward;
+pub use forward::{By, Forward, Method};
 
 mod persist;
 pub use persist::{CookieMode, Peers, Persist, SameSite, Secure, ServerCookie, Stick, StickKey};

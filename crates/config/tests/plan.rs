@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use relais_config::parse;
 use relais_config::plan::{
-    BackendTimeouts, Balance, Check, CheckKind, Cidr, DnsExpect, Forward, FrontendTimeouts, LogTo, Mode,
-    NodeId, Plan, Preempt, Redirect,
+    BackendTimeouts, Balance, By, Check, CheckKind, Cidr, DnsExpect, Forward, FrontendTimeouts, LogTo,
+    Method, Mode, NodeId, Plan, Preempt, Redirect,
 };
 
 /// The least that a platform has; tests add to it.
@@ -543,14 +543,44 @@ fn a_forward_frontend_is_carried_and_nobody_listens() {
     let plan = plan(text);
     let forwards: Vec<_> =
         plan.forwards_on(NodeId(0)).map(|(front, forward)| (&*front.name, forward)).collect();
-    let udp = Forward { udp: true, masquerade: false };
-    assert_eq!(forwards, [("dns", udp), ("dns-tcp", Forward { udp: false, masquerade: true })]);
+    let udp = Forward { udp: true, by: By::Nftables { masquerade: false } };
+    assert_eq!(
+        forwards,
+        [("dns", udp), ("dns-tcp", Forward { udp: false, by: By::Nftables { masquerade: true } })]
+    );
     let listens: Vec<_> = plan.listens_on(NodeId(0)).map(|(front, _)| &*front.name).collect();
     assert_eq!(listens, ["web"]);
     assert!(plan.frontends[0].log.is_none() && plan.frontends[2].log.is_some());
     let mixed = text.replace("\"10.0.0.2:53\"", "\"[fd00::2]:53\"");
     let said = errors(&mixed);
     assert!(said.contains("10.0.0.1 is IPv4 and every server of backend `r` is IPv6"), "{said}");
+}
+
+#[test]
+fn ipvs_shares_and_reaches_servers_in_ways_of_its_own() {
+    let text = r#"
+        frontend web { mode forward; forward by=ipvs method=direct; bind "10.0.0.1:80"; default-backend r; }
+        backend r { mode forward; balance leastconn; check tcp; server one "10.0.0.2:80" weight=3; }
+    "#;
+    let found = plan(text);
+    let forward = found.forwards_on(NodeId(0)).next().map(|(_, forward)| forward);
+    assert_eq!(forward, Some(Forward { udp: false, by: By::Ipvs(Method::Direct) }));
+    assert_eq!(found.backends[0].balance.ipvs_scheduler(), Some("wlc"));
+    for (mistake, instead, said) in [
+        (
+            "10.0.0.2:80",
+            "10.0.0.2:8080",
+            "server `one` has port 8080, and with `method=direct` packets reach it with port 80",
+        ),
+        ("leastconn", "random", "the way that backend `r` balances cannot be had here"),
+        ("balance leastconn", "balance uri", "the way that backend `r` balances cannot be had here"),
+        ("by=ipvs method=direct", "", "the way that backend `r` balances cannot be had here"),
+        ("method=direct", "masquerade=yes", "`masquerade` is of `forward by=nftables`, and this is not"),
+        ("by=ipvs ", "", "`method` is of `forward by=ipvs`, and this is not"),
+    ] {
+        let errors = errors(&text.replace(mistake, instead));
+        assert!(errors.contains(said), "{instead}: {errors}");
+    }
 }
 
 #[test]

@@ -387,6 +387,9 @@ pub struct ForwardStatus {
     pub protocol: String,
     /// Servers see this machine's address.
     pub masquerade: bool,
+    /// It is IPVS that carries it: its scheduler and the way to servers.
+    #[serde(default)]
+    pub ipvs: Option<String>,
     /// Where packets are taken from.
     pub addresses: Vec<String>,
     /// The kernel refused the last change; the one before it holds.

@@ -57,7 +57,7 @@ mod watch;
 mod wire;
 mod wire6;
 
-pub use forward::{CannotForward, can_forward};
+pub use forward::{CannotForward, can_forward, can_forward_by_ipvs};
 pub use release::release;
 
 /// How often tracked files are read, and how long that may take.

@@ -41,7 +41,7 @@ pub fn release(plan: &Plan, node: &str) -> Result<Vec<String>, String> {
             })?;
         }
     }
-    if forward::release()
+    if forward::release(plan, id)
         .map_err(|e| format!("the rules of `mode forward` cannot be removed ({e}); are you root?"))?
     {
         found.push("the rules of `mode forward`".to_owned());

@@ -5,7 +5,7 @@
 use super::Context;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
-use crate::plan::{Backend, Bind, Forward, Mode};
+use crate::plan::{Backend, Balance, Bind, By, Forward, HashKey, Method, Mode};
 
 const FRONTEND: &[&str] = &["on", "mode", "bind", "forward", "default-backend"];
 const BACKEND: &[&str] = &["mode", "balance", "allbackups", "check", "timeout", "server", "servers"];
@@ -43,7 +43,24 @@ pub(super) fn frontend(cx: &mut Context, item: &Item, mode: Option<Mode>) -> Opt
     }
     let forward = item.setting("forward");
     let word = |name: &str| forward.get::<std::sync::Arc<str>>(name);
-    Some(Forward { udp: &*word("protocol")? == "udp", masquerade: &*word("masquerade")? == "yes" })
+    let by = match (&*word("by")?, &*word("method")?) {
+        ("nftables", _) => By::Nftables { masquerade: &*word("masquerade")? == "yes" },
+        (_, "direct") => By::Ipvs(Method::Direct),
+        (_, "tunnel") => By::Ipvs(Method::Tunnel),
+        _ => By::Ipvs(Method::Nat),
+    };
+    let is_ipvs = matches!(by, By::Ipvs(_));
+    let (other, of) = if is_ipvs { ("masquerade", "nftables") } else { ("method", "ipvs") };
+    let span = forward.span_of(other);
+    if span != forward.span {
+        let message = format!("`{other}` is of `forward by={of}`, and this is not");
+        let help = match is_ipvs {
+            true => "take it out: with IPVS servers always see the client's address",
+            false => "take it out, or write `by=ipvs` where the kernel has that",
+        };
+        cx.error(Diagnostic::error(span, message).help(help));
+    }
+    Some(Forward { udp: &*word("protocol")? == "udp", by })
 }
 
 /// A backend of this mode.
@@ -58,21 +75,53 @@ pub(super) fn backend(cx: &mut Context, item: &Item, mode: Option<Mode>) {
     for server in item.children.iter().filter(|child| matches!(child.row.name, "server" | "servers")) {
         SERVER.iter().for_each(|name| refuse_property(cx, server, name));
     }
-    if let Some(balance) = item.find("balance")
-        && let Some(form) = balance.row.form
-        && !matches!(form, "roundrobin" | "source")
-    {
-        let message =
-            format!("`balance {form}` cannot be had in `mode forward`: the kernel does not know it");
-        cx.error(
-            Diagnostic::error(balance.span.clone(), message)
-                .help("write `balance roundrobin` or `balance source`, or `mode tcp` for the others"),
+}
+
+/// What a frontend wants of its backend and the kernel cannot do.
+pub(super) fn pair(cx: &mut Context, item: &Item, forward: Forward, binds: &[Bind], backend: &Backend) {
+    families(cx, item, binds, backend);
+    let nftables =
+        matches!(backend.balance, Balance::RoundRobin | Balance::Hash { key: HashKey::Source, .. });
+    let at = item.find("default-backend").map_or(&item.span, |to| &to.span).clone();
+    let (known, help) = match forward.by {
+        By::Nftables { .. } => (
+            nftables,
+            "write `balance roundrobin` or `balance source` there; `forward by=ipvs` knows more, and `mode tcp` all",
+        ),
+        By::Ipvs(_) => (
+            backend.balance.ipvs_scheduler().is_some(),
+            "IPVS knows roundrobin, leastconn, sed, nq, source, destination, and lblc and lblcr by destination",
+        ),
+    };
+    if backend.mode == Mode::Forward && !known {
+        let message = format!(
+            "the way that backend `{}` balances cannot be had here: the kernel does not know it",
+            backend.name
         );
+        cx.error(Diagnostic::error(at, message).help(help));
+    }
+    if let By::Ipvs(method @ (Method::Direct | Method::Tunnel)) = forward.by {
+        for (bind, said) in binds.iter().zip(item.each("bind")) {
+            let other = backend.servers.iter().find(|server| server.address.port() != bind.address.port());
+            if let Some(server) = other {
+                let method = method.word();
+                let message = format!(
+                    "server `{}` has port {}, and with `method={method}` packets reach it with port {}: nothing translates them",
+                    server.name,
+                    server.address.port(),
+                    bind.address.port()
+                );
+                cx.error(
+                    Diagnostic::error(said.span_of("address"), message)
+                        .help("give both the same port, or write `method=nat`"),
+                );
+            }
+        }
     }
 }
 
 /// The kernel does not translate between IPv4 and IPv6.
-pub(super) fn families(cx: &mut Context, item: &Item, binds: &[Bind], backend: &Backend) {
+fn families(cx: &mut Context, item: &Item, binds: &[Bind], backend: &Backend) {
     for (bind, at) in binds.iter().zip(item.each("bind")) {
         let is_v4 = bind.address.is_ipv4();
         if backend.servers.iter().all(|server| server.address.is_ipv4() != is_v4) {

@@ -48,7 +48,9 @@ fn frontend(
     {
         check_same_mode(cx, item, mode, backend, directive);
         if mode == Mode::Forward {
-            forward::families(cx, item, &binds, backend);
+            if let Some(forward) = forward {
+                forward::pair(cx, item, forward, &binds, backend);
+            }
         }
     }
     let timeout = item.setting("timeout");

@@ -43,7 +43,7 @@ pub(super) const ROWS: &[Directive] = &[
             Word(&["http", "tcp", "udp", "forward"]),
             "http",
             "`http`: request by request; `tcp`: connection by connection; `udp`: datagrams, session by session; `forward`: packets, \
-             passed on by the kernel (nftables)",
+             passed on by the kernel (nftables or IPVS)",
         )],
         doc: "What it speaks. A frontend and its backends speak the same. A UDP session is what comes from one client port to one of our \
               addresses, until it ends (`responses`, `timeout session`); answers leave from the address that was asked. A TCP or \
@@ -66,10 +66,24 @@ pub(super) const ROWS: &[Directive] = &[
         properties: &[
             default("protocol", Word(&["tcp", "udp"]), "tcp", "what is passed on"),
             default(
+                "by",
+                Word(&["nftables", "ipvs"]),
+                "nftables",
+                "what of the kernel does it; not every kernel has IPVS: `relais check` says what this one has",
+            ),
+            default(
+                "method",
+                Word(&["nat", "direct", "tunnel"]),
+                "nat",
+                "`by=ipvs`: `nat`: servers' way back leads through this machine; `direct`: they are on the same link and have the \
+                 address too; `tunnel`: they have it too, and packets reach them in IPIP. With the latter two they answer past this \
+                 machine, and have the port that clients come to",
+            ),
+            default(
                 "masquerade",
                 Word(&["yes", "no"]),
                 "yes",
-                "`yes`: servers see this machine's address, and need nothing; `no`: they see the client's, and their way back to \
+                "`by=nftables`: `yes`: servers see this machine's address, and need nothing; `no`: they see the client's, and their way back to \
                  clients has to lead through this machine",
             ),
         ],
@@ -79,6 +93,7 @@ pub(super) const ROWS: &[Directive] = &[
         effect: Effect::Tests(&[
             "udp_is_forwarded_and_servers_may_see_the_client",
             "weights_share_connections_and_a_dead_server_is_left",
+            "on_a_kernel_with_ipvs",
         ]),
         ..Directive::EMPTY
     },

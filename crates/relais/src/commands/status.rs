@@ -110,12 +110,16 @@ fn write_heartbeats(out: &mut String, all: &[HeartbeatStatus]) {
 
 /// A frontend that no process of ours sees anything of.
 fn write_forward(out: &mut String, forward: &ForwardStatus) {
-    let ForwardStatus { frontend, protocol, masquerade, stale, .. } = forward;
+    let ForwardStatus { frontend, protocol, masquerade, stale, ipvs, .. } = forward;
+    let how = match ipvs {
+        Some(ipvs) => format!("'s IPVS ({ipvs})"),
+        None if *masquerade => String::new(),
+        None => " without masquerading".to_owned(),
+    };
     let (addresses, total) = (forward.addresses.join(", "), |s: &ForwardTargetStatus| s.connections_total);
     let _ = writeln!(
         out,
-        "frontend {frontend} (forward): {protocol} {addresses}, carried by the kernel{}, {} connections so far{}",
-        if *masquerade { "" } else { " without masquerading" },
+        "frontend {frontend} (forward): {protocol} {addresses}, carried by the kernel{how}, {} connections so far{}",
         forward.servers.iter().map(total).sum::<u64>(),
         if *stale { "; its LAST CHANGE WAS REFUSED by the kernel, the log says why" } else { "" }
     );

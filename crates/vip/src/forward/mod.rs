@@ -1,10 +1,12 @@
-//! `mode forward`: frontends that the kernel carries. This has it do so (nftables), follows the servers' health, and
+//! `mode forward`: frontends that the kernel carries. This has it do so (nftables, IPVS), follows the servers' health, and
 //! counts; it moves no packet and checks nobody (the proxy's checks do, and the supervisor passes on what they say).
 //!
 //! A change of rules waits for whoever else changes some at the moment, perhaps for seconds. So all of it is done on a
 //! thread of its own, which the threads of VRRP know nothing of. Called by `lib`.
 
+mod ipvs;
 mod kernel;
+mod netlink;
 mod routing;
 mod rules;
 mod services;
@@ -17,12 +19,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use relais_config::Plan;
-use relais_config::plan::NodeId;
+use relais_config::plan::{Method, NodeId};
 use relais_ipc::status::{ForwardStatus, ForwardTargetStatus};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use ipvs::{Counted, Ipvs};
 use kernel::Flow;
 use services::{Health, Service};
 
@@ -91,7 +94,7 @@ impl Forwarder {
             self.begin();
         } else if self.orders.is_none() && first {
             // A predecessor may have died with another plan.
-            std::thread::spawn(release);
+            std::thread::spawn(release_rules);
         }
         let Some(orders) = &self.orders else { return false };
         let _ = orders.send(Order::Plan { generation, plan: Box::new(plan.clone()), node, told });
@@ -114,6 +117,7 @@ impl Forwarder {
             dead: HashSet::new(),
             counted: HashMap::new(),
             before: HashMap::new(),
+            by_ipvs: Counted::new(),
         };
         match std::thread::Builder::new().name("forward".into()).spawn(move || carrier.run(&inbox)) {
             Ok(_) => self.orders = Some(orders),
@@ -143,7 +147,20 @@ impl Forwarder {
     }
 }
 
-/// Whether this machine's kernel can carry what a plan asks for.
+/// Whether this machine's IPVS can carry what a plan asks for, by this scheduler of its.
+///
+/// # Errors
+/// Why not, in one sentence.
+pub fn can_forward_by_ipvs(scheduler: &str, ipv6: bool) -> Result<(), CannotForward> {
+    ipvs::attempt(scheduler, ipv6).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => CannotForward::Unknown(format!(
+            "only root can try whether this machine's IPVS knows `{scheduler}`"
+        )),
+        _ => CannotForward::Lacking(ipvs::why(&error)),
+    })
+}
+
+/// Whether this machine's kernel can carry what a plan asks for, by nftables.
 ///
 /// # Errors
 /// Why not, in one sentence.
@@ -159,11 +176,16 @@ pub fn can_forward(ipv6: bool) -> Result<(), CannotForward> {
     })
 }
 
-/// Takes the rules of a dead Relais away; whether there were any.
+/// Takes away what a dead Relais with this plan has left; whether there was any.
 ///
 /// # Errors
 /// What the kernel says.
-pub(crate) fn release() -> io::Result<bool> {
+pub(crate) fn release(plan: &Plan, node: NodeId) -> io::Result<bool> {
+    let services = services::services(plan, node, &Health::new());
+    Ok(release_rules()? | ipvs::release(&services)?)
+}
+
+fn release_rules() -> io::Result<bool> {
     // A kernel without nftables has nothing of ours.
     let mut found =
         [Family::Ipv4, Family::Ipv6].map(|family| kernel::counters(family).unwrap_or_default()).into_iter();
@@ -210,6 +232,8 @@ struct Carrier {
     counted: HashMap<String, u64>,
     /// Those of before.
     before: HashMap<String, u64>,
+    /// Connections by address and server, as IPVS counts them since it has the server.
+    by_ipvs: Counted,
 }
 
 impl Carrier {
@@ -234,6 +258,7 @@ impl Carrier {
                             }
                             Order::End(done) => {
                                 let _ = rules::put(&[]);
+                                let _ = self.put_ipvs(&[]);
                                 let _ = done.send(());
                                 return;
                             }
@@ -296,26 +321,70 @@ impl Carrier {
 
     fn put(&mut self, services: Vec<Service>) -> Result<(), String> {
         self.count();
-        rules::put(&services).map_err(|error| why(&error))?;
+        self.count_by_ipvs();
+        self.put_ipvs(&services)?;
+        if let Err(error) = rules::put(&services) {
+            let _ = self.return_ipvs(&services);
+            return Err(why(&error));
+        }
         for (name, counted) in self.counted.drain() {
             *self.before.entry(name).or_default() += counted;
         }
         self.stale = false;
         for ipv6 in [false, true] {
-            if services.iter().any(|service| service.binds.iter().any(|bind| bind.is_ipv6() == ipv6)) {
+            let translated = |s: &&Service| s.ipvs.is_none_or(|(method, _)| method == Method::Nat);
+            let mut translated = services.iter().filter(translated);
+            if translated.any(|service| service.binds.iter().any(|bind| bind.is_ipv6() == ipv6)) {
                 routing::switch_on(ipv6);
             }
         }
+        self.tell_of_the_dead(&services);
         self.services = services;
         self.cut();
         self.tell();
         Ok(())
     }
 
+    /// IPVS does what these services say, or what it did before.
+    fn put_ipvs(&self, services: &[Service]) -> Result<(), String> {
+        let needed = |services: &[Service]| services.iter().any(|service| service.ipvs.is_some());
+        if !needed(services) && !needed(&self.services) {
+            return Ok(());
+        }
+        let put = Ipvs::open().and_then(|ipvs| ipvs.put(services, &self.services));
+        if let Err(error) = put {
+            let _ = self.return_ipvs(services);
+            return Err(ipvs::why(&error));
+        }
+        routing::answer_for_the_dead();
+        Ok(())
+    }
+
+    /// Takes back what may have been done of these services.
+    fn return_ipvs(&self, services: &[Service]) -> io::Result<()> {
+        if !services.iter().any(|service| service.ipvs.is_some()) {
+            return Ok(());
+        }
+        Ipvs::open()?.put(&self.services, services)
+    }
+
+    /// IPVS forgets connections to servers that it no longer has; those are told of.
+    fn tell_of_the_dead(&self, services: &[Service]) {
+        for (was, is) in self.services.iter().flat_map(|was| services.iter().map(move |is| (was, is))) {
+            if was.name != is.name || is.ipvs.is_none() {
+                continue;
+            }
+            let was = |name: &str| was.targets.iter().any(|target| &*target.name == name && target.alive);
+            for target in is.targets.iter().filter(|target| !target.alive && was(&target.name)) {
+                info!("connections that IPVS led to {} were cut, for it is down", target.address);
+            }
+        }
+    }
+
     /// Connections to servers that are dead since: their clients are to come again, to others.
     fn cut(&mut self) {
         let flows = |alive: bool| {
-            let all = self.services.iter().flat_map(move |service| {
+            let all = rules::of_ours(&self.services).flat_map(move |service| {
                 let protocol = if service.udp { rules::UDP } else { rules::TCP };
                 let targets = service.targets.iter().filter(move |target| target.alive == alive);
                 targets.flat_map(move |target| {
@@ -353,6 +422,13 @@ impl Carrier {
             return self.follow();
         }
         let (expected, found) = self.count();
+        if !self.count_by_ipvs() {
+            warn!(
+                "another program changed what IPVS does for `mode forward` (`ipvsadm -C` does); it is put back"
+            );
+            self.stale = true;
+            return self.follow();
+        }
         if expected && !found {
             warn!(
                 "another program removed the table {} (`nft flush ruleset` does); it is put back",
@@ -368,7 +444,7 @@ impl Carrier {
     fn count(&mut self) -> (bool, bool) {
         let (mut expected, mut found) = (false, true);
         for family in [Family::Ipv4, Family::Ipv6] {
-            let mut binds = self.services.iter().flat_map(|service| &service.binds);
+            let mut binds = rules::of_ours(&self.services).flat_map(|service| &service.binds);
             if !binds.any(|bind| rules::is_of(bind, family)) {
                 continue;
             }
@@ -384,12 +460,40 @@ impl Carrier {
         (expected, found)
     }
 
+    /// Whether IPVS has what it should.
+    fn count_by_ipvs(&mut self) -> bool {
+        if self.services.iter().all(|service| service.ipvs.is_none()) {
+            return true;
+        }
+        let looked = Ipvs::open().and_then(|ipvs| ipvs.look(&self.services));
+        if let Ok(Some(counted)) = &looked {
+            self.note_ipvs(counted);
+        }
+        !matches!(looked, Ok(None))
+    }
+
+    /// IPVS counts anew when it gets a server again.
+    fn note_ipvs(&mut self, counted: &Counted) {
+        for service in self.services.iter().filter(|service| service.ipvs.is_some()) {
+            for target in &service.targets {
+                let now = ipvs::keys(service).filter_map(|key| counted.get(&(key, target.address)).copied());
+                let was =
+                    ipvs::keys(service).filter_map(|key| self.by_ipvs.get(&(key, target.address)).copied());
+                let (now, was): (u64, u64) = (now.sum(), was.sum());
+                let more = if now >= was { now - was } else { now };
+                *self.before.entry(rules::of_server(&service.name, &target.name)).or_default() += more;
+            }
+        }
+        self.by_ipvs.clone_from(counted);
+    }
+
     fn tell(&self) {
         let all = self.services.iter().map(|service| ForwardStatus {
             frontend: service.name.to_string(),
             backend: service.backend.to_string(),
             protocol: if service.udp { "udp" } else { "tcp" }.to_owned(),
             masquerade: service.masquerade,
+            ipvs: service.ipvs.map(|(method, scheduler)| format!("{scheduler}, {}", method.word())),
             addresses: service.binds.iter().map(ToString::to_string).collect(),
             stale: self.stale,
             servers: self.targets(service),

@@ -74,7 +74,12 @@ pub(crate) fn attempt(ipv6: bool) -> io::Result<()> {
 }
 
 fn carries(services: &[Service], family: Family) -> bool {
-    services.iter().any(|service| service.binds.iter().any(|bind| is_of(bind, family)))
+    of_ours(services).any(|service| service.binds.iter().any(|bind| is_of(bind, family)))
+}
+
+/// Those that IPVS does not carry.
+pub(crate) fn of_ours(services: &[Service]) -> impl Iterator<Item = &Service> {
+    services.iter().filter(|service| service.ipvs.is_none())
 }
 
 pub(crate) fn is_of(address: &SocketAddr, family: Family) -> bool {
@@ -95,7 +100,7 @@ fn add(nft: &mut Transaction, family: Family, table: &str, services: &[Service])
             nft.add_rule(family, table, chain, Rule::default().destined_here().jump(SERVICES));
         }
     }
-    for service in services {
+    for service in of_ours(services) {
         let chain = format!("to_{}", service.name);
         let mut binds = service.binds.iter().filter(|bind| is_of(bind, family)).peekable();
         if binds.peek().is_none() {

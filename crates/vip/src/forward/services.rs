@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use relais_balance::maglev_table;
-use relais_config::plan::{Admin, Balance, NodeId, Plan};
+use relais_config::plan::{Admin, Balance, By, Method, NodeId, Plan};
 
 /// Sizes of the table of `balance source`, primes: 100 slots a server and more.
 const SIZES: [u64; 4] = [1_021, 4_093, 16_381, 65_537];
@@ -22,6 +22,8 @@ pub(crate) struct Service {
     pub(crate) backend: Arc<str>,
     pub(crate) udp: bool,
     pub(crate) masquerade: bool,
+    /// How IPVS reaches servers, and by which of its schedulers it shares, if it is IPVS that carries this.
+    pub(crate) ipvs: Option<(Method, &'static str)>,
     pub(crate) binds: Vec<SocketAddr>,
     /// By the client's address; otherwise each server in turn.
     pub(crate) by_source: bool,
@@ -60,7 +62,11 @@ pub(crate) fn services(plan: &Plan, node: NodeId, health: &Health) -> Vec<Servic
             name: frontend.name.clone(),
             backend: backend.name.clone(),
             udp: forward.udp,
-            masquerade: forward.masquerade,
+            masquerade: forward.by == By::Nftables { masquerade: true },
+            ipvs: match forward.by {
+                By::Nftables { .. } => None,
+                By::Ipvs(method) => Some((method, backend.balance.ipvs_scheduler().unwrap_or("wrr"))),
+            },
             binds: plan.binds_on(node, frontend).map(|bind| bind.address).collect(),
             by_source: matches!(backend.balance, Balance::Hash { .. }),
             all_backups: backend.all_backups,
@@ -79,6 +85,7 @@ impl Service {
             backend: "b".into(),
             udp: by_source,
             masquerade: true,
+            ipvs: None,
             binds: vec![address],
             by_source,
             all_backups: false,
@@ -86,8 +93,8 @@ impl Service {
         }
     }
 
-    /// Who gets what is new, in slots that are led to one after the other or by a hash: indexes of `targets`.
-    pub(crate) fn slots(&self, ipv4: bool) -> Vec<usize> {
+    /// Who gets what is new: indexes of `targets`.
+    pub(crate) fn chosen(&self, ipv4: bool) -> Vec<usize> {
         let usable = |backup: bool| -> Vec<usize> {
             let fits = |target: &Target| {
                 target.alive
@@ -102,6 +109,12 @@ impl Service {
             chosen = usable(true);
             chosen.truncate(if self.all_backups { usize::MAX } else { 1 });
         }
+        chosen
+    }
+
+    /// The same in slots that are led to one after the other or by a hash.
+    pub(crate) fn slots(&self, ipv4: bool) -> Vec<usize> {
+        let chosen = self.chosen(ipv4);
         let named: Vec<(&str, u16)> =
             chosen.iter().map(|&index| (&*self.targets[index].name, self.targets[index].weight)).collect();
         let slots = if self.by_source {
@@ -152,6 +165,7 @@ mod tests {
             backend: "app".into(),
             udp: false,
             masquerade: true,
+            ipvs: None,
             binds: Vec::new(),
             by_source,
             all_backups: false,
