@@ -47,10 +47,8 @@ fn frontend(
         && let Some(Some(backend)) = backends.get(usize::from(id.0))
     {
         check_same_mode(cx, item, mode, backend, directive);
-        if mode == Mode::Forward {
-            if let Some(forward) = forward {
-                forward::pair(cx, item, forward, &binds, backend);
-            }
+        if let Some(forward) = forward {
+            forward::pair(cx, item, forward, &binds, backend);
         }
     }
     let timeout = item.setting("timeout");
