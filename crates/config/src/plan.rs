@@ -27,7 +27,7 @@ mod vip;
 pub use vip::{Preempt, Script, Track, Tracked, Vip};
 
 mod rule;
-pub use rule::{Action, Limit, Measure, Rate, RespondBody, RewriteSpec, Rule, RuleCondition};
+pub use rule::{Action, Limit, Measure, Rank, Rate, RespondBody, RewriteSpec, Rule, RuleCondition};
 
 /// Index of a [`Node`] in [`Plan::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -392,6 +392,8 @@ pub struct Backend {
     pub timeout: BackendTimeouts,
     /// The most that may wait for a place at its servers.
     pub max_queue: Option<u32>,
+    /// At its servers and in its queue, when servers may have all of their limits; `None`: see [`Plan::full_connections`].
+    pub full_connections: Option<u32>,
     /// Longest body of a request, bytes; more is answered with 413.
     pub max_body: Option<u64>,
     /// How responses are compressed.
@@ -433,6 +435,8 @@ pub struct Server {
     pub weight: u16,
     /// Requests (HTTP) or connections (TCP) it may have at a time; `None`: no limit.
     pub max_connections: Option<u32>,
+    /// How many of those while the backend is idle; `None`: all.
+    pub min_connections: Option<u32>,
     /// It serves only while no other is up.
     pub backup: bool,
     /// How long its weight and limit grow after it was down.

@@ -4,10 +4,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
+use relais_balance::portion;
 use relais_config::plan;
 use relais_rules::Key;
 
@@ -265,6 +266,8 @@ pub(crate) struct ServerShared {
     pub(crate) limit: AtomicU32,
     /// The most it may have once it has started.
     full_limit: AtomicU32,
+    /// How many of those while its backend is idle; 0: all.
+    least: AtomicU32,
     /// Percentage of its weight and limit that it has: less than 100 for a while after it was down.
     pub(crate) ramp: AtomicU8,
     /// It is in force, may be given something, and has a weight.
@@ -283,9 +286,10 @@ impl ServerShared {
         self.up.load(Relaxed)
     }
 
-    /// Sets the most that it may have; `u32::MAX`: no limit.
-    pub(crate) fn set_limit(&self, limit: u32) {
+    /// Sets the most that it may have (`u32::MAX`: no limit), and how many of those while its backend is idle (0: all).
+    pub(crate) fn set_limit(&self, limit: u32, least: u32) {
         self.full_limit.store(limit, SeqCst);
+        self.least.store(least, SeqCst);
         self.set_ramp(self.ramp.load(SeqCst));
     }
 
@@ -297,20 +301,26 @@ impl ServerShared {
         self.limit.store(if full == u32::MAX { full } else { part.max(1) as u32 }, SeqCst);
     }
 
+    /// The most it may have with so many at its backend, who wait included.
+    fn limit_at(&self, load: impl Fn() -> (u32, u32)) -> u32 {
+        match self.least.load(Relaxed) {
+            0 => self.limit.load(SeqCst),
+            least => {
+                let (load, full) = load();
+                portion(self.full_limit.load(SeqCst), least, load, full, self.ramp.load(SeqCst))
+            }
+        }
+    }
+
     /// Takes one of the places at the server.
-    fn enter(&self) -> bool {
+    fn enter(&self, load: impl Fn() -> (u32, u32)) -> bool {
         if self.limit.load(Relaxed) == u32::MAX {
             self.peak.see(self.active.fetch_add(1, Relaxed) + 1);
             return true;
         }
-        let place = |active: u32| (active < self.limit.load(SeqCst)).then_some(active + 1);
+        let place = |active: u32| (active < self.limit_at(&load)).then_some(active + 1);
         let before = self.active.fetch_update(SeqCst, SeqCst, place);
         before.inspect(|active| self.peak.see(active + 1)).is_ok()
-    }
-
-    /// Whether a place is free just now.
-    pub(crate) fn has_place(&self) -> bool {
-        self.active.load(Relaxed) < self.limit.load(Relaxed)
     }
 }
 
@@ -319,9 +329,19 @@ impl ServerShared {
 pub(crate) struct Waiter {
     /// Servers, by id, that have failed this request: it gets another if another is up.
     pub(crate) avoid: Vec<u32>,
+    pub(crate) rank: plan::Rank,
+    /// When it came, or is to have come.
+    pub(crate) since: OnceLock<Instant>,
     /// The server whose place it was given.
     pub(crate) granted: Mutex<Option<Arc<ServerShared>>>,
     pub(crate) waker: Mutex<Option<Waker>>,
+}
+
+impl Waiter {
+    /// Before whom it goes: by what is less.
+    fn turn(&self) -> (i16, Option<Instant>) {
+        (self.rank.class, self.since.get().copied())
+    }
 }
 
 /// A backend, by name.
@@ -335,6 +355,8 @@ pub(crate) struct BackShared {
     pub(crate) changes: AtomicU32,
     /// Where no other server is up all backups serve; else the first of them.
     pub(crate) all_backups: AtomicBool,
+    /// So many at its servers and in its queue, and servers may have all of their limits.
+    pub(crate) full: AtomicU32,
     queue: Mutex<VecDeque<Arc<Waiter>>>,
     /// Length of the queue, to be read without the lock.
     pub(crate) queued: AtomicU32,
@@ -350,9 +372,20 @@ pub(crate) struct BackShared {
 impl BackShared {
     /// Takes one of the places at `server`.
     pub(crate) fn enter(&self, server: &ServerShared) -> bool {
-        let entered = server.enter();
+        let entered = server.enter(|| self.load());
         self.peak.see(self.active.fetch_add(entered.into(), Relaxed) + u32::from(entered));
         entered
+    }
+
+    /// Whether a place is free at `server` just now.
+    pub(crate) fn has_place(&self, server: &ServerShared) -> bool {
+        server.active.load(Relaxed) < server.limit_at(|| self.load())
+    }
+
+    /// Those at its servers and in its queue, whoever asks included; and how many make it full.
+    fn load(&self) -> (u32, u32) {
+        let there = self.active.load(Relaxed) + self.queued.load(Relaxed).max(1);
+        (there, self.full.load(Relaxed))
     }
 
     /// Who is up, or a weight, has changed.
@@ -373,18 +406,20 @@ impl BackShared {
         }
     }
 
-    /// Puts a waiter at the end of the queue, and says how many were before it.
+    /// Puts a waiter into the queue, behind those of its rank, and says how many are before it.
     ///
     /// # Errors
     /// If there are `most` already.
     pub(crate) fn wait(&self, waiter: &Arc<Waiter>, most: u32) -> Result<u32, u32> {
         let before = {
             let mut queue = lock(&self.queue);
-            let before = queue.len() as u32;
-            if before >= most {
-                return Err(before);
+            if queue.len() as u32 >= most {
+                return Err(queue.len() as u32);
             }
-            queue.push_back(waiter.clone());
+            let _ = waiter.since.set(Instant::now() + waiter.rank.later);
+            let at = queue.partition_point(|other| other.turn() <= waiter.turn());
+            queue.insert(at, waiter.clone());
+            let before = at as u32;
             self.queue_peak.see(self.queued.fetch_add(1, SeqCst) + 1);
             before
         };
@@ -406,7 +441,7 @@ impl BackShared {
         }
     }
 
-    /// Gives free places to waiters, first come, first served, whichever worker they wait on. Only who avoids the
+    /// Gives free places to waiters in their order, whichever worker they wait on. Only who avoids the
     /// servers with a free place is passed over.
     pub(crate) fn dispatch(&self) {
         let servers = lock(&self.servers);
@@ -590,6 +625,7 @@ impl Registry {
             active: AtomicU32::new(0),
             changes: AtomicU32::new(0),
             all_backups: AtomicBool::new(false),
+            full: AtomicU32::new(0),
             queue: Mutex::default(),
             queued: AtomicU32::new(0),
             peak: Peak::default(),
@@ -614,6 +650,7 @@ impl Registry {
             rate: Rate::default(),
             limit: AtomicU32::new(u32::MAX),
             full_limit: AtomicU32::new(u32::MAX),
+            least: AtomicU32::new(0),
             ramp: AtomicU8::new(100),
             backup: AtomicBool::new(false),
             enabled: AtomicBool::new(false),

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use relais_config::overrides::Overrides;
-use relais_config::plan::{self, Admin, Plan};
+use relais_config::plan::{self, Admin, BackendId, Plan};
 use relais_ipc::channel::{Channel, fd_to_text};
 use relais_ipc::files::Files;
 use relais_ipc::pulse::{self, Pulse};
@@ -397,9 +397,11 @@ impl Process {
         }
         self.limit_connections(&plan, &setup);
         self.registry.disable_servers();
-        for (plan, shared, servers) in &setup.backs {
+        let full: Vec<u32> =
+            (0..).take(setup.backs.len()).map(|id| plan.full_connections(BackendId(id))).collect();
+        for (full, (plan, shared, servers)) in full.into_iter().zip(&setup.backs) {
             for (plan, server) in plan.servers.iter().zip(servers) {
-                server.set_limit(plan.max_connections.unwrap_or(u32::MAX));
+                server.set_limit(plan.max_connections.unwrap_or(u32::MAX), plan.min_connections.unwrap_or(0));
                 server.backup.store(plan.backup, Relaxed);
                 server.enabled.store(plan.weight > 0, Relaxed);
                 if self.plan.is_none() && plan.admin == Admin::Down {
@@ -407,6 +409,7 @@ impl Process {
                 }
             }
             shared.all_backups.store(plan.all_backups, Relaxed);
+            shared.full.store(full, Relaxed);
             shared.change();
             crate::counters::lock(&shared.servers).clone_from(servers);
             shared.dispatch();

@@ -325,6 +325,7 @@ pub(crate) struct Limits {
     pub(crate) min_rate: Option<Option<plan::MinRate>>,
     pub(crate) timeout_client: Option<Duration>,
     pub(crate) timeout_server: Option<Duration>,
+    pub(crate) rank: Option<plan::Rank>,
 }
 
 impl Limits {
@@ -338,6 +339,7 @@ impl Limits {
         self.min_rate = limit.min_rate.or(self.min_rate);
         self.timeout_client = limit.client.or(self.timeout_client);
         self.timeout_server = limit.server.or(self.timeout_server);
+        self.rank = limit.rank.or(self.rank);
     }
 }
 

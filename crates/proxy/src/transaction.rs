@@ -267,7 +267,8 @@ async fn place(
         stick::key::of_request(&sticky.plan, asked, |key| server = sticky.server(key, now, &backend.servers));
         account.stuck = Stuck::by_table(server);
     }
-    let result = backend.acquire(asked.client, key, tried, account.stuck.server()).await;
+    let rank = asked.limits.as_ref().and_then(|limits| limits.rank).unwrap_or_default();
+    let result = backend.acquire(asked.client, key, tried, (account.stuck.server(), rank)).await;
     let waited = asked.client.worker.now().since(account.began).as_millis() as i64 - account.times.request;
     match result {
         Ok(place) => {

@@ -216,7 +216,8 @@ async fn open(client: &Client, backend: &Rc<Backend>, account: &mut Account) -> 
             stick::key::of_connection(&sticky.plan, client, sni.as_deref(), each);
             server
         });
-        let place = match backend.acquire(client, key, tried, stuck).await {
+        let rank = account.limits.as_ref().and_then(|limits| limits.rank).unwrap_or_default();
+        let place = match backend.acquire(client, key, tried, (stuck, rank)).await {
             Ok(place) => place,
             Err(late @ (NoPlace::Late { queued } | NoPlace::Gone { queued })) => {
                 account.queued = queued;

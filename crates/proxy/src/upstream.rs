@@ -214,7 +214,8 @@ impl Backend {
     /// A place at a server outside `tried`, if there is one just now. `key`: the hash that decides, if one does.
     pub(crate) fn pick(self: &Rc<Self>, worker: &Worker, key: Option<u64>, tried: Tried) -> Option<Lease> {
         let tier = self.tier(tried);
-        let eligible = |i: usize| self.counts(i, tried, tier) && self.servers[i].shared.has_place();
+        let eligible =
+            |i: usize| self.counts(i, tried, tier) && self.shared.has_place(&self.servers[i].shared);
         let index = self.chooser.pick(&self.shared, &self.servers, worker, key, eligible)?;
         Some(Lease { backend: self.clone(), index })
     }
@@ -258,7 +259,7 @@ impl Backend {
         client: &Client,
         key: Option<u64>,
         tried: Tried,
-        stuck: Option<usize>,
+        (stuck, rank): (Option<usize>, plan::Rank),
     ) -> Result<Lease, Option<Arc<Waiter>>> {
         let stuck = stuck.filter(|i| self.servers[*i].shared.is_up() && !tried.has(*i));
         if let Some(index) = stuck {
@@ -279,11 +280,11 @@ impl Backend {
         let avoids = |i: usize| stuck.map_or(tried.has(i), |stuck| i != stuck);
         let avoided = self.servers.iter().enumerate().filter(|(i, _)| avoids(*i));
         let avoid = avoided.map(|(_, server)| server.shared.id).collect();
-        Err(Some(Arc::new(Waiter { avoid, ..Waiter::default() })))
+        Err(Some(Arc::new(Waiter { avoid, rank, ..Waiter::default() })))
     }
 
     /// A place at a server outside `tried`: at once, or by waiting in the queue. `key`: the hash that decides, if one does.
-    /// `stuck`: the server, by index, that the client is to stay with while it is up.
+    /// The server, by index, that the client is to stay with while it is up; and before whom it waits.
     ///
     /// # Errors
     /// If no server is up, the queue is full, or its time-out is over.
@@ -292,9 +293,9 @@ impl Backend {
         client: &Client,
         key: Option<u64>,
         tried: Tried,
-        stuck: Option<usize>,
+        (stuck, rank): (Option<usize>, plan::Rank),
     ) -> Result<Place, NoPlace> {
-        let waiter = match self.at_once(client, key, tried, stuck) {
+        let waiter = match self.at_once(client, key, tried, (stuck, rank)) {
             Ok(lease) => return Ok(Place { lease, queued: 0, waited: false }),
             Err(None) => return Err(NoPlace::NoServer),
             Err(Some(waiter)) => waiter,

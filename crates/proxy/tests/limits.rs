@@ -382,3 +382,53 @@ fn who_waits_after_a_failure_is_not_given_the_server_that_failed() {
     let line = proxy.lines(2).remove(1);
     assert!(line.contains(" app/s1 ") && line.contains("/+1 0/1 "), "{line}");
 }
+
+#[test]
+fn who_has_priority_leaves_the_queue_first() {
+    let (origin, asked, go) = gated();
+    let door = Door::new(1);
+    let front = "rule office { match path \"/office/**\"; priority -10; }\n rule patient { match path \"/later/**\"; priority 0 later=\"1h\"; }";
+    let server = format!("\"{}\"", origin.address);
+    let text = plan(&door, front, "timeout queue=\"1h\"", &[origin.address])
+        .replace(&server, &format!("{server} max-connections=1"));
+    let proxy = Proxy::start(&text, &[&door]);
+    let mut clients: Vec<Peer> = Vec::new();
+    for (i, path) in (0..).zip(["/now", "/later/1", "/2", "/office/3", "/office/4", "/5"]) {
+        let mut client = Peer::connect(door.address);
+        client.send(get(path));
+        clients.push(client);
+        wait("the queue", || {
+            let backend = &proxy.status().backends[0];
+            backend.servers[0].active == 1 && backend.queued == i
+        });
+    }
+    for path in ["/now", "/office/3", "/office/4", "/2", "/5", "/later/1"] {
+        assert_eq!(asked.recv_timeout(PATIENCE).unwrap(), path);
+        go.send(()).unwrap();
+    }
+    clients.iter_mut().for_each(|client| assert!(client.message().0.starts_with("HTTP/1.1 200 ")));
+}
+
+#[test]
+fn the_limit_of_a_server_grows_with_the_load_as_haproxys() {
+    let (origin, _asked, go) = gated();
+    let door = Door::new(1);
+    let server = format!("\"{}\"", origin.address);
+    let text = plan(&door, "", "timeout queue=\"1h\"\n full-connections 8", &[origin.address])
+        .replace(&server, &format!("{server} max-connections=4 min-connections=1"));
+    let proxy = Proxy::start(&text, &[&door]);
+    let mut clients: Vec<Peer> = Vec::new();
+    // HAProxy: max(minconn, load * maxconn / fullconn), and all from `fullconn` on.
+    for (i, active) in (1..).zip([1, 1, 1, 2, 2, 3, 3, 4, 4]) {
+        let mut client = Peer::connect(door.address);
+        client.send(get("/"));
+        clients.push(client);
+        wait("a place or the queue", || {
+            let backend = &proxy.status().backends[0];
+            backend.servers[0].active + backend.queued == i
+        });
+        assert_eq!(proxy.status().backends[0].servers[0].active, active, "with {i} of them");
+    }
+    clients.iter().for_each(|_| go.send(()).unwrap());
+    clients.iter_mut().for_each(|client| assert!(client.message().0.starts_with("HTTP/1.1 200 ")));
+}

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{BackendId, Frontend, Plan};
+
 /// Who gets the next request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Balance {
@@ -93,4 +95,19 @@ pub enum HashType {
     Map,
     /// A table of preferences.
     Maglev,
+}
+
+impl Plan {
+    /// With how many requests at its servers and in its queue a backend is full: what its file says, or a tenth of the
+    /// connections of the frontends that may lead there, at least 1.
+    pub fn full_connections(&self, id: BackendId) -> u32 {
+        let said = self.backends.get(usize::from(id.0)).and_then(|backend| backend.full_connections);
+        let leads = |front: &&Frontend| {
+            front.default_backend == Some(id)
+                || front.rules.iter().any(|rule| rule.has_map() || rule.backends().any(|to| to == id))
+        };
+        let sum =
+            || self.frontends.iter().filter(leads).map(|front| u64::from(front.max_connections)).sum::<u64>();
+        said.unwrap_or_else(|| u32::try_from(sum() / 10).unwrap_or(u32::MAX).max(1))
+    }
 }

@@ -75,6 +75,17 @@ pub struct Limit {
     pub client: Option<Duration>,
     /// Instead of the backend's `timeout server`.
     pub server: Option<Duration>,
+    /// Before whom it waits for a place at a server.
+    pub rank: Option<Rank>,
+}
+
+/// Who leaves a queue before whom: the lowest class first, and within it who came first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// -2047 to 2047; others have 0.
+    pub class: i16,
+    /// As if it had come so much later.
+    pub later: Duration,
 }
 
 /// What a rule does.

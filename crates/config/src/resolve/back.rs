@@ -71,6 +71,7 @@ fn backend(
         observe: super::check::observe(cx, item, mode),
         check,
         max_queue: item.find("max-queue").and_then(|m| m.get("number")),
+        full_connections: item.find("full-connections").and_then(|m| m.get("number")),
         max_body: super::front::max_body(item),
         compression: super::compression::compression(cx, item)?,
         tls: match item.find("tls") {
@@ -269,6 +270,7 @@ fn server(
         address,
         weight: item.get("weight")?,
         max_connections: item.get("max-connections"),
+        min_connections: min_connections(cx, item),
         backup: is_backup(item),
         slow_start: item.get("slowstart"),
         source_client: false, // the backend says
@@ -285,6 +287,27 @@ pub(super) fn is_backup(item: &Item) -> bool {
     item.get::<Arc<str>>("backup").is_some_and(|backup| &*backup == "yes")
 }
 
+fn min_connections(cx: &mut Context, item: &Item) -> Option<u32> {
+    let least: u32 = item.get("min-connections")?;
+    match item.get::<u32>("max-connections") {
+        Some(most) if least <= most => return Some(least),
+        Some(most) => {
+            let message = format!("`min-connections={least}` is more than `max-connections={most}`");
+            cx.error(
+                Diagnostic::error(item.span_of("min-connections"), message).help("make it the smaller one"),
+            );
+        }
+        None => cx.error(
+            Diagnostic::error(
+                item.span_of("min-connections"),
+                "`min-connections` is a part of `max-connections`",
+            )
+            .help("add max-connections=NUMBER, or take it out"),
+        ),
+    }
+    None
+}
+
 fn send_proxy(item: &Item) -> Option<ProxyVersion> {
     item.get::<Arc<str>>("send-proxy")
         .map(|version| if &*version == "v1" { ProxyVersion::V1 } else { ProxyVersion::V2 })
@@ -297,7 +320,7 @@ fn owner(nodes: &[Option<Node>], ip: IpAddr) -> Option<NodeId> {
 
 /// The instances of a tier: `tomcat1-1`, `tomcat1-2`, ...
 fn tier(
-    cx: &Context,
+    cx: &mut Context,
     item: &Item,
     nodes: &[Option<Node>],
     tomcats: &[Option<Tomcat>],
@@ -308,6 +331,7 @@ fn tier(
     }
     let weight = item.get("weight")?;
     let (max_connections, send_proxy) = (item.get("max-connections"), send_proxy(item));
+    let min_connections = min_connections(cx, item);
     let mut servers = Vec::new();
     for id in &tomcat.nodes {
         let node = nodes.get(usize::from(id.0))?.as_ref()?;
@@ -320,6 +344,7 @@ fn tier(
                 address,
                 weight,
                 max_connections,
+                min_connections,
                 backup: is_backup(item),
                 slow_start: item.get("slowstart"),
                 source_client: false,

@@ -12,7 +12,7 @@ const BACKEND: &[&str] = &["mode", "balance", "allbackups", "check", "timeout", 
 /// Time-outs of connections, which only the kernel has.
 const TIMEOUTS: &[&str] = &["server", "queue", "tunnel", "server-fin", "session"];
 /// What a server is to get, or to have at most, with every connection.
-const SERVER: &[&str] = &["max-connections", "slowstart", "send-proxy", "proto", "cookie"];
+const SERVER: &[&str] = &["max-connections", "min-connections", "slowstart", "send-proxy", "proto", "cookie"];
 
 /// A frontend: how it is forwarded, if it is.
 pub(super) fn frontend(cx: &mut Context, item: &Item, mode: Option<Mode>) -> Option<Forward> {

@@ -10,7 +10,8 @@ use super::front::check_same_mode;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::item::Item;
 use crate::plan::{
-    Action, Backend, Cidr, Limit, Measure, MinRate, Mode, Rate, RespondBody, RewriteSpec, Rule, RuleCondition,
+    Action, Backend, Cidr, Limit, Measure, MinRate, Mode, Rank, Rate, RespondBody, RewriteSpec, Rule,
+    RuleCondition,
 };
 
 /// Actions after which no later rule is asked.
@@ -176,7 +177,10 @@ fn check_tcp(cx: &mut Context, rule: &Item) {
         let good = match child.row.name {
             "match" | "unless" => matches!(child.row.form, Some("src" | "port" | "sni" | "rate")),
             name => {
-                matches!(name, "deny" | "tarpit" | "silent-drop" | "reject" | "backend" | "limit")
+                matches!(
+                    name,
+                    "deny" | "tarpit" | "silent-drop" | "reject" | "backend" | "limit" | "priority"
+                )
             }
         };
         if !good {
@@ -391,6 +395,7 @@ fn limit(cx: &mut Context, item: &Item) -> Option<Action> {
         min_rate: min_rate.map(|bytes| (bytes > 0).then_some(MinRate { bytes, grace })),
         client: item.get("timeout-client"),
         server: item.get("timeout-server"),
+        rank: None,
     };
     if limit == Limit::default() {
         cx.error(
@@ -487,6 +492,10 @@ fn action(
         "respond" => respond(cx, item),
         "rewrite" => rewrite(cx, item),
         "limit" => limit(cx, item),
+        "priority" => {
+            let rank = Rank { class: item.get("class")?, later: item.get("later")? };
+            Some(Action::Limit(Limit { rank: Some(rank), ..Limit::default() }))
+        }
         _ => header(cx, item),
     }
 }

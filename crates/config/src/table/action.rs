@@ -1,7 +1,8 @@
 //! What a `rule` does.
 
 use super::Type::{
-    Duration, File, HeaderName, HeaderValue, Integer, Location, Reference, Regex, Size, Text, UrlPath, Word,
+    Duration, File, HeaderName, HeaderValue, Integer, Location, Reference, Regex, Signed, Size, Text,
+    UrlPath, Word,
 };
 use super::condition::{KEY, KEY_NAME, KEYS, PREFIX, PREFIX6};
 use super::{DAY, Directive, Effect, Field, Kind, Section, TIB, Times, any, default, optional, required};
@@ -185,6 +186,26 @@ pub(super) const ROWS: &[Directive] = &[
             "a_rule_limits_the_connections_of_each_address_in_tcp_mode",
             "a_rule_sets_limits_of_bodies_and_patience_for_some",
         ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "priority",
+        inside: &[Section::Rule],
+        arguments: &[required(
+            "class",
+            Signed(2047),
+            "who waits before whom: the lower, the sooner; others have 0",
+        )],
+        properties: &[default(
+            "later",
+            Duration(0, DAY),
+            "0ms",
+            "within its class, as if it had come so much later than it did",
+        )],
+        doc: "Action: where requests wait for a place at a server, those of a lower class go first, whenever they came (HAProxy's \
+              `set-priority-class` and `set-priority-offset`). Those of a higher class may wait until `timeout queue` ends it.",
+        example: "priority -100",
+        effect: Effect::Tests(&["who_has_priority_leaves_the_queue_first"]),
         ..Directive::EMPTY
     },
     Directive {

@@ -17,6 +17,13 @@ const MAX_CONNECTIONS: Field = optional(
     "no limit",
     "requests (`mode tcp`: connections) it may have at a time; more wait in the queue",
 );
+const MIN_CONNECTIONS: Field = optional(
+    "min-connections",
+    Integer(1, 1_000_000),
+    "`max-connections`, always",
+    "how many of `max-connections` it may have while little goes on; it grows to all of them as the backend comes to \
+     `full-connections`",
+);
 
 const BACKUP: Field =
     default("backup", Word(&["no", "yes"]), "no", "`yes`: it gets requests only while no other server is up");
@@ -140,6 +147,20 @@ pub(super) const ROWS: &[Directive] = &[
         effect: Effect::Tests(&[
             "a_session_ends_with_the_answers_to_all_that_was_asked",
             "a_stop_waits_for_what_is_owed_and_no_longer",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "full-connections",
+        inside: &[Section::Backend],
+        arguments: &[required("number", Integer(1, 1_000_000), "requests (`mode tcp`: connections)")],
+        doc: "With how many at its servers and in its queue the backend is full, so that servers with `min-connections` may have all of \
+              their `max-connections`; with fewer they may have a part that is in proportion, and never less than `min-connections` \
+              (HAProxy's `fullconn`). Without it: a tenth of the `max-connections` of the frontends that lead here.",
+        example: "full-connections 2000",
+        effect: Effect::Tests(&[
+            "the_limit_of_a_server_grows_with_the_load_as_haproxys",
+            "a_dynamic_limit_is_what_haproxy_computes",
         ]),
         ..Directive::EMPTY
     },
@@ -275,6 +296,7 @@ pub(super) const ROWS: &[Directive] = &[
         properties: &[
             WEIGHT,
             MAX_CONNECTIONS,
+            MIN_CONNECTIONS,
             BACKUP,
             SLOWSTART,
             SEND_PROXY,
@@ -308,6 +330,7 @@ pub(super) const ROWS: &[Directive] = &[
             required("tomcat", Reference(Kind::Tomcat), "the tier"),
             WEIGHT,
             MAX_CONNECTIONS,
+            MIN_CONNECTIONS,
             BACKUP,
             SLOWSTART,
             SEND_PROXY,
