@@ -203,6 +203,8 @@ pub struct StormOptions {
     pub seed: Option<u64>,
     /// One JSON object a run and one for the total, instead of a table.
     pub json: bool,
+    /// Each fault is a cut between the balancers.
+    pub cuts: bool,
     /// The lab, as for a drill.
     pub settings: Settings,
 }
@@ -220,8 +222,9 @@ pub fn storm(options: &StormOptions, out: &mut dyn Write) -> Result<()> {
         let mut weather = Weather::default();
         let mut broken = None;
         for seed in (seed..).take(options.times.max(1) as usize) {
+            let faults = if options.cuts { storm::cut(seed) } else { storm::faults(seed) };
             let gust =
-                storm::blow(lab, seed, &storm::faults(seed)).map_err(|e| format!("{e} (seed {seed})"))?;
+                storm::blow(lab, seed, &faults, options.cuts).map_err(|e| format!("{e} (seed {seed})"))?;
             weather.add(&gust);
             if options.json {
                 print_json(out, &gust)?;

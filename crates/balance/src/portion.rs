@@ -39,9 +39,7 @@ mod tests {
         ) {
             let minconn = (u64::from(maxconn) * u64::from(share) / 100).max(1) as u32;
             let mut max;
-            if beconn >= fullconn {
-                max = maxconn;
-            } else if minconn == maxconn {
+            if beconn >= fullconn || minconn == maxconn {
                 max = maxconn;
             } else {
                 max = minconn.max((u64::from(beconn) * u64::from(maxconn) / u64::from(fullconn)) as u32);

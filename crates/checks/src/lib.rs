@@ -8,12 +8,16 @@
 
 extern crate alloc;
 
+mod agent;
+mod grpc;
 mod ldap;
 mod mysql;
 mod postgresql;
 mod redis;
 mod smtp;
 mod tls;
+
+pub use agent::{AgentAdmin, AgentSaid, agent};
 
 use alloc::format;
 use alloc::string::String;
@@ -63,6 +67,15 @@ pub enum Ask<'a> {
     },
     /// LDAP: it takes an anonymous bind.
     Ldap,
+    /// gRPC's health protocol: the service is SERVING.
+    Grpc {
+        /// The service; empty: the server as a whole.
+        service: &'a str,
+        /// The name in `:authority`.
+        host: &'a str,
+        /// It is asked over TLS.
+        tls: bool,
+    },
 }
 
 /// What to do next.
@@ -98,6 +111,7 @@ enum Kind<'a> {
     Redis(redis::Redis<'a>),
     Smtp(smtp::Smtp<'a>),
     Ldap(ldap::Ldap),
+    Grpc(grpc::Grpc<'a>),
 }
 
 impl<'a> Talk<'a> {
@@ -112,6 +126,7 @@ impl<'a> Talk<'a> {
             Ask::Redis { password } => Kind::Redis(redis::Redis::new(password)),
             Ask::Smtp { helo } => Kind::Smtp(smtp::Smtp::new(helo)),
             Ask::Ldap => Kind::Ldap(ldap::Ldap::default()),
+            Ask::Grpc { service, host, tls } => Kind::Grpc(grpc::Grpc::new(service, host, tls)),
         })
     }
 
@@ -125,6 +140,7 @@ impl<'a> Talk<'a> {
             Kind::Redis(talk) => talk.step(inbox),
             Kind::Smtp(talk) => talk.step(inbox),
             Kind::Ldap(talk) => talk.step(inbox),
+            Kind::Grpc(talk) => talk.step(inbox),
         }
     }
 }
@@ -152,15 +168,18 @@ fn quote(bytes: &[u8]) -> String {
 /// the protocol. For the fuzzer.
 pub fn fuzz(input: &[u8]) {
     let Some((choice, input)) = input.split_first() else { return };
+    let said = agent(input);
+    assert!(said.weight.is_none_or(|weight| weight <= 100), "more than all");
     let sha1: Sha1 = |pieces| [pieces.iter().fold(0, |sum, piece| piece.len() as u8 ^ sum); 20];
-    let ask = || match choice % 7 {
+    let ask = || match choice % 8 {
         0 => Ask::Tls { sni: Some("a.example"), random: [7; 32] },
         1 => Ask::Mysql { user: None, password: b"", galera: false, sha1 },
         2 => Ask::Mysql { user: Some("monitor"), password: b"secret", galera: true, sha1 },
         3 => Ask::Postgresql { user: "monitor" },
         4 => Ask::Redis { password: b"secret" },
         5 => Ask::Smtp { helo: "a.example" },
-        _ => Ask::Ldap,
+        6 => Ask::Ldap,
+        _ => Ask::Grpc { service: "a.Service", host: "a.example", tls: false },
     };
     let verdict = |pieces: &mut dyn Iterator<Item = &[u8]>| {
         let (mut talk, mut inbox) = (Talk::new(ask()), Vec::new());

@@ -241,3 +241,68 @@ fn a_server_hello_is_told_from_an_alert_and_from_noise() {
         assert_eq!(verdict(ask, &[bytes]), ill("not TLS"), "{bytes:?}");
     }
 }
+
+/// A frame of HTTP/2 (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0, 0, payload.len() as u8, kind, flags, 0, 0, 0, u8::from(kind < 2)];
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[test]
+fn grpc_says_whether_a_service_is_serving() {
+    let ask = || Ask::Grpc { service: "a.Service", host: "a.example", tls: false };
+    let settings = frame(4, 0, &[0, 3, 0, 0, 0, 100]);
+    let answer = |message: &[u8]| {
+        let mut data = vec![0, 0, 0, 0, message.len() as u8];
+        data.extend_from_slice(message);
+        frame(0, 0, &data)
+    };
+    let (said, found) =
+        talk(ask(), &[&settings, &frame(6, 0, b"12345678"), &frame(1, 4, b"\x88"), &answer(b"\x08\x01")]);
+    assert_eq!(found, Some(well("SERVING")));
+    assert!(said[0].starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
+    assert!(
+        said[0].windows(9).any(|part| part == b"a.Service")
+            && said[0].windows(9).any(|part| part == b"a.example")
+    );
+    assert_eq!(
+        said[1..],
+        [frame(4, 1, b""), frame(6, 1, b"12345678")],
+        "settings and pings are acknowledged"
+    );
+    for (message, what) in [
+        (&b"\x08\x02"[..], "NOT_SERVING"),
+        (b"\x08\x03", "SERVICE_UNKNOWN"),
+        (b"", "UNKNOWN"),
+        (b"\x08\x00", "UNKNOWN"),
+    ] {
+        assert_eq!(verdict(ask(), &[&settings, &answer(message)]), ill(what));
+    }
+    let padded = frame(0, 8, b"\x02\0\0\0\0\x02\x08\x01..");
+    assert_eq!(verdict(ask(), &[&settings, &padded]), well("SERVING"));
+    let error = "an error instead of an answer; is grpc.health.v1.Health there?";
+    assert_eq!(verdict(ask(), &[&settings, &frame(1, 5, b"\x88")]), ill(error));
+    assert_eq!(verdict(ask(), &[&settings, &frame(0, 1, b"\0\0\0")]), ill("an answer that ends too soon"));
+    assert_eq!(verdict(ask(), &[&settings, &frame(3, 0, &[0; 4])]), ill("the call was reset"));
+    assert_eq!(verdict(ask(), &[&settings, &frame(7, 0, &[0; 8])]), ill("the server says goodbye"));
+    assert_eq!(verdict(ask(), &[b"HTTP/1.1 400 Bad Request\r\n"]), ill("not HTTP/2"));
+}
+
+#[test]
+fn an_agent_is_understood_as_haproxy_does() {
+    let said = |line: &str| agent(line.as_bytes());
+    let both = said("up 75%\n");
+    assert_eq!((both.up, both.weight, both.admin, both.unknown), (Some(true), Some(75), None, None));
+    assert_eq!(
+        (said("DOWN").up, said("failed,drain").up, said("stopped#50%").up),
+        (Some(false), Some(false), Some(false))
+    );
+    assert_eq!(said("stopped#50%").weight, None, "a reason is for people");
+    let admin = |line| said(line).admin;
+    assert_eq!(admin("ready\tdrain"), Some(AgentAdmin::Drain), "the later word");
+    assert_eq!((admin("maint"), admin("ready\r\ndrain")), (Some(AgentAdmin::Maint), Some(AgentAdmin::Ready)));
+    assert_eq!((said("250%").weight, said("0%").weight, said("x%").weight), (Some(100), Some(0), None));
+    assert_eq!(said("up hungry").unknown.as_deref(), Some("\"hungry\""));
+    assert_eq!(said("").text, "\"\"");
+}

@@ -14,7 +14,7 @@ mod check;
 mod forward;
 
 pub use balance::{Balance, HashKey, HashType};
-pub use check::{Admin, Check, CheckKind, DnsExpect, Observe, OnError, RetryOn};
+pub use check::{Admin, Agent, Check, CheckKind, DnsExpect, InitState, Observe, OnError, RetryOn};
 pub use forward::{By, Forward, Method};
 
 mod persist;

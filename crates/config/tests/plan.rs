@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use relais_config::parse;
 use relais_config::plan::{
-    BackendTimeouts, Balance, By, Check, CheckKind, Cidr, DnsExpect, Forward, FrontendTimeouts, LogTo,
-    Method, Mode, NodeId, Plan, Preempt, Redirect,
+    BackendTimeouts, Balance, By, Check, CheckKind, Cidr, DnsExpect, Forward, FrontendTimeouts, InitState,
+    LogTo, Method, Mode, NodeId, Plan, Preempt, Redirect,
 };
 
 /// The least that a platform has; tests add to it.
@@ -478,7 +478,20 @@ fn an_address_of_one_node_is_opened_there_only() {
 
 fn a_check(kind: CheckKind, every_s: u64, fall: u8, rise: u8) -> Check {
     let every = Duration::from_secs(every_s);
-    Check { kind, every, fall, rise, fastinter: None, downinter: None, port: None, address: None }
+    Check {
+        kind,
+        every,
+        fall,
+        rise,
+        fastinter: None,
+        downinter: None,
+        port: None,
+        address: None,
+        jitter: 0,
+        init: InitState::Up,
+        grace: Duration::ZERO,
+        agent: None,
+    }
 }
 
 #[test]
@@ -636,6 +649,9 @@ fn a_backend_has_what_its_file_says_and_else_the_defaults() {
         expect,
         method: "GET".into(),
         contains: None,
+        matches: None,
+        headers: Vec::new(),
+        body: None,
     };
     let kind = http("/up?x=1", Some("www.example"), (200, 299));
     assert_eq!(app.check, Some(a_check(kind, 1, 2, 4)));

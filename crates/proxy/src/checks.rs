@@ -2,21 +2,26 @@
 //! does not delay them.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use relais_balance::Health;
+use relais_base::Rng;
+use relais_checks::{AgentAdmin, AgentSaid};
 use relais_config::plan;
 use relais_ipc::files::Files;
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::counters::{BackShared, ServerShared, lock};
-use crate::probe::{Outcome, probe};
+use crate::probe::{Outcome, ask_agent, probe};
 use crate::tls;
 
+/// Shortest time that an agent has to answer.
+const AGENT_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is said that a failing server stays.
 const SPARED_EVERY: Duration = Duration::from_secs(10);
 
@@ -39,6 +44,8 @@ struct Subject {
     limit: Duration,
     slow_start: Option<Duration>,
     observe: Option<plan::Observe>,
+    /// Where its agent is.
+    agent: Option<SocketAddr>,
     /// The password of the check, or why it cannot be had.
     secret: Result<Vec<u8>, String>,
 }
@@ -99,6 +106,9 @@ impl Checks {
                     limit: plan.timeout.check,
                     slow_start: server_plan.slow_start,
                     observe: plan.observe.clone(),
+                    agent: check.agent.as_ref().map(|agent| {
+                        SocketAddr::new(agent.address.unwrap_or(server_plan.address.ip()), agent.port)
+                    }),
                 };
                 server.observed.set(plan.observe.as_ref());
                 if let Some((old, handle)) = before.remove(&server.id) {
@@ -108,6 +118,7 @@ impl Checks {
                     }
                     handle.abort();
                 }
+                server.agent.store(100, Relaxed);
                 // Starts are spread over one interval, so that servers are not all asked at once.
                 let share = if returns { 0.0 } else { place as f64 / plan.servers.len().max(1) as f64 };
                 let start = check.every.mul_f64(share);
@@ -146,6 +157,29 @@ struct Watch {
     ramp: Option<JoinHandle<()>>,
     /// When it was said last that a failing server stays.
     spared: Option<Instant>,
+    /// What its agent says, as it comes.
+    agent: UnboundedReceiver<Result<AgentSaid, String>>,
+    /// What it has said.
+    said: Said,
+    /// Asks it, for as long as this is there.
+    _asking: JoinSet<()>,
+    /// Until then failures do not count.
+    grace: Instant,
+    chance: Rng,
+}
+
+/// What an agent has said of its server.
+#[derive(Default)]
+struct Said {
+    /// Why the server is taken for dead.
+    dead: Option<String>,
+    maint: Option<String>,
+    drain: bool,
+    weight: Option<u8>,
+    /// Its last line.
+    text: String,
+    /// It was complained of: it does not answer, or is not understood.
+    complained: bool,
 }
 
 impl Watch {
@@ -157,7 +191,15 @@ impl Watch {
         changes: UnboundedSender<Change>,
     ) -> Watch {
         let check = &subject.check;
-        let mut health = first_health(check, server.is_up(), !lock(&server.check).what.is_empty());
+        let seen = !lock(&server.check).what.is_empty();
+        let mut health = first_health(check, server.is_up(), seen);
+        let grace = Instant::now() + if seen { Duration::ZERO } else { check.grace };
+        let (sender, agent) = unbounded_channel();
+        let mut asking = JoinSet::new();
+        if let (Some(address), Some(plan)) = (subject.agent, &check.agent) {
+            asking.spawn_local(ask_for_ever(address, plan.clone(), sender));
+        }
+        let chance = Rng::new(RandomState::new().hash_one(server.id));
         if returns {
             // An operator says that it is well: the first good check confirms it.
             for _ in 1..check.rise {
@@ -165,7 +207,21 @@ impl Watch {
             }
         }
         let (server, backend, servers) = (server.clone(), backend.clone(), servers.into());
-        Watch { subject, server, backend, servers, changes, health, ramp: None, spared: None }
+        Watch {
+            subject,
+            server,
+            backend,
+            servers,
+            changes,
+            health,
+            ramp: None,
+            spared: None,
+            agent,
+            said: Said::default(),
+            _asking: asking,
+            grace,
+            chance,
+        }
     }
 
     /// Checks the server for ever.
@@ -182,21 +238,31 @@ impl Watch {
                     next = next.min(tokio::time::Instant::now() + self.pause());
                     continue;
                 }
+                Some(said) = self.agent.recv() => {
+                    self.hear(said);
+                    continue;
+                }
             }
             let begun = tokio::time::Instant::now();
+            let jitter = f64::from(self.subject.check.jitter) / 100.0;
+            let stretch = 1.0 + jitter * (self.chance.below(2_001) as f64 / 1_000.0 - 1.0);
             let outcome = self.ask().await;
             in_a_row = if in_a_row.0 == outcome.ok { (outcome.ok, in_a_row.1 + 1) } else { (outcome.ok, 1) };
-            let change = self.health.record(outcome.ok);
-            next = (begun + self.pause()).max(tokio::time::Instant::now());
+            let counts = outcome.ok || Instant::now() >= self.grace;
+            let change = if counts { self.health.record(outcome.ok) } else { None };
+            next = (begun + self.pause().mul_f64(stretch)).max(tokio::time::Instant::now());
             {
                 let mut known = lock(&self.server.check);
                 known.took_ms = outcome.took.as_millis() as u64;
                 known.failures += u64::from(!outcome.ok);
-                known.what.clone_from(&outcome.what);
+                known.what = match &*self.said.text {
+                    "" => outcome.what.clone(),
+                    said => format!("{}; its agent: {said}", outcome.what),
+                };
             }
             if let Some(up) = change {
                 let of = if up { self.subject.check.rise } else { self.subject.check.fall };
-                self.turn(up, &format!("{} ({} of {of} checks)", outcome.what, in_a_row.1));
+                self.settle(&format!("{} ({} of {of} checks)", outcome.what, in_a_row.1));
             }
         }
     }
@@ -236,8 +302,66 @@ impl Watch {
         if change == Some(false) {
             let what = format!("{errors} requests in a row failed");
             lock(&self.server.check).what.clone_from(&what);
-            self.turn(false, &what);
+            self.settle(&what);
         }
+    }
+
+    /// The server is up while its check and its agent say so.
+    fn settle(&mut self, why: &str) {
+        let up = self.health.is_up() && self.said.dead.is_none() && self.said.maint.is_none();
+        if up != self.server.is_up() {
+            self.turn(up, why);
+        }
+    }
+
+    /// Its agent has said something, or does not answer; then what it said last holds.
+    fn hear(&mut self, said: Result<AgentSaid, String>) {
+        let (backend, name) = (self.server.backend.clone(), self.server.name.clone());
+        let said = match said {
+            Ok(said) => said,
+            Err(why) => {
+                if !std::mem::replace(&mut self.said.complained, true) {
+                    tracing::warn!(
+                        "backend {backend}: the agent of server {name} does not answer: {why}; what it said last holds"
+                    );
+                }
+                return;
+            }
+        };
+        let complained = std::mem::take(&mut self.said.complained);
+        if let Some(word) = &said.unknown {
+            if !complained {
+                tracing::warn!(
+                    "backend {backend}: the agent of server {name} said {word}, which means nothing here"
+                );
+            }
+            self.said.complained = true;
+        }
+        let held = &mut self.said;
+        match said.up {
+            Some(true) => held.dead = None,
+            Some(false) => held.dead = Some(said.text.clone()),
+            None => {}
+        }
+        match said.admin {
+            Some(AgentAdmin::Ready) => (held.drain, held.maint) = (false, None),
+            Some(AgentAdmin::Drain) => (held.drain, held.maint) = (true, None),
+            Some(AgentAdmin::Maint) => (held.drain, held.maint) = (false, Some(said.text.clone())),
+            None => {}
+        }
+        held.weight = said.weight.or(held.weight);
+        held.text.clone_from(&said.text);
+        let percent = if held.drain { 0 } else { held.weight.unwrap_or(100) };
+        let before = self.server.agent.swap(percent, Relaxed);
+        if before != percent {
+            tracing::info!(
+                "backend {backend}: server {name} has {percent} % of its weight, was {before}: its agent says {}",
+                said.text
+            );
+            self.backend.change();
+            self.backend.dispatch();
+        }
+        self.settle(&format!("its agent says {}", said.text));
     }
 
     /// Too many others are down.
@@ -284,6 +408,22 @@ impl Watch {
     }
 }
 
+/// Asks an agent again and again; ends when nobody listens.
+async fn ask_for_ever(
+    address: SocketAddr,
+    agent: plan::Agent,
+    heard: UnboundedSender<Result<AgentSaid, String>>,
+) {
+    loop {
+        let begun = tokio::time::Instant::now();
+        let said = ask_agent(address, &agent.send, agent.every.max(AGENT_PATIENCE)).await;
+        if heard.send(said).is_err() {
+            return;
+        }
+        tokio::time::sleep_until(begun + agent.every).await;
+    }
+}
+
 /// Lets a server that is back have more and more: HAProxy's `slowstart`, in steps of a hundredth. It goes on when the
 /// check becomes another.
 async fn start_slowly(server: Arc<ServerShared>, backend: Arc<BackShared>, time: Duration) {
@@ -320,7 +460,18 @@ fn pause(check: &plan::Check, health: &Health) -> Duration {
 /// plan a server that was well stands `fall` failures, as before it.
 fn first_health(check: &plan::Check, up: bool, confirmed: bool) -> Health {
     let mut health = Health::new(check.rise, check.fall, up);
-    if up && confirmed {
+    let firm = match check.init {
+        _ if confirmed => up,
+        plan::InitState::FullyUp => up,
+        plan::InitState::Down if !up => {
+            for _ in 1..check.rise {
+                health.record(true);
+            }
+            false
+        }
+        _ => false,
+    };
+    if firm {
         health.record(true);
     }
     health
@@ -340,6 +491,10 @@ mod tests {
             downinter: Some(every * 5),
             port: None,
             address: None,
+            jitter: 0,
+            init: plan::InitState::Up,
+            grace: Duration::ZERO,
+            agent: None,
         }
     }
 
@@ -370,6 +525,7 @@ mod tests {
             limit: Duration::ZERO,
             slow_start: None,
             observe: Some(plan::Observe { layer7: true, errors: 1, on_error, most_down: 100 }),
+            agent: None,
             secret: Ok(Vec::new()),
         };
         let (changes, _heard) = tokio::sync::mpsc::unbounded_channel();

@@ -270,6 +270,10 @@ pub(crate) struct ServerShared {
     least: AtomicU32,
     /// Percentage of its weight and limit that it has: less than 100 for a while after it was down.
     pub(crate) ramp: AtomicU8,
+    /// Percentage of its weight that its agent leaves it; 0: nothing new.
+    pub(crate) agent: AtomicU8,
+    /// Nobody has asked it yet, in this process or the one before.
+    pub(crate) unknown: AtomicBool,
     /// It is in force, may be given something, and has a weight.
     pub(crate) enabled: AtomicBool,
     /// It gets something only while no other server is up.
@@ -284,6 +288,11 @@ pub(crate) struct ServerShared {
 impl ServerShared {
     pub(crate) fn is_up(&self) -> bool {
         self.up.load(Relaxed)
+    }
+
+    /// Whether its agent lets it have new requests.
+    pub(crate) fn is_open(&self) -> bool {
+        self.agent.load(Relaxed) > 0
     }
 
     /// Sets the most that it may have (`u32::MAX`: no limit), and how many of those while its backend is idle (0: all).
@@ -448,7 +457,7 @@ impl BackShared {
         let mut queue = lock(&self.queue);
         let mut at = 0;
         while let Some(waiter) = queue.get(at) {
-            let serves = |s: &ServerShared| s.enabled.load(Relaxed) && s.is_up();
+            let serves = |s: &ServerShared| s.enabled.load(Relaxed) && s.is_up() && s.is_open();
             let others = servers.iter().any(|s| serves(s) && !waiter.avoid.contains(&s.id));
             let counts = |s: &ServerShared| serves(s) && !(others && waiter.avoid.contains(&s.id));
             let backup = |s: &ServerShared| s.backup.load(Relaxed);
@@ -639,7 +648,8 @@ impl Registry {
 
     pub(crate) fn server(&mut self, backend: &Arc<str>, name: &Arc<str>) -> Arc<ServerShared> {
         let (workers, id) = (self.workers, self.servers.len() as u32 + 1);
-        let up = *self.remembered.get(&(backend.to_string(), name.to_string())).unwrap_or(&true);
+        let remembered = self.remembered.get(&(backend.to_string(), name.to_string())).copied();
+        let (up, known) = (remembered.unwrap_or(true), remembered.is_some());
         let make = || ServerShared {
             id,
             backend: backend.clone(),
@@ -652,6 +662,8 @@ impl Registry {
             full_limit: AtomicU32::new(u32::MAX),
             least: AtomicU32::new(0),
             ramp: AtomicU8::new(100),
+            agent: AtomicU8::new(100),
+            unknown: AtomicBool::new(!known),
             backup: AtomicBool::new(false),
             enabled: AtomicBool::new(false),
             idle: AtomicU32::new(0),

@@ -13,9 +13,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
-use relais_checks::{Ask, Step, Talk};
+use relais_checks::{AgentSaid, Ask, Step, Talk};
 use relais_config::plan::{CheckKind, ProxyVersion};
 use relais_http::proxy_protocol;
+use relais_rules::Finder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -26,6 +27,9 @@ use crate::tls::Connects;
 
 /// Longest head that an answer to a check may have, bytes, interim responses included.
 const MAX_HEAD: usize = 16 * 1024;
+
+/// Longest line of an agent, bytes.
+const MAX_LINE: usize = 1024;
 
 /// Bytes of a body in which a text is looked for.
 const MAX_BODY: usize = 64 * 1024;
@@ -60,20 +64,22 @@ pub(crate) async fn probe(
         let (ok, what) = result.map_or_else(|what| (false, what), |what| (true, what));
         return Outcome { ok, what, took: start.elapsed() };
     }
-    let opened = timeout(connect, open(server, send_proxy, tls)).await;
+    let http2 = matches!(kind, CheckKind::Grpc { .. });
+    let opened = timeout(connect, open(server, send_proxy, tls, http2)).await;
     let opened = opened.unwrap_or_else(|_| Err(format!("no connection within {}", Seconds(connect))));
     let (result, stream) = match opened {
         Err(why) => (Err(why), None),
         Ok(mut stream) => match kind {
             CheckKind::Tcp | CheckKind::Dns { .. } => (Ok("connected".to_owned()), Some(stream)),
-            CheckKind::Http { path, host, expect, method, contains } => {
-                let request = request(method, path, host.as_deref(), server);
-                let asked = timeout(answer, http(&mut stream, &request, *expect, contains.as_deref())).await;
+            CheckKind::Http { expect, contains, matches, .. } => {
+                let request = request(kind, server);
+                let wanted = (contains.as_deref(), matches.as_deref());
+                let asked = timeout(answer, http(&mut stream, &request, *expect, wanted)).await;
                 let asked = asked.unwrap_or_else(|_| Err(format!("no answer within {}", Seconds(answer))));
                 (asked, Some(stream))
             }
             kind => {
-                let talked = timeout(answer, talk(&mut stream, kind, secret)).await;
+                let talked = timeout(answer, talk(&mut stream, kind, secret, tls.is_some())).await;
                 let talked = talked.unwrap_or_else(|_| Err(format!("no answer within {}", Seconds(answer))));
                 (talked, Some(stream))
             }
@@ -94,6 +100,7 @@ async fn open(
     server: SocketAddr,
     send_proxy: Option<ProxyVersion>,
     tls: Option<&Connects>,
+    http2: bool,
 ) -> Result<Io, String> {
     let mut socket = TcpStream::connect(server).await.map_err(|error| in_words(&error))?;
     let mut header = Vec::new();
@@ -104,7 +111,7 @@ async fn open(
     }
     socket.write_all(&header).await.map_err(|error| in_words(&error))?;
     let Some(tls) = tls else { return Ok(Io::Plain(socket)) };
-    let stream = tls.open(socket, server.ip(), false)?;
+    let stream = tls.open(socket, server.ip(), http2)?;
     let shaken = poll_fn(|cx| stream.poll_handshake(cx)).await;
     shaken.map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => format!("TLS: {error}"),
@@ -114,8 +121,8 @@ async fn open(
 }
 
 /// Has the conversation of a check that `relais-checks` knows.
-async fn talk(stream: &mut Io, kind: &CheckKind, secret: &[u8]) -> Result<String, String> {
-    let Some(ask) = question(kind, secret) else { return Err("there is no such check".to_owned()) };
+async fn talk(stream: &mut Io, kind: &CheckKind, secret: &[u8], tls: bool) -> Result<String, String> {
+    let Some(ask) = question(kind, secret, tls) else { return Err("there is no such check".to_owned()) };
     let (mut talk, mut inbox) = (Talk::new(ask), Vec::with_capacity(1024));
     loop {
         match talk.step(&mut inbox) {
@@ -139,7 +146,7 @@ async fn talk(stream: &mut Io, kind: &CheckKind, secret: &[u8]) -> Result<String
     }
 }
 
-fn question<'a>(kind: &'a CheckKind, secret: &'a [u8]) -> Option<Ask<'a>> {
+fn question<'a>(kind: &'a CheckKind, secret: &'a [u8], tls: bool) -> Option<Ask<'a>> {
     Some(match kind {
         CheckKind::Tls { sni } => {
             let hash = |n: u8| RandomState::new().hash_one(n).to_be_bytes();
@@ -154,6 +161,7 @@ fn question<'a>(kind: &'a CheckKind, secret: &'a [u8]) -> Option<Ask<'a>> {
         CheckKind::Redis { .. } => Ask::Redis { password: secret },
         CheckKind::Smtp { helo } => Ask::Smtp { helo },
         CheckKind::Ldap => Ask::Ldap,
+        CheckKind::Grpc { service, host } => Ask::Grpc { service, host, tls },
         CheckKind::Tcp | CheckKind::Http { .. } | CheckKind::Dns { .. } => return None,
     })
 }
@@ -172,25 +180,35 @@ async fn http(
     stream: &mut Io,
     request: &str,
     expect: (u16, u16),
-    contains: Option<&str>,
+    (contains, matches): (Option<&str>, Option<&str>),
 ) -> Result<String, String> {
     let (status, mut body) = ask(stream, request).await?;
     let said = judge(status, expect)?;
-    let Some(text) = contains else { return Ok(said) };
+    let finder = matches.map(Finder::new).transpose()?;
+    let has = |body: &[u8], text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
     loop {
-        if body.windows(text.len()).any(|part| part == text.as_bytes()) {
+        let text = contains.filter(|text| !has(&body, text));
+        if text.is_none() && finder.as_ref().is_none_or(|finder| finder.finds(&body)) {
             return Ok(said);
         }
         let room = MAX_BODY.saturating_sub(body.len());
         match (&mut *stream).take(room as u64).read_buf(&mut body).await {
-            Ok(0) => return Err(format!("{said}, but the body does not contain \"{text}\"")),
+            Ok(0) => {
+                return Err(match text {
+                    Some(text) => format!("{said}, but the body does not contain \"{text}\""),
+                    None => {
+                        format!("{said}, but the body does not match \"{}\"", matches.unwrap_or_default())
+                    }
+                });
+            }
             Ok(_) => {}
             Err(error) => return Err(in_words(&error)),
         }
     }
 }
 
-fn request(method: &str, path: &str, host: Option<&str>, server: SocketAddr) -> String {
+fn request(kind: &CheckKind, server: SocketAddr) -> String {
+    let CheckKind::Http { method, path, host, headers, body, .. } = kind else { return String::new() };
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: ");
     // Writing to a string cannot fail.
     let _ = match host {
@@ -199,8 +217,45 @@ fn request(method: &str, path: &str, host: Option<&str>, server: SocketAddr) -> 
         None if server.port() == 80 => write!(text, "{}", server.ip()),
         None => write!(text, "{server}"),
     };
-    text.push_str("\r\nUser-Agent: relais-check\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    for (name, value) in [("User-Agent", "relais-check"), ("Accept", "*/*")] {
+        if !headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            let _ = write!(text, "\r\n{name}: {value}");
+        }
+    }
+    for (name, value) in headers {
+        let _ = write!(text, "\r\n{name}: {value}");
+    }
+    if let Some(body) = body {
+        let _ = write!(text, "\r\nContent-Length: {}", body.len());
+    } else if matches!(&**method, "POST" | "PUT") {
+        text.push_str("\r\nContent-Length: 0");
+    }
+    text.push_str("\r\nConnection: close\r\n\r\n");
+    text.push_str(body.as_deref().unwrap_or_default());
     text
+}
+
+/// The first line that an agent says, if it says one within `patience`.
+pub(crate) async fn ask_agent(
+    agent: SocketAddr,
+    send: &str,
+    patience: Duration,
+) -> Result<AgentSaid, String> {
+    let asked = async {
+        let mut socket = TcpStream::connect(agent).await.map_err(|error| in_words(&error))?;
+        socket.write_all(send.as_bytes()).await.map_err(|error| in_words(&error))?;
+        let mut line = Vec::with_capacity(256);
+        while !line.contains(&b'\n') && line.len() < MAX_LINE {
+            let room = MAX_LINE - line.len();
+            if (&mut socket).take(room as u64).read_buf(&mut line).await.map_err(|error| in_words(&error))?
+                == 0
+            {
+                break;
+            }
+        }
+        if line.is_empty() { Err("it said nothing".to_owned()) } else { Ok(relais_checks::agent(&line)) }
+    };
+    timeout(patience, asked).await.unwrap_or_else(|_| Err(format!("no answer within {}", Seconds(patience))))
 }
 
 /// Sends the request and reads heads until one is final; its status, and what came behind it.
@@ -325,6 +380,9 @@ mod tests {
             expect: (first, last),
             method: "GET".into(),
             contains: None,
+            matches: None,
+            headers: Vec::new(),
+            body: None,
         }
     }
 
@@ -337,7 +395,8 @@ mod tests {
         let task = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.unwrap() > 0 {}
+            let is_whole = |read: &[u8]| read.windows(4).any(|end| end == b"\r\n\r\n");
+            while !is_whole(&request) && stream.read_buf(&mut request).await.unwrap() > 0 {}
             stream.write_all(&answer).await.unwrap();
             stream.shutdown().await.unwrap();
             let end = stream.read(&mut [0; 1]).await;
@@ -374,8 +433,15 @@ mod tests {
 
     #[test]
     fn the_host_is_the_one_given_or_the_servers_address() {
-        let host = |host, server: &str| {
-            let text = request("GET", "/", host, server.parse().unwrap());
+        let host = |host: Option<&str>, server: &str| {
+            let CheckKind::Http { expect, method, contains, matches, headers, body, .. } = http(200, 200)
+            else {
+                unreachable!()
+            };
+            let host = host.map(std::sync::Arc::from);
+            let kind =
+                CheckKind::Http { path: "/".into(), host, expect, method, contains, matches, headers, body };
+            let text = request(&kind, server.parse().unwrap());
             text.lines().nth(1).unwrap().to_owned()
         };
         assert_eq!(host(Some("a.example"), "10.0.0.1:80"), "Host: a.example");
@@ -397,8 +463,9 @@ mod tests {
     async fn a_body_has_to_contain_what_is_expected_of_it() {
         let found = async |answer: &str, text: &str| {
             let (address, _task) = serve(answer).await;
-            let CheckKind::Http { path, host, expect, method, .. } = http(200, 200) else { unreachable!() };
-            let kind = CheckKind::Http { path, host, expect, method, contains: Some(text.into()) };
+            let mut kind = http(200, 200);
+            let CheckKind::Http { contains, .. } = &mut kind else { unreachable!() };
+            *contains = Some(text.into());
             let outcome = probe(&kind, address, None, None, b"", (LONG, LONG)).await;
             (outcome.ok, outcome.what)
         };
@@ -407,6 +474,77 @@ mod tests {
         let why = "status 200, but the body does not contain \"DOWN\"";
         assert_eq!(found(answer, "DOWN").await, said(false, why));
         assert_eq!(found("HTTP/1.1 503 no\r\n\r\nUP", "UP").await, said(false, "status 503, expected 200"));
+    }
+
+    #[tokio::test]
+    async fn a_check_says_what_the_file_has_it_say() {
+        let text = r#"
+            platform test
+            node here { link "127.0.0.1"; }
+            frontend web { bind "127.0.0.1:80"; default-backend app; }
+            backend app {
+                check http path="/deep" method=POST body="{\"ping\": 1}" matches="\"up\": *[0-9]+" expect=200 {
+                    header Content-Type "application/json"
+                    header Accept "application/json"
+                }
+                server one "127.0.0.1:81"
+            }"#;
+        let plan = relais_config::parse("test.kdl", text).unwrap().plan;
+        let kind = &plan.backends[0].check.as_ref().unwrap().kind;
+        let found = async |answer: &str| {
+            let (address, task) = serve(answer).await;
+            let outcome = probe(kind, address, None, None, b"", (LONG, LONG)).await;
+            (outcome.what, task.await.unwrap().0)
+        };
+        let (what, asked) = found("HTTP/1.1 200 ok\r\n\r\n{\"up\":  31}").await;
+        assert_eq!(what, "status 200");
+        let (head, _) = asked.split_once("\r\n\r\n").unwrap();
+        let lines: Vec<&str> = head.lines().filter(|line| !line.starts_with("Host: ")).collect();
+        let expected = [
+            "POST /deep HTTP/1.1",
+            "User-Agent: relais-check",
+            "Content-Type: application/json",
+            "Accept: application/json",
+            "Content-Length: 11",
+            "Connection: close",
+        ];
+        assert_eq!(lines, expected);
+        let (what, _) = found("HTTP/1.1 200 ok\r\n\r\n{\"up\": no}").await;
+        assert_eq!(what, "status 200, but the body does not match \"\"up\": *[0-9]+\"");
+    }
+
+    #[tokio::test]
+    async fn a_grpc_server_is_asked_over_http2() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(socket).await.unwrap();
+            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+            let driver = tokio::spawn(async move { while connection.accept().await.is_some() {} });
+            let uri = request.uri().to_string();
+            let fields = request.headers().clone();
+            let mut body = request.into_body();
+            let asked = body.data().await.unwrap().unwrap();
+            let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let mut stream = respond.send_response(head, false).unwrap();
+            stream.send_data(bytes::Bytes::from_static(b"\0\0\0\0\x02\x08\x01"), false).unwrap();
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            stream.send_trailers(trailers).unwrap();
+            let _ = driver.await;
+            (uri, fields, asked)
+        });
+        let kind = CheckKind::Grpc { service: "a.B".into(), host: "a.example".into() };
+        let outcome = probe(&kind, address, None, None, b"", (LONG, LONG)).await;
+        assert_eq!((outcome.ok, &*outcome.what), (true, "SERVING"));
+        let (uri, fields, asked) = server.await.unwrap();
+        assert_eq!(uri, "http://a.example/grpc.health.v1.Health/Check");
+        assert_eq!(
+            (&fields["content-type"], &fields["te"]),
+            (&"application/grpc".parse().unwrap(), &"trailers".parse().unwrap())
+        );
+        assert_eq!(&asked[..], b"\0\0\0\0\x05\x0a\x03a.B");
     }
 
     #[tokio::test]

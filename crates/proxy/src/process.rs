@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use relais_config::overrides::Overrides;
-use relais_config::plan::{self, Admin, BackendId, Plan};
+use relais_config::plan::{self, Admin, BackendId, InitState, Plan};
 use relais_ipc::channel::{Channel, fd_to_text};
 use relais_ipc::files::Files;
 use relais_ipc::pulse::{self, Pulse};
@@ -400,11 +400,14 @@ impl Process {
         let full: Vec<u32> =
             (0..).take(setup.backs.len()).map(|id| plan.full_connections(BackendId(id))).collect();
         for (full, (plan, shared, servers)) in full.into_iter().zip(&setup.backs) {
+            let init = plan.check.as_ref().map(|check| check.init);
+            let begins_down = matches!(init, Some(InitState::Down | InitState::FullyDown));
             for (plan, server) in plan.servers.iter().zip(servers) {
                 server.set_limit(plan.max_connections.unwrap_or(u32::MAX), plan.min_connections.unwrap_or(0));
                 server.backup.store(plan.backup, Relaxed);
                 server.enabled.store(plan.weight > 0, Relaxed);
-                if self.plan.is_none() && plan.admin == Admin::Down {
+                let is_new = server.unknown.swap(false, Relaxed) && begins_down;
+                if is_new || (self.plan.is_none() && plan.admin == Admin::Down) {
                     server.up.store(false, Relaxed); // before anybody asks for it
                 }
             }

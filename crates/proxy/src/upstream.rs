@@ -61,10 +61,10 @@ impl Server {
 
     /// `scale` times its weight, or less while it starts slowly.
     pub(crate) fn weight_now(&self, scale: u16) -> u16 {
-        let ramp = u32::from(self.shared.ramp.load(Relaxed));
-        match u32::from(self.plan.weight) * u32::from(scale) {
+        let (ramp, agent) = (self.shared.ramp.load(Relaxed), self.shared.agent.load(Relaxed));
+        match u32::from(self.plan.weight) * u32::from(scale) * u32::from(agent) {
             0 => 0,
-            full => (full * ramp / 100).max(1) as u16,
+            full => (full / 100 * u32::from(ramp) / 100).max(1) as u16,
         }
     }
 
@@ -235,7 +235,7 @@ impl Backend {
 
     fn gets(&self, index: usize, tried: Tried) -> bool {
         let server = &self.servers[index];
-        server.shared.is_up() && server.plan.weight > 0 && !tried.has(index)
+        server.shared.is_up() && server.shared.is_open() && server.plan.weight > 0 && !tried.has(index)
     }
 
     fn counts(&self, index: usize, tried: Tried, tier: Tier) -> bool {

@@ -83,6 +83,25 @@ impl Pattern {
     }
 }
 
+/// A regular expression by itself.
+#[derive(Clone, Debug)]
+pub struct Finder(Regex);
+
+impl Finder {
+    /// Compiles it.
+    ///
+    /// # Errors
+    /// What is wrong with it, a clause.
+    pub fn new(text: &str) -> Result<Finder, String> {
+        regex(&[text.into()]).map(Finder)
+    }
+
+    /// Whether it is found anywhere in `bytes`.
+    pub fn finds(&self, bytes: &[u8]) -> bool {
+        self.0.is_match(bytes)
+    }
+}
+
 /// Regular expressions on bytes: what a path or a field may hold need not be UTF-8.
 pub(crate) fn regex(texts: &[String]) -> Result<Regex, String> {
     // Of several, each that is found counts, not only the one that is found first.

@@ -29,7 +29,7 @@ pub mod template;
 
 pub use facts::{Facts, Identity, IdentityField};
 pub use glob::Glob;
-pub use index::Scratch;
+pub use index::{Finder, Scratch};
 pub use path::BadPath;
 pub use program::{Error, Program};
 

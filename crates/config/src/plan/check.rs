@@ -86,6 +86,41 @@ pub struct Check {
     pub port: Option<u16>,
     /// Another address to ask.
     pub address: Option<IpAddr>,
+    /// Percent by which intervals vary, 0 to 50.
+    pub jitter: u8,
+    /// What is thought of a server that nobody has asked yet.
+    pub init: InitState,
+    /// How long failures do not count at first.
+    pub grace: Duration,
+    /// Who says how a server is on its own machine.
+    pub agent: Option<Agent>,
+}
+
+/// What is thought of a server that nobody has asked yet (HAProxy's `init-state`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InitState {
+    /// The first failure takes it out.
+    #[default]
+    Up,
+    /// It stands as many failures as ever.
+    FullyUp,
+    /// The first success brings it in.
+    Down,
+    /// It needs as many successes as ever.
+    FullyDown,
+}
+
+/// An agent on the machine of each server (HAProxy's `agent-check`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Its port.
+    pub port: u16,
+    /// Another address than the server's.
+    pub address: Option<IpAddr>,
+    /// How often it is asked, 10 ms to 1 h.
+    pub every: Duration,
+    /// What is said to it.
+    pub send: Arc<str>,
 }
 
 impl Check {
@@ -110,7 +145,7 @@ impl Check {
 pub enum CheckKind {
     /// A connection can be made.
     Tcp,
-    /// `GET path` answers with a status in the range.
+    /// A request answers with a status in the range.
     Http {
         /// Path and query.
         path: Arc<str>,
@@ -122,6 +157,19 @@ pub enum CheckKind {
         method: Arc<str>,
         /// What has to be in the body.
         contains: Option<Arc<str>>,
+        /// A regular expression that has to be found there.
+        matches: Option<Arc<str>>,
+        /// Fields of the request.
+        headers: Vec<(Arc<str>, Arc<str>)>,
+        /// Its body.
+        body: Option<Arc<str>>,
+    },
+    /// gRPC's health protocol says that a service is SERVING.
+    Grpc {
+        /// Which; empty: the server as a whole.
+        service: Arc<str>,
+        /// The name in `:authority`.
+        host: Arc<str>,
     },
     /// A name server answers a question, over UDP, as expected.
     Dns {

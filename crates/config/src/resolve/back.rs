@@ -46,6 +46,7 @@ fn backend(
         check_tls(cx, tls);
     }
     let servers = servers(cx, item, nodes, tomcats);
+    super::check::agent(cx, item);
     let check = match item.find("check") {
         Some(check) => Some(super::check::check(cx, check, item, items)?),
         None => None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Context, each};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
-use crate::plan::{Check, CheckKind, DnsExpect, Mode, Observe, OnError};
+use crate::plan::{Agent, Check, CheckKind, DnsExpect, InitState, Mode, Observe, OnError};
 
 /// Types of records (RFC 1035 §3.2.2, RFC 3596 §2.1, RFC 2782).
 const DNS_TYPES: &[(&str, u16)] = &[
@@ -30,7 +30,13 @@ pub(super) fn check(cx: &mut Context, item: &Item, backend: &Item, items: &[Item
             expect: item.get("expect")?,
             method: item.get("method")?,
             contains: item.get("contains"),
+            matches: item.get("matches"),
+            headers: item.each("header").filter_map(|h| Some((h.get("name")?, h.get("value")?))).collect(),
+            body: item.get("body"),
         },
+        "grpc" => {
+            CheckKind::Grpc { service: item.get("service").unwrap_or_default(), host: item.get("host")? }
+        }
         "dns" => dns(item)?,
         "tls" => CheckKind::Tls { sni: item.get("sni") },
         "mysql" => CheckKind::Mysql { user: item.get("user"), secret: secret(), galera: false },
@@ -51,7 +57,33 @@ pub(super) fn check(cx: &mut Context, item: &Item, backend: &Item, items: &[Item
         downinter: item.get("downinter"),
         port: item.get("port"),
         address: item.get("address"),
+        jitter: item.get("jitter")?,
+        init: match &*item.get::<Arc<str>>("init")? {
+            "fully-up" => InitState::FullyUp,
+            "down" => InitState::Down,
+            "fully-down" => InitState::FullyDown,
+            _ => InitState::Up,
+        },
+        grace: item.get("grace")?,
+        agent: backend.find("agent").and_then(|agent| {
+            Some(Agent {
+                port: agent.get("port")?,
+                address: agent.get("address"),
+                every: agent.get("every")?,
+                send: agent.get::<Arc<str>>("send").unwrap_or_default().replace("\\n", "\n").into(),
+            })
+        }),
     })
+}
+
+/// An agent alone brings no server back.
+pub(super) fn agent(cx: &mut Context, backend: &Item) {
+    if let (Some(agent), None) = (backend.find("agent"), backend.find("check")) {
+        cx.error(
+            Diagnostic::error(agent.span.clone(), "`agent` needs a `check`: it only adds to what that says")
+                .help("add one, such as `check tcp`"),
+        );
+    }
 }
 
 /// What the traffic of a `backend` says of its servers.
@@ -106,12 +138,21 @@ fn refuse(cx: &mut Context, item: &Item, backend: &Item, kind: &CheckKind) {
                 .help("add user=NAME, or take `secret` out"),
         );
     }
-    if let CheckKind::Http { method, contains: Some(_), .. } = kind
+    if let CheckKind::Http { method, body: Some(_), .. } = kind
+        && !matches!(&**method, "POST" | "PUT")
+    {
+        cx.error(
+            Diagnostic::error(item.span_of("body"), format!("a {method} has no body"))
+                .help("add method=POST, or take `body` out"),
+        );
+    }
+    if let CheckKind::Http { method, contains, matches, .. } = kind
         && &**method == "HEAD"
+        && (contains.is_some() || matches.is_some())
     {
         cx.error(
             Diagnostic::error(
-                item.span_of("contains"),
+                item.span_of(if contains.is_some() { "contains" } else { "matches" }),
                 "the answer to HEAD has no body that could contain it",
             )
             .help("take `method=HEAD` out"),

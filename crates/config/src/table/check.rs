@@ -1,7 +1,7 @@
 //! `check`: how a backend knows that a server is well. One row a form.
 
-use super::Type::{Duration, Host, Integer, Ip, Reference, Statuses, Text, UrlPath, Word};
-use super::{Directive, Effect, Field, HOUR, Kind, Section, default, optional, required};
+use super::Type::{Duration, HeaderName, Host, Integer, Ip, Reference, Regex, Statuses, Text, UrlPath, Word};
+use super::{Directive, Effect, Field, HOUR, Kind, Section, Times, default, optional, required};
 
 const EVERY: Field = default("every", Duration(10, HOUR), "2s", "how often");
 const FASTINTER: Field = optional(
@@ -21,6 +21,25 @@ const PORT: Field = optional(
     "another port to ask; it is asked without the backend's `tls` and the server's `send-proxy`",
 );
 const ADDRESS: Field = optional("address", Ip, "the server's", "another address to ask, likewise");
+const JITTER: Field = default(
+    "jitter",
+    Integer(0, 50),
+    "0",
+    "percent by which each interval is made longer or shorter by chance, so that many checks do not meet (HAProxy's `spread-checks`)",
+);
+const INIT: Field = default(
+    "init",
+    Word(&["up", "fully-up", "down", "fully-down"]),
+    "up",
+    "a server that nobody has asked yet: `up`: gets requests until its first check fails; `fully-up`: until `fall` fail; `down`: none \
+     until one succeeds; `fully-down`: none until `rise` succeed (HAProxy's `init-state`)",
+);
+const GRACE: Field = default(
+    "grace",
+    Duration(0, HOUR),
+    "0ms",
+    "for so long after a server is first asked failures do not count: it may still be starting",
+);
 
 const ELSEWHERE_TEST: &str = "a_check_may_ask_another_port_and_more_often_while_a_server_is_down";
 
@@ -45,6 +64,38 @@ const fn talk(
 }
 
 pub(super) const ROWS: &[Directive] = &[
+    Directive {
+        name: "header",
+        inside: &[Section::Check],
+        arguments: &[
+            required("name", HeaderName, "the field; none that frames the message or is for one hop only"),
+            required("value", Text, "its value"),
+        ],
+        times: Times::Many,
+        doc: "The check's request has this field, too; `User-Agent` and `Accept` are replaced.",
+        example: "header Authorization \"Bearer of-the-check\"",
+        effect: Effect::Tests(&["a_check_says_what_the_file_has_it_say"]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "agent",
+        inside: &[Section::Backend],
+        arguments: &[required("port", Integer(1, 65535), "where it listens on each server's machine")],
+        properties: &[
+            optional("address", Ip, "the server's", "another address to ask"),
+            default("every", Duration(10, HOUR), "2s", "how often"),
+            optional("send", Text, "nothing", "what is said to it first; `\\n` ends a line"),
+        ],
+        doc: "Each server's machine says itself how its server is: HAProxy's `agent-check`. The agent answers each connection with a line of \
+              words: `75%` (of its weight), `ready`, `drain`, `maint`, `up`, `down`, `failed` or `stopped`, with `#` before a reason. A \
+              server is up while its check and its agent say so; where the agent does not answer, what it said last holds. Needs a `check`.",
+        example: "agent 9999 every=\"1s\"",
+        effect: Effect::Tests(&[
+            "an_agent_drains_weighs_and_kills_its_server",
+            "an_agent_is_understood_as_haproxy_does",
+        ]),
+        ..Directive::EMPTY
+    },
     Directive {
         name: "observe",
         inside: &[Section::Backend],
@@ -80,19 +131,62 @@ pub(super) const ROWS: &[Directive] = &[
         ]),
         ..Directive::EMPTY
     },
+    Directive {
+        block: Some(Section::Check),
+        ..talk(
+            "http",
+            &[
+                default("path", UrlPath, "/", "path and query that are asked for"),
+                default("method", Word(&["GET", "HEAD", "OPTIONS", "POST", "PUT"]), "GET", "how it is asked"),
+                optional("body", Text, "none", "what is sent with `POST` or `PUT`"),
+                default(
+                    "expect",
+                    Statuses,
+                    "200-399",
+                    "statuses that count as well: `200`, or `\"200-399\"`",
+                ),
+                optional(
+                    "contains",
+                    Text,
+                    "the status is enough",
+                    "text that has to be within the first 64 KiB of the body as well",
+                ),
+                optional(
+                    "matches",
+                    Regex,
+                    "the status is enough",
+                    "regular expression that has to be found within the first 64 KiB of the body as well",
+                ),
+                optional("host", Host, "the server's address and port", "the `Host` field"),
+                EVERY,
+                FASTINTER,
+                DOWNINTER,
+                FALL,
+                RISE,
+                PORT,
+                ADDRESS,
+                JITTER,
+                INIT,
+                GRACE,
+            ],
+            "A server is well while it answers a request with an expected status. Without any `check`, servers are taken for well.",
+            "check http path=\"/healthz\" expect=200 every=\"1s\" fall=2 rise=2",
+            &[
+                "checks_take_servers_out_and_bring_them_back",
+                "a_status_out_of_the_range_is_a_failure_that_says_both",
+                "the_host_is_the_one_given_or_the_servers_address",
+                "a_body_has_to_contain_what_is_expected_of_it",
+                "a_check_says_what_the_file_has_it_say",
+                "jitter_grace_and_the_first_state_are_as_said",
+                ELSEWHERE_TEST,
+            ],
+        )
+    },
     talk(
-        "http",
+        "grpc",
         &[
-            default("path", UrlPath, "/", "path and query that are asked for"),
-            default("method", Word(&["GET", "HEAD", "OPTIONS"]), "GET", "how it is asked"),
-            default("expect", Statuses, "200-399", "statuses that count as well: `200`, or `\"200-399\"`"),
-            optional(
-                "contains",
-                Text,
-                "the status is enough",
-                "text that has to be within the first 64 KiB of the body as well",
-            ),
-            optional("host", Host, "the server's address and port", "the `Host` field"),
+            optional("service", Text, "the server as a whole", "the service that is asked about"),
+            default("host", Host, "localhost", "the name in `:authority`"),
             EVERY,
             FASTINTER,
             DOWNINTER,
@@ -100,20 +194,18 @@ pub(super) const ROWS: &[Directive] = &[
             RISE,
             PORT,
             ADDRESS,
+            JITTER,
+            INIT,
+            GRACE,
         ],
-        "A server is well while it answers a request with an expected status. Without any `check`, servers are taken for well.",
-        "check http path=\"/healthz\" expect=200 every=\"1s\" fall=2 rise=2",
-        &[
-            "checks_take_servers_out_and_bring_them_back",
-            "a_status_out_of_the_range_is_a_failure_that_says_both",
-            "the_host_is_the_one_given_or_the_servers_address",
-            "a_body_has_to_contain_what_is_expected_of_it",
-            ELSEWHERE_TEST,
-        ],
+        "A server is well while it says that the service is SERVING, by gRPC's health protocol (`grpc.health.v1.Health/Check`), over HTTP/2 \
+         without TLS, or with the backend's `tls`.",
+        "check grpc service=\"enrolment.Enrolment\" every=\"1s\"",
+        &["grpc_says_whether_a_service_is_serving", "a_grpc_server_is_asked_over_http2"],
     ),
     talk(
         "tcp",
-        &[EVERY, FASTINTER, DOWNINTER, FALL, RISE, PORT, ADDRESS],
+        &[EVERY, FASTINTER, DOWNINTER, FALL, RISE, PORT, ADDRESS, JITTER, INIT, GRACE],
         "A server is well while a connection to it can be made.",
         "check tcp every=\"1s\"",
         &["a_tcp_check_ends_with_a_reset"],
@@ -142,6 +234,9 @@ pub(super) const ROWS: &[Directive] = &[
             RISE,
             PORT,
             ADDRESS,
+            JITTER,
+            INIT,
+            GRACE,
         ],
         "A server is well while it answers a question as a name server does (RFC 1035), over UDP, within `timeout check`.",
         "check dns name=\"www.example\" type=A every=\"1s\"",
@@ -158,6 +253,9 @@ pub(super) const ROWS: &[Directive] = &[
             RISE,
             PORT,
             ADDRESS,
+            JITTER,
+            INIT,
+            GRACE,
         ],
         "A server is well while it answers a TLS `ClientHello` with its own: for a backend that passes TLS through (HAProxy's \
          `ssl-hello-chk`). Its certificate is not looked at. Where the backend itself has `tls`, every other check does the whole handshake.",
@@ -176,6 +274,9 @@ pub(super) const ROWS: &[Directive] = &[
             RISE,
             PORT,
             ADDRESS,
+            JITTER,
+            INIT,
+            GRACE,
         ],
         "A server is well while MySQL or MariaDB greets, and takes the login of `user` (`mysql_native_password`, or any kind without a \
          password). Without `user`, the server counts each check as an interrupted connection, and after `max_connect_errors` refuses this \
@@ -198,6 +299,9 @@ pub(super) const ROWS: &[Directive] = &[
             RISE,
             PORT,
             ADDRESS,
+            JITTER,
+            INIT,
+            GRACE,
         ],
         "A server is well while its node is Primary, Synced (`wsrep_local_state` 4: a donor is not) and ready. One that is not Primary takes \
          connections and refuses every query. `user` needs no rights but to log in, with `mysql_native_password`.",
@@ -223,6 +327,9 @@ pub(super) const ROWS: &[Directive] = &[
             RISE,
             PORT,
             ADDRESS,
+            JITTER,
+            INIT,
+            GRACE,
         ],
         "A server is well while PostgreSQL wants a password for a session, or takes it without one. While it starts up or shuts down it refuses.",
         "check postgresql user=monitor every=\"1s\"",
@@ -239,6 +346,9 @@ pub(super) const ROWS: &[Directive] = &[
             RISE,
             PORT,
             ADDRESS,
+            JITTER,
+            INIT,
+            GRACE,
         ],
         "A server is well while Redis or Valkey answers `PING` with `PONG`; while it loads its data it does not.",
         "check redis every=\"1s\"",
@@ -255,6 +365,9 @@ pub(super) const ROWS: &[Directive] = &[
             RISE,
             PORT,
             ADDRESS,
+            JITTER,
+            INIT,
+            GRACE,
         ],
         "A server is well while it greets with 220 and answers `EHLO` with 250.",
         "check smtp helo=\"lb1.example\" every=\"5s\"",
@@ -262,7 +375,7 @@ pub(super) const ROWS: &[Directive] = &[
     ),
     talk(
         "ldap",
-        &[EVERY, FASTINTER, DOWNINTER, FALL, RISE, PORT, ADDRESS],
+        &[EVERY, FASTINTER, DOWNINTER, FALL, RISE, PORT, ADDRESS, JITTER, INIT, GRACE],
         "A server is well while it takes an anonymous bind (LDAP version 3).",
         "check ldap every=\"2s\"",
         &["a_directory_takes_an_anonymous_bind"],

@@ -48,6 +48,8 @@ pub enum Section {
     Cache,
     /// `backend NAME { }`
     Backend,
+    /// `check http { }`
+    Check,
     /// `compression { }`
     Compression,
     /// `tomcat NAME { }`
@@ -72,7 +74,7 @@ pub enum Section {
 
 impl Section {
     /// Every section, in the order of the manual.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::File,
         Self::Platform,
         Self::Node,
@@ -84,6 +86,7 @@ impl Section {
         Self::Shield,
         Self::Cache,
         Self::Backend,
+        Self::Check,
         Self::Compression,
         Self::Tomcat,
         Self::Galera,
@@ -110,6 +113,7 @@ impl Section {
             Self::Shield => "shield",
             Self::Cache => "cache",
             Self::Backend => "backend",
+            Self::Check => "check",
             Self::Compression => "compression",
             Self::Tomcat => "tomcat",
             Self::Galera => "galera",

@@ -48,6 +48,10 @@ pub(crate) enum Command {
         /// `random`: no third node hears who is cut off, so that two machines may answer
         #[arg(long, conflicts_with = "witness")]
         no_witness: bool,
+        /// `random`: each fault is a cut between the balancers that no third node sees, so that both answer: how soon is it one
+        /// again when the cut ends?
+        #[arg(long, conflicts_with = "witness")]
+        cuts: bool,
         #[command(flatten)]
         with: With,
     },
@@ -108,9 +112,9 @@ impl Command {
             Command::Lab(Lab::Up { with }) => commands::up(with.settings(true), out),
             Command::Lab(Lab::Status { json }) => commands::status(&id, json, out),
             Command::Lab(Lab::Down) => commands::down(&id, out),
-            Command::Drill { name, times, json, seed, no_witness, with, .. } if name == RANDOM => {
-                let settings = Settings { witness: !no_witness, ..with.settings(true) };
-                commands::storm(&StormOptions { times, seed, json, settings }, out)
+            Command::Drill { name, times, json, seed, no_witness, cuts, with, .. } if name == RANDOM => {
+                let settings = Settings { witness: !no_witness && !cuts, ..with.settings(true) };
+                commands::storm(&StormOptions { times, seed, json, cuts, settings }, out)
             }
             Command::Drill { name, times, json, silent, no_failover, download, with, .. } => {
                 // The command line has checked the name against this very list.

@@ -1,0 +1,162 @@
+//! Who else says how servers are: agents on their machines; and what is thought of a server before anybody has asked it.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::*;
+
+/// Answers with its name, and with 503 to checks while it is ill.
+fn origin(name: &'static str, ill: &Arc<AtomicBool>, checks: &Arc<AtomicU32>) -> Origin {
+    let (ill, checks) = (ill.clone(), checks.clone());
+    Origin::new(move |mut peer| {
+        while let Some(head) = peer.try_head() {
+            let is_check = head.starts_with("GET /up ");
+            checks.fetch_add(is_check.into(), Ordering::SeqCst);
+            let status = if is_check && ill.load(Ordering::SeqCst) { "503 Ill" } else { "200 OK" };
+            peer.send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n{name}"));
+        }
+    })
+}
+
+/// An agent that says what it is to say.
+fn agent() -> (SocketAddr, Arc<Mutex<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, says) = (listener.local_addr().unwrap(), Arc::new(Mutex::new("up\n".to_owned())));
+    let text = says.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(text.lock().unwrap().as_bytes());
+        }
+    });
+    (address, says)
+}
+
+/// How many of the next requests each server answers.
+fn shares(client: &mut Peer, requests: usize) -> (usize, usize) {
+    let mut first = 0;
+    for _ in 0..requests {
+        client.send(get("/"));
+        first += usize::from(client.message().1 == "s1");
+    }
+    (first, requests - first)
+}
+
+#[test]
+fn an_agent_drains_weighs_and_kills_its_server() {
+    let (well, checks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (one, two) = (origin("s1", &well, &checks), origin("s2", &well, &checks));
+    let (address, says) = agent();
+    let door = Door::new(1);
+    let back = |agent: &str| format!("check http path=\"/up\" every=\"20ms\" rise=1 fall=1\n {agent}");
+    let ask = format!("agent {} every=\"20ms\"", address.port());
+    let mut proxy = Proxy::start(&plan(&door, "", &back(&ask), &[one.address, two.address]), &[&door]);
+    // The agent of both servers is one; so only what all have in common is seen, but for their weights.
+    let mut client = Peer::connect(door.address);
+    let say = |text: &str, done: &dyn Fn() -> bool| {
+        *says.lock().unwrap() = text.to_owned();
+        wait(text, done);
+    };
+    let check = |server: usize| proxy.status().backends[0].servers[server].check.clone();
+    let up = |server: usize| proxy.status().backends[0].servers[server].up;
+    say("up 50%\n", &|| check(0) == "status 200; its agent: \"up 50%\"");
+    assert_eq!(shares(&mut client, 20), (10, 10));
+    say("down # the disk is full\n", &|| !up(0) && !up(1));
+    client.send(get("/"));
+    assert!(client.message().0.starts_with("HTTP/1.1 503 "));
+    // What is said last holds: a weight does not bring it back, `up` does.
+    say("100%\n", &|| check(0).ends_with("\"100%\""));
+    assert!(!up(0));
+    let mut client = Peer::connect(door.address);
+    say("up\n", &|| up(0) && up(1));
+    assert_eq!(shares(&mut client, 10), (5, 5));
+    say("maint\n", &|| !up(0) && !up(1));
+    say("ready\n", &|| up(0) && up(1));
+    say("drain\n", &|| check(0).ends_with("\"drain\""));
+    wait("a refusal", || {
+        let mut client = Peer::connect(door.address);
+        client.send(get("/"));
+        client.message().0.starts_with("HTTP/1.1 503 ")
+    });
+    assert!(up(0) && up(1), "it is up, and gets nothing new");
+    // Without its agent a server has all of its weight again.
+    proxy.plan(&plan(&door, "", &back(""), &[one.address, two.address]), &[]);
+    let mut client = Peer::connect(door.address);
+    wait("an answer", || shares(&mut client, 2) == (1, 1));
+}
+
+#[test]
+fn an_agent_that_is_silent_changes_nothing() {
+    let (well, checks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let one = origin("s1", &well, &checks);
+    let door = Door::new(1);
+    let back = format!("check http path=\"/up\" every=\"20ms\"\n agent {} every=\"20ms\"", nobody().port());
+    let proxy = Proxy::start(&plan(&door, "", &back, &[one.address]), &[&door]);
+    wait("checks", || checks.load(Ordering::SeqCst) > 5);
+    assert!(proxy.status().backends[0].servers[0].up);
+    let mut client = Peer::connect(door.address);
+    assert_eq!(shares(&mut client, 2), (2, 0));
+}
+
+#[test]
+fn jitter_grace_and_the_first_state_are_as_said() {
+    let (ill, checks) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
+    let one = origin("s1", &ill, &checks);
+    let asked = || checks.load(Ordering::SeqCst);
+    let proxy = |check: &str| {
+        checks.store(0, Ordering::SeqCst);
+        let door = Door::new(1);
+        let back = format!("check http path=\"/up\" {check}");
+        let proxy = Proxy::start(&plan(&door, "", &back, &[one.address]), &[&door]);
+        (proxy, door)
+    };
+    let is_up = |proxy: &Proxy| proxy.status().backends[0].servers[0].up;
+    // Without a word of it the first failure takes it out; one that is `fully-up` stands all of `fall`.
+    let (up, _door) = proxy("every=\"1h\" fall=2");
+    wait("the first check", || asked() == 1 && !is_up(&up));
+    drop(up);
+    let (fully, _door) = proxy("every=\"50ms\" fall=255 init=fully-up");
+    wait("some checks", || asked() > 3);
+    assert!(is_up(&fully));
+    drop(fully);
+    let (grace, _door) = proxy("every=\"20ms\" fall=1 grace=\"1h\"");
+    wait("some checks", || asked() > 5);
+    assert!(is_up(&grace));
+    drop(grace);
+    // One that begins down gets nothing until a check has said that it is well.
+    let (down, door) = proxy("every=\"20ms\" rise=2 init=down");
+    wait("some checks", || asked() > 2);
+    assert!(!is_up(&down));
+    let mut client = Peer::connect(door.address);
+    client.send(get("/"));
+    assert!(client.message().0.starts_with("HTTP/1.1 503 "));
+    ill.store(false, Ordering::SeqCst);
+    wait("the server", || is_up(&down));
+    drop(down);
+    let (up, _door) = proxy("every=\"1h\" rise=2 init=down");
+    wait("the server", || is_up(&up));
+    assert_eq!(asked(), 1, "one success brings it in");
+    drop(up);
+    let (fully, _door) = proxy("every=\"300ms\" rise=2 init=fully-down");
+    wait("the first check", || asked() == 1);
+    assert!(!is_up(&fully));
+    wait("the second check", || is_up(&fully));
+    assert!(asked() >= 2);
+    drop(fully);
+    // As many checks as ever with jitter, but not at the same distance.
+    let (_jittery, _door) = proxy("every=\"150ms\" jitter=50");
+    let (mut times, start) = (Vec::new(), Instant::now());
+    for number in 1..25 {
+        wait("a check", || asked() >= number);
+        times.push(start.elapsed());
+    }
+    let mut gaps: Vec<Duration> = times.windows(2).map(|two| two[1] - two[0]).collect();
+    gaps.sort();
+    assert!(gaps[17] > gaps[5] + Duration::from_millis(20), "{gaps:?}");
+}
