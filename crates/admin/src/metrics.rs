@@ -260,6 +260,11 @@ const BACKEND: &[Metric<BackendStatus>] = &[
     gauge("haproxy_backend_current_sessions", "Requests or connections at its servers now.", |b| {
         sum(&b.servers, |s| s.active)
     }),
+    gauge(
+        "relais_backend_breaker_open",
+        "1 while too many requests fail, and the servers are left alone.",
+        |b| one(b.breaker_open.into()),
+    ),
     gauge("haproxy_backend_max_queue", "The most that have waited for a free place at a time.", |b| {
         one(b.queued_max)
     }),

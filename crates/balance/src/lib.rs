@@ -18,6 +18,7 @@
 extern crate alloc;
 
 mod bounded;
+mod breaker;
 mod budget;
 mod hash;
 mod health;
@@ -38,6 +39,7 @@ mod tree;
 mod weights;
 
 pub use bounded::has_share;
+pub use breaker::{Breaker, BreakerRule, Turn};
 pub use budget::Budget;
 pub use hash::hash;
 pub use health::Health;

@@ -14,7 +14,7 @@ mod check;
 mod forward;
 
 pub use balance::{Balance, HashKey, HashType};
-pub use check::{Admin, Agent, Check, CheckKind, DnsExpect, InitState, Observe, OnError, RetryOn};
+pub use check::{Admin, Agent, Breaker, Check, CheckKind, DnsExpect, InitState, Observe, OnError, RetryOn};
 pub use forward::{By, Forward, Method};
 
 mod persist;
@@ -392,6 +392,10 @@ pub struct Backend {
     pub timeout: BackendTimeouts,
     /// The most that may wait for a place at its servers.
     pub max_queue: Option<u32>,
+    /// When it is left alone.
+    pub breaker: Option<Breaker>,
+    /// Percentage of its servers, fewer than which are not enough to serve alone.
+    pub panic: Option<u8>,
     /// At its servers and in its queue, when servers may have all of their limits; `None`: see [`Plan::full_connections`].
     pub full_connections: Option<u32>,
     /// Longest body of a request, bytes; more is answered with 413.

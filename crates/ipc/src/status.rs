@@ -253,6 +253,9 @@ pub struct BackendStatus {
     pub servers: Vec<ServerStatus>,
     /// Requests answered with 503 because no server was there.
     pub unserved_total: u64,
+    /// Its breaker is open: requests are refused, or a few of them try the servers.
+    #[serde(default)]
+    pub breaker_open: bool,
     /// Requests waiting for a free place now.
     pub queued: u64,
     /// The most that have waited at a time.

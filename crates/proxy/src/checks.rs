@@ -77,6 +77,7 @@ impl Checks {
             for (place, (server_plan, server)) in plan.servers.iter().zip(servers).enumerate() {
                 let down = server_plan.admin == plan::Admin::Down;
                 lock(&server.check).checked = plan.check.is_some() && !down;
+                server.put_down.store(down, Relaxed);
                 if down {
                     self.hold(server, backend);
                     continue;
@@ -349,6 +350,7 @@ impl Watch {
             Some(AgentAdmin::Maint) => (held.drain, held.maint) = (false, Some(said.text.clone())),
             None => {}
         }
+        self.server.put_down.store(held.maint.is_some(), Relaxed);
         held.weight = said.weight.or(held.weight);
         held.text.clone_from(&said.text);
         let percent = if held.drain { 0 } else { held.weight.unwrap_or(100) };

@@ -230,7 +230,7 @@ impl Chooser {
         let mut up = 0;
         for (place, server) in servers.iter().enumerate() {
             let weight = server.weight_now(self.scale());
-            if server.shared.is_up() && !server.plan.backup {
+            if server.shared.serves() && !server.plan.backup {
                 up += u32::from(weight);
             }
             let mut turns = self.turns.borrow_mut();

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use relais_balance::portion;
+use relais_balance::{Breaker, BreakerRule, Turn, portion};
+use relais_base::Time;
 use relais_config::plan;
 use relais_rules::Key;
 
@@ -272,6 +273,10 @@ pub(crate) struct ServerShared {
     pub(crate) ramp: AtomicU8,
     /// Percentage of its weight that its agent leaves it; 0: nothing new.
     pub(crate) agent: AtomicU8,
+    /// An operator, or its agent, has put it down.
+    pub(crate) put_down: AtomicBool,
+    /// It serves although it is down: too few others are up.
+    pressed: AtomicBool,
     /// Nobody has asked it yet, in this process or the one before.
     pub(crate) unknown: AtomicBool,
     /// It is in force, may be given something, and has a weight.
@@ -288,6 +293,11 @@ pub(crate) struct ServerShared {
 impl ServerShared {
     pub(crate) fn is_up(&self) -> bool {
         self.up.load(Relaxed)
+    }
+
+    /// Whether it gets requests: it is up, or too few others are.
+    pub(crate) fn serves(&self) -> bool {
+        self.is_up() || self.pressed.load(Relaxed)
     }
 
     /// Whether its agent lets it have new requests.
@@ -364,6 +374,12 @@ pub(crate) struct BackShared {
     pub(crate) changes: AtomicU32,
     /// Where no other server is up all backups serve; else the first of them.
     pub(crate) all_backups: AtomicBool,
+    /// What says whether it is left alone, and what that goes by.
+    breaker: Mutex<Option<Breaker>>,
+    /// It is left alone, or tried with a few requests.
+    pub(crate) is_open: AtomicBool,
+    /// Percentage of its servers, fewer than which are not enough; 0: none is ever too few.
+    pub(crate) panic: AtomicU8,
     /// So many at its servers and in its queue, and servers may have all of their limits.
     pub(crate) full: AtomicU32,
     queue: Mutex<VecDeque<Arc<Waiter>>>,
@@ -399,7 +415,80 @@ impl BackShared {
 
     /// Who is up, or a weight, has changed.
     pub(crate) fn change(&self) {
+        self.press();
         self.changes.fetch_add(1, SeqCst);
+    }
+
+    /// Where too few servers are up, all serve.
+    fn press(&self) {
+        let servers = lock(&self.servers);
+        let counted = || {
+            servers
+                .iter()
+                .filter(|s| s.enabled.load(Relaxed) && !s.backup.load(Relaxed) && !s.put_down.load(Relaxed))
+        };
+        let (all, up) = (counted().count(), counted().filter(|s| s.is_up()).count());
+        let panic = usize::from(self.panic.load(Relaxed));
+        let is_too_few = up * 100 < all * panic;
+        let mut news = false;
+        for server in servers.iter() {
+            let presses = is_too_few && counted().any(|s| Arc::ptr_eq(s, server));
+            news |= server.pressed.swap(presses, Relaxed) != presses;
+        }
+        if news && is_too_few {
+            tracing::warn!(
+                "backend {}: {up} of {all} servers are up, and `panic` wants {panic} %: all of them get requests, dead or not",
+                self.name
+            );
+        } else if news && panic > 0 {
+            tracing::info!(
+                "backend {}: {up} of {all} servers are up, which is enough: the dead get nothing",
+                self.name
+            );
+        }
+    }
+
+    /// Has a breaker, or none, from now on; one that stays the same goes on as it is.
+    pub(crate) fn set_breaker(&self, plan: Option<plan::Breaker>) {
+        let rule = plan.map(|plan::Breaker { errors, least, window, open, probes }| BreakerRule {
+            errors,
+            least,
+            window,
+            open,
+            probes,
+        });
+        let mut breaker = lock(&self.breaker);
+        if breaker.map(|breaker| breaker.rule()) != rule {
+            *breaker = rule.map(|rule| Breaker::new(rule, Time::ZERO));
+            self.is_open.store(false, Relaxed);
+        }
+    }
+
+    /// Whether a request may go to the servers.
+    pub(crate) fn admits(&self, now: Time) -> bool {
+        lock(&self.breaker).as_mut().is_none_or(|breaker| breaker.admit(now))
+    }
+
+    /// How one that might has ended; `None`: it says nothing of the backend.
+    pub(crate) fn ended(&self, ok: Option<bool>, now: Time) {
+        let mut breaker = lock(&self.breaker);
+        let Some(breaker) = breaker.as_mut() else { return };
+        let Some(ok) = ok else { return breaker.forget() };
+        let turn = breaker.record(ok, now);
+        if let Some(turn) = turn {
+            self.is_open.store(turn != Turn::Closed, Relaxed);
+        }
+        match turn {
+            Some(Turn::Opened(bad, all)) => tracing::warn!(
+                "backend {}: {bad} of {all} requests failed; the next are answered with 503 for {} s, and its servers left alone",
+                self.name,
+                breaker.rule().open.as_secs_f64()
+            ),
+            Some(Turn::Closed) => {
+                tracing::info!("backend {}: requests succeed again, and go to its servers", self.name)
+            }
+            None => {}
+        }
     }
 
     /// Gives back a place at `server`, to whoever waits longest.
@@ -457,7 +546,7 @@ impl BackShared {
         let mut queue = lock(&self.queue);
         let mut at = 0;
         while let Some(waiter) = queue.get(at) {
-            let serves = |s: &ServerShared| s.enabled.load(Relaxed) && s.is_up() && s.is_open();
+            let serves = |s: &ServerShared| s.enabled.load(Relaxed) && s.serves() && s.is_open();
             let others = servers.iter().any(|s| serves(s) && !waiter.avoid.contains(&s.id));
             let counts = |s: &ServerShared| serves(s) && !(others && waiter.avoid.contains(&s.id));
             let backup = |s: &ServerShared| s.backup.load(Relaxed);
@@ -634,6 +723,9 @@ impl Registry {
             active: AtomicU32::new(0),
             changes: AtomicU32::new(0),
             all_backups: AtomicBool::new(false),
+            breaker: Mutex::default(),
+            is_open: AtomicBool::new(false),
+            panic: AtomicU8::new(0),
             full: AtomicU32::new(0),
             queue: Mutex::default(),
             queued: AtomicU32::new(0),
@@ -663,6 +755,8 @@ impl Registry {
             least: AtomicU32::new(0),
             ramp: AtomicU8::new(100),
             agent: AtomicU8::new(100),
+            put_down: AtomicBool::new(false),
+            pressed: AtomicBool::new(false),
             unknown: AtomicBool::new(!known),
             backup: AtomicBool::new(false),
             enabled: AtomicBool::new(false),

@@ -287,7 +287,7 @@ impl Exchange<'_> {
                 _ => return Poll::Ready(Err(Failure::Silent)),
             }
         }
-        if repeatable && received.is_empty() && !self.server.shared.is_up() {
+        if repeatable && received.is_empty() && !self.server.shared.serves() {
             return Poll::Ready(Err(Failure::Down));
         }
         let (whose, failure) = match upload {

@@ -413,8 +413,10 @@ impl Process {
             }
             shared.all_backups.store(plan.all_backups, Relaxed);
             shared.full.store(full, Relaxed);
-            shared.change();
+            shared.panic.store(plan.panic.unwrap_or(0), Relaxed);
+            shared.set_breaker(plan.breaker);
             crate::counters::lock(&shared.servers).clone_from(servers);
+            shared.change();
             shared.dispatch();
         }
         self.drain = plan.drain;

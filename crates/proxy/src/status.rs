@@ -117,6 +117,7 @@ fn backend(plan: &plan::Backend, shared: &BackShared, servers: &[Arc<ServerShare
         mode: plan.mode.to_string(),
         servers: plan.servers.iter().zip(servers).map(|(plan, shared)| server(plan, shared)).collect(),
         unserved_total: shared.unserved.iter().map(Counter::get).sum(),
+        breaker_open: shared.is_open.load(Relaxed),
         queued: u64::from(shared.queued.load(Relaxed)),
         queued_max: shared.queue_peak.get(),
         traffic: traffic(&shared.peak, &shared.rate),

@@ -47,11 +47,26 @@ pub(crate) async fn run(asked: &mut Asked<'_>, account: &mut Account) -> Leaves 
         let verdict = Verdict { status: reject.why.status(), state: *b"PR", why: Why::Request(reject) };
         return give_up(asked, account, verdict).await;
     }
+    if backend.plan.breaker.is_some() && !backend.shared.admits(asked.client.worker.now()) {
+        return give_up(asked, account, Verdict::plain(503, b"PC")).await;
+    }
     let result = attempts(asked, account, &backend).await;
+    if backend.plan.breaker.is_some() {
+        let ok = match &result {
+            Ok(_) => Some(!matches!(account.status, 500 | 502..=504)),
+            Err(verdict) => is_of_servers(verdict).then_some(false),
+        };
+        backend.shared.ended(ok, asked.client.worker.now());
+    }
     match result {
         Ok(leaves) => leaves,
         Err(verdict) => give_up(asked, account, verdict).await,
     }
+}
+
+/// Whether it is the servers' doing that there is no answer, and not the client's or an operator's.
+fn is_of_servers(verdict: &Verdict) -> bool {
+    matches!(verdict.state[0], b's' | b'S') || verdict.state == *b"PH"
 }
 
 /// Holds the request's body to what the backend takes, and rules let it have.
@@ -215,7 +230,7 @@ impl Attempts {
         }
         self.tried = Tried::default();
         // A server that the checks have taken out gives way to others at once.
-        let pause = lease.server().shared.is_up();
+        let pause = lease.server().shared.serves();
         drop(lease);
         if pause {
             let pause = asked.client.worker.now() + limits::RETRY_PAUSE.min(backend.plan.timeout.connect);

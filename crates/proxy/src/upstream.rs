@@ -96,7 +96,7 @@ impl Server {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < limits::IDLE_PER_SERVER && self.shared.is_up() {
+        if idle.len() < limits::IDLE_PER_SERVER && self.shared.serves() {
             self.shared.idle.fetch_add(1, Relaxed);
             idle.push(Idle { io, since: client.worker.now(), whose: self.whose(client) });
         }
@@ -109,7 +109,7 @@ impl Server {
 
     /// Closes idle connections that are dead, or old; all of them where the server is down.
     pub(crate) fn sweep(&self, now: Time) {
-        let up = self.shared.is_up();
+        let up = self.shared.serves();
         self.links.sweep(up, now);
         self.idle.borrow_mut().retain(|idle| {
             let keep = up && now.since(idle.since) < limits::IDLE_FOR && idle.io.is_quiet();
@@ -235,7 +235,7 @@ impl Backend {
 
     fn gets(&self, index: usize, tried: Tried) -> bool {
         let server = &self.servers[index];
-        server.shared.is_up() && server.shared.is_open() && server.plan.weight > 0 && !tried.has(index)
+        server.shared.serves() && server.shared.is_open() && server.plan.weight > 0 && !tried.has(index)
     }
 
     fn counts(&self, index: usize, tried: Tried, tier: Tier) -> bool {
@@ -261,7 +261,7 @@ impl Backend {
         tried: Tried,
         (stuck, rank): (Option<usize>, plan::Rank),
     ) -> Result<Lease, Option<Arc<Waiter>>> {
-        let stuck = stuck.filter(|i| self.servers[*i].shared.is_up() && !tried.has(*i));
+        let stuck = stuck.filter(|i| self.servers[*i].shared.serves() && !tried.has(*i));
         if let Some(index) = stuck {
             let server = &self.servers[index].shared;
             if self.shared.enter(server) {
@@ -418,7 +418,7 @@ pub(crate) async fn connect(client: &Client, backend: &Backend, server: &Server)
     let result = client
         .until(deadline, |cx| match attempt.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(result.map_err(NoConnection::Failed)),
-            Poll::Pending if !server.shared.is_up() => Poll::Ready(Err(NoConnection::Down)),
+            Poll::Pending if !server.shared.serves() => Poll::Ready(Err(NoConnection::Down)),
             Poll::Pending => gone.poll(cx).map(|()| Err(NoConnection::Gone)),
         })
         .await;

@@ -160,3 +160,89 @@ fn jitter_grace_and_the_first_state_are_as_said() {
     gaps.sort();
     assert!(gaps[17] > gaps[5] + Duration::from_millis(20), "{gaps:?}");
 }
+
+/// Answers what it is told to.
+fn answering(status: &Arc<AtomicU32>, asked: &Arc<AtomicU32>) -> Origin {
+    let (status, asked) = (status.clone(), asked.clone());
+    Origin::new(move |mut peer| {
+        while peer.try_head().is_some() {
+            asked.fetch_add(1, Ordering::SeqCst);
+            peer.send(format!("HTTP/1.1 {} x\r\nContent-Length: 0\r\n\r\n", status.load(Ordering::SeqCst)));
+        }
+    })
+}
+
+fn status_of(client: &mut Peer) -> u32 {
+    client.send(get("/"));
+    client.message().0.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_backend_that_fails_is_left_alone_for_a_while() {
+    let (status, asked) = (Arc::new(AtomicU32::new(200)), Arc::new(AtomicU32::new(0)));
+    let origin = answering(&status, &asked);
+    let door = Door::new(1);
+    let back = "breaker errors=50 least=10 open=\"300ms\" probes=2";
+    let proxy = Proxy::start(&plan(&door, "", back, &[origin.address]), &[&door]);
+    let mut client = Peer::connect(door.address);
+    let is_open = || proxy.status().backends[0].breaker_open;
+    let mut answers = |requests: usize| (0..requests).map(|_| status_of(&mut client)).collect::<Vec<_>>();
+    assert_eq!(answers(10), [200; 10]);
+    assert!(!is_open());
+    status.store(500, Ordering::SeqCst);
+    assert_eq!(answers(10), [500; 10]);
+    wait("the breaker", is_open);
+    assert_eq!((answers(5), asked.load(Ordering::SeqCst)), (vec![503; 5], 20), "nobody goes through");
+    let line = proxy.lines(25).remove(20);
+    assert!(line.contains(" app/<NOSRV> ") && line.contains(" PC-- "), "{line}");
+    // It is tried after a while, and left alone again.
+    std::thread::sleep(Duration::from_millis(320));
+    assert_eq!((answers(3), asked.load(Ordering::SeqCst)), (vec![500, 503, 503], 21));
+    status.store(200, Ordering::SeqCst);
+    std::thread::sleep(Duration::from_millis(320));
+    assert_eq!(answers(5), [200; 5]);
+    wait("the breaker", || !is_open());
+    // What a client does wrong is no fault of the servers.
+    status.store(404, Ordering::SeqCst);
+    assert_eq!(answers(20), [404; 20]);
+    assert!(!is_open());
+}
+
+#[test]
+fn where_too_few_are_up_all_serve() {
+    let (well, ill) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
+    let checks = Arc::new(AtomicU32::new(0));
+    let origins = [origin("s1", &well, &checks), origin("s2", &ill, &checks), origin("s3", &ill, &checks)];
+    let door = Door::new(1);
+    let addresses: Vec<SocketAddr> = origins.iter().map(|origin| origin.address).collect();
+    let back = |panic: &str| format!("check http path=\"/up\" every=\"20ms\" rise=1 fall=1\n {panic}");
+    let mut proxy = Proxy::start(&plan(&door, "", &back("panic 33"), &addresses), &[&door]);
+    let both = |proxy: &Proxy, up: bool| {
+        wait("both servers", || proxy.status().backends[0].servers[1..].iter().all(|server| server.up == up));
+    };
+    both(&proxy, false);
+    let mut client = Peer::connect(door.address);
+    let mut names = || {
+        let mut names: Vec<String> = (0..6)
+            .map(|_| {
+                client.send(get("/"));
+                client.message().1
+            })
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["s1"; 6], "one of three is enough");
+    proxy.plan(&plan(&door, "", &back("panic 34"), &addresses), &[]);
+    assert_eq!(names(), ["s1", "s1", "s2", "s2", "s3", "s3"]);
+    let status = proxy.status();
+    assert!(!status.backends[0].servers[1].up, "it is said to be down all the same");
+    // One more is up: enough.
+    ill.store(false, Ordering::SeqCst);
+    both(&proxy, true);
+    ill.store(true, Ordering::SeqCst);
+    both(&proxy, false);
+    wait("all of them", || names() == ["s1", "s1", "s2", "s2", "s3", "s3"]);
+    proxy.plan(&plan(&door, "", &back(""), &addresses), &[]);
+    assert_eq!(names(), ["s1"; 6]);
+}

@@ -53,6 +53,21 @@ pub enum OnError {
     FastInter,
 }
 
+/// When a backend that fails is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Percentage of failures, 1 to 100.
+    pub errors: u8,
+    /// Of at least so many requests.
+    pub least: u32,
+    /// Within so long.
+    pub window: Duration,
+    /// How long it is left alone.
+    pub open: Duration,
+    /// How many requests try it then.
+    pub probes: u32,
+}
+
 /// After what a request is tried again, beside a connection that cannot be made; only one that is idempotent and whose body, if any,
 /// is here still.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

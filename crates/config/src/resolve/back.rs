@@ -72,6 +72,8 @@ fn backend(
         observe: super::check::observe(cx, item, mode),
         check,
         max_queue: item.find("max-queue").and_then(|m| m.get("number")),
+        breaker: super::check::breaker(cx, item, mode),
+        panic: item.find("panic").and_then(|panic| panic.get("percent")),
         full_connections: item.find("full-connections").and_then(|m| m.get("number")),
         max_body: super::front::max_body(item),
         compression: super::compression::compression(cx, item)?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Context, each};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
-use crate::plan::{Agent, Check, CheckKind, DnsExpect, InitState, Mode, Observe, OnError};
+use crate::plan::{Agent, Breaker, Check, CheckKind, DnsExpect, InitState, Mode, Observe, OnError};
 
 /// Types of records (RFC 1035 §3.2.2, RFC 3596 §2.1, RFC 2782).
 const DNS_TYPES: &[(&str, u16)] = &[
@@ -118,6 +118,24 @@ pub(super) fn observe(cx: &mut Context, backend: &Item, mode: Option<Mode>) -> O
         _ => OnError::MarkDown,
     };
     Some(Observe { layer7, errors: item.get("errors")?, on_error, most_down: item.get("most-down")? })
+}
+
+/// When the backend is left alone.
+pub(super) fn breaker(cx: &mut Context, backend: &Item, mode: Option<Mode>) -> Option<Breaker> {
+    let item = backend.find("breaker")?;
+    if mode.is_some_and(|mode| mode != Mode::Http) {
+        cx.error(
+            Diagnostic::error(item.span.clone(), "`breaker` counts requests, and only `mode http` has them")
+                .help("take it out; `observe layer4` takes servers out that take no connections"),
+        );
+    }
+    Some(Breaker {
+        errors: item.get("errors")?,
+        least: item.get("least")?,
+        window: item.get("window")?,
+        open: item.get("open")?,
+        probes: item.get("probes")?,
+    })
 }
 
 /// What makes no sense together.

@@ -175,6 +175,42 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "breaker",
+        inside: &[Section::Backend],
+        properties: &[
+            default("errors", Integer(1, 100), "50", "percentage of failed requests from which on it opens"),
+            default("least", Integer(1, 1_000_000), "20", "of at least so many"),
+            default("window", Duration(100, HOUR), "10s", "that ended within so long"),
+            default("open", Duration(100, HOUR), "5s", "for so long no request goes to the servers"),
+            default(
+                "probes",
+                Integer(1, 1000),
+                "5",
+                "then so many do; if all succeed everything is as before",
+            ),
+        ],
+        doc: "A circuit breaker: where too many requests fail (no connection, no answer, 500, 502, 503 or 504), the next ones are \
+              answered with 503 (`PC` in the log) at once and the servers are left alone, so that they can recover. Retries are no \
+              requests of their own.",
+        example: "breaker errors=50 open=\"5s\"",
+        effect: Effect::Tests(&[
+            "a_backend_that_fails_is_left_alone_for_a_while",
+            "it_opens_at_its_share_of_enough_requests_and_tries_again_with_a_few",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
+        name: "panic",
+        inside: &[Section::Backend],
+        arguments: &[required("percent", Integer(1, 100), "of the servers that are no backups")],
+        doc: "While fewer of the servers than this are up, all of them get requests, dead or not (but none that an operator or its \
+              agent has put down): the few that are left would go down under the load of all, and where most fail at once it is often \
+              the check that is wrong.",
+        example: "panic 50",
+        effect: Effect::Tests(&["where_too_few_are_up_all_serve"]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "retries",
         inside: &[Section::Backend],
         arguments: &[default("number", Integer(0, 100), "3", "tries after the first")],

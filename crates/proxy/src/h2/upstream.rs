@@ -143,7 +143,7 @@ pub(crate) async fn open(
                 gone.poll(cx).map(|()| Err(NoConnection::Gone))
             };
             client.until(deadline, made).await.map_err(|Late| NoConnection::Late)??;
-            if links.find(server.plan.max_concurrent_streams).is_none() && !server.shared.is_up() {
+            if links.find(server.plan.max_concurrent_streams).is_none() && !server.shared.serves() {
                 return Err(NoConnection::Down);
             }
             continue;

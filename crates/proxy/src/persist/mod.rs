@@ -143,7 +143,7 @@ impl Stuck {
     fn find<'a>(name: &[u8], names: impl Iterator<Item = &'a [u8]>, servers: &[Rc<Server>]) -> Stuck {
         let mut came = Came::Invalid;
         for (index, _) in names.enumerate().filter(|(_, known)| *known == name) {
-            if servers[index].shared.is_up() {
+            if servers[index].shared.serves() {
                 return Stuck { came: Came::Valid, server: Some(index), dates: (0, 0) };
             }
             came = Came::Down;

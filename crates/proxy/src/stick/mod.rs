@@ -57,7 +57,7 @@ impl Sticky {
     /// The server, by index, that the client of a key is to go to: one that is up.
     pub(crate) fn server(&self, key: &[u8], now: Instant, servers: &[Rc<Server>]) -> Option<usize> {
         let id = self.table.get(key, now, self.plan.expire)?;
-        servers.iter().position(|server| server.shared.id == id && server.shared.is_up())
+        servers.iter().position(|server| server.shared.id == id && server.shared.serves())
     }
 
     /// Has the client of a key stay with a server.

@@ -181,12 +181,13 @@ fn write_backend(out: &mut String, backend: &BackendStatus) {
     let up = backend.servers.iter().filter(|server| server.up).count();
     let _ = writeln!(
         out,
-        "backend {} ({}): {up} of {} servers up, {} queued, {} unserved",
+        "backend {} ({}): {up} of {} servers up, {} queued, {} unserved{}",
         backend.name,
         backend.mode,
         backend.servers.len(),
         backend.queued,
-        backend.unserved_total
+        backend.unserved_total,
+        if backend.breaker_open { "; its BREAKER IS OPEN: too many requests failed" } else { "" }
     );
     if let Some(table) = &backend.table {
         let _ = writeln!(
