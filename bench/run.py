@@ -17,7 +17,7 @@ alive (wrk), a full handshake for each request (wrk, `Connection: close`), HTTP/
 streams), and memory of idle connections. nginx is not measured.
 On a machine that does other work meanwhile the figures swing: it is said then.
 
-usage: bench/run.py [--seconds 4] [--rounds 3] [--idle 10000] [--relais target/dist/relais]
+usage: bench/run.py [--seconds 4] [--rounds 3] [--idle 10000] [--relais target/dist/relais] [--tcp|--tls|--guards]
 Prints a table; writes target/bench/result.json. Ends only what it started, by pid.
 """
 
@@ -136,6 +136,8 @@ def write_configs(d, origin, ports, most):
          "-addext", "subjectAltName=DNS:bench,IP:127.0.0.1", "-keyout", str(d / "key.pem"), "-out", str(d / "cert.pem")],
         capture_output=True, check=True)
     (d / "tls.pem").write_text((d / "cert.pem").read_text() + (d / "key.pem").read_text())
+    haproxy_servers = "\n".join(f"  server s{n} 127.0.0.1:{origin}" for n in range(1, 9))
+    relais_servers = "\n".join(f'    server s{n} "127.0.0.1:{origin}"' for n in range(1, 9))
     (d / "haproxy.cfg").write_text(f"""
 global
   nbthread 1
@@ -162,6 +164,25 @@ backend app
   http-reuse always
   option httpchk GET /small
   server s1 127.0.0.1:{origin} check inter 1s fall 2 rise 2
+frontend plain
+  bind 127.0.0.1:{ports['haproxy plain']}
+  default_backend plain
+backend plain
+  balance roundrobin
+  http-reuse always
+{haproxy_servers}
+frontend guarded
+  bind 127.0.0.1:{ports['haproxy guarded']}
+  stick-table type ip size 100k expire 10m store http_req_rate(10s)
+  http-request track-sc0 src
+  http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 100000000 }}
+  default_backend guarded_app
+backend guarded_app
+  balance leastconn
+  http-reuse always
+  stick-table type ip size 100k expire 30m
+  stick on src
+{haproxy_servers}
 listen tcp
   mode tcp
   option tcplog
@@ -196,6 +217,22 @@ backend app {{
     redispatch
     server s1 "127.0.0.1:{origin}"
 }}
+frontend plain {{ bind "127.0.0.1:{ports['relais plain']}"; max-connections {most}; forwarded-for; default-backend plain; }}
+backend plain {{
+{relais_servers}
+}}
+frontend guarded {{
+    bind "127.0.0.1:{ports['relais guarded']}"
+    max-connections {most}
+    forwarded-for
+    rule "nobody asks that often" {{ match rate key=src over=100000000 per="10s"; deny 429; }}
+    default-backend guarded
+}}
+backend guarded {{
+    balance leastconn
+    stick src size=100000 expire="30m"
+{relais_servers}
+}}
 frontend tcp {{ mode tcp; bind "127.0.0.1:{ports['relais tcp']}"; default-backend tcp; }}
 backend tcp {{ mode tcp; server s1 "127.0.0.1:{origin}"; }}
 """)
@@ -221,12 +258,13 @@ def wrk(port, path, seconds, connections=64, scheme="http", fields=()):
     return int(re.search(r"(\d+) requests in", out).group(1)), failed + (int(bad.group(1)) if bad else 0)
 
 
-def cost(product, path, seconds):
+def cost(product, path, seconds, port=None):
     """CPU microseconds a request, and requests a second."""
     product.wait_until_it_answers()
-    wrk(product.port, path, 1)
+    port = port or product.port
+    wrk(port, path, 1)
     before, began = product.cpu_ns(), time.monotonic()
-    requests, failed = wrk(product.port, path, seconds)
+    requests, failed = wrk(port, path, seconds)
     cpu, took = product.cpu_ns() - before, time.monotonic() - began
     if failed:
         sys.exit(f"bench: {product.name} failed {failed} of {requests} requests")
@@ -345,6 +383,23 @@ def encrypted(names, rounds, seconds, d, ports, relais, started):
     return results
 
 
+def guards(names, rounds, seconds, d, ports, relais, started):
+    """What a stick table, a rate rule and leastconn cost above round robin: CPU microseconds a request, medians."""
+    names = [name for name in names if name != "nginx"]
+    results = {name: {"plain": [], "guarded": []} for name in names}
+    for round_ in range(rounds):
+        for name in names[round_ % len(names):] + names[:round_ % len(names)]:
+            started.append(product := start(name, d, ports, relais))
+            for case in ("plain", "guarded", "guarded", "plain"):  # whatever drifts meanwhile drifts for both
+                results[name][case].append(cost(product, "/small", seconds, ports[f"{name} {case}"])[0])
+            started.remove(product)
+            product.stop()
+    for name, row in results.items():
+        plain, guarded = (statistics.median(row[case]) for case in ("plain", "guarded"))
+        print(f"{name:24}{plain:12.2f}{guarded:12.2f}{guarded - plain:+12.2f}  CPU us/request: round robin; stick, rate and leastconn; more")
+    return results
+
+
 def latency(product, rate, seconds, d):
     """p50 and p99 in microseconds at a fixed rate, from every single request."""
     product.wait_until_it_answers()
@@ -402,6 +457,7 @@ def main():
     parser.add_argument("--relais", default=str(ROOT / "target/dist/relais"))
     parser.add_argument("--tcp", action="store_true", help="only large transfers through mode tcp")
     parser.add_argument("--tls", action="store_true", help="only what goes over TLS")
+    parser.add_argument("--guards", action="store_true", help="only what a stick table, a rate rule and leastconn cost")
     parser.add_argument("--only", nargs="*", default=["haproxy", "nginx", "relais"])
     args = parser.parse_args()
     for tool in ("haproxy", "nginx", "wrk", "h2load", "taskset", "curl", "openssl"):
@@ -425,6 +481,7 @@ def main():
     names, origin = args.only, free_port()
     ports = {name: free_port() for name in ("haproxy", "nginx", "relais")}
     ports |= {f"{name} tls": free_port() for name in ("haproxy", "relais")}
+    ports |= {f"{name} {case}": free_port() for name in ("haproxy", "relais") for case in ("plain", "guarded")}
     ports |= {f"{name} {case}": free_port() for name, cases in TCP_CASES.items() for case in cases}
     results = {name: {"small_us": [], "large_us": [], "small_rps": [], "large_rps": [], "p50_us": [], "p99_us": [], "idle_kib": []} for name in names}
     started = []
@@ -436,6 +493,9 @@ def main():
         try:
             if not answers(origin):
                 sys.exit("bench: the origin does not answer")
+            if args.guards:
+                guards(names, args.rounds, args.seconds, d, ports, args.relais, started)
+                return
             tls = [] if args.tcp else encrypted(names, args.rounds, args.seconds, d, ports, args.relais, started)
             if args.tls:
                 return
