@@ -1,4 +1,4 @@
-//! Scripts that addresses depend on (`track script`), run here because this process has no privileges and nobody waits for it.
+//! Scripts that addresses depend on (`track script`) and that check servers (`check exec`), run here because this process has no privileges and nobody waits for it.
 //!
 //! Each runs in a process group of its own, one at a time, with a time-out that ends the whole group. What they say goes
 //! to the supervisor. Where this process dies, the last word about each holds until its successor has another.
@@ -34,16 +34,19 @@ impl Scripts {
     }
 
     /// Runs these and no others; those that run already go on.
-    pub(crate) fn run<'a>(&mut self, wanted: impl Iterator<Item = &'a Script>) {
+    pub(crate) fn run(&mut self, wanted: impl Iterator<Item = Script>) {
         let mut before = std::mem::take(&mut self.running);
         for script in wanted {
-            if self.running.iter().any(|(known, _)| known == script) {
+            if self.running.iter().any(|(known, _)| *known == script) {
                 continue; // several addresses depend on it
             }
-            let kept = before.iter().position(|(known, _)| known == script);
+            let kept = before.iter().position(|(known, _)| *known == script);
             self.running.push(match kept {
                 Some(at) => before.swap_remove(at),
-                None => (script.clone(), tokio::spawn(again_and_again(script.clone(), self.reports.clone()))),
+                None => {
+                    let task = tokio::spawn(again_and_again(script.clone(), self.reports.clone()));
+                    (script, task)
+                }
             });
         }
         before.iter().for_each(|(_, task)| task.abort());
@@ -201,7 +204,7 @@ mod tests {
         let (reports, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let mut scripts = Scripts::new(reports);
         let script = lab.script(2, 2);
-        scripts.run([&script, &script].into_iter());
+        scripts.run([script.clone(), script.clone()].into_iter());
         let mut said = Vec::new();
         while said.len() < 4 {
             let report = tokio::time::timeout(Duration::from_secs(20), heard.recv()).await.unwrap();

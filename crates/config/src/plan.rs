@@ -787,13 +787,19 @@ impl Plan {
         self.backends.iter().flat_map(|backend| &backend.servers).any(|server| server.source_client)
     }
 
-    /// The programs that the virtual addresses of `node` depend on, one of them perhaps more than once.
-    pub fn scripts_on(&self, node: NodeId) -> impl Iterator<Item = &Script> {
+    /// The programs that the virtual addresses of `node` depend on, and those that check servers for its frontends; one of
+    /// them perhaps more than once.
+    pub fn scripts_on(&self, node: NodeId) -> impl Iterator<Item = Script> {
         let tracks = self.vips_on(node).flat_map(|(_, vip, _)| &vip.track);
-        tracks.filter_map(|track| match &track.what {
-            Tracked::Script(script) => Some(script),
+        let tracked = tracks.filter_map(|track| match &track.what {
+            Tracked::Script(script) => Some(script.clone()),
             _ => None,
-        })
+        });
+        let serves = self.frontends_on(node).next().is_some();
+        let checked = self.backends.iter().filter(move |_| serves).flat_map(|backend| {
+            backend.servers.iter().filter_map(|server| backend.check.as_ref()?.script(server))
+        });
+        tracked.chain(checked)
     }
 
     /// The virtual addresses that `node` may hold, with its priority for each.

@@ -169,7 +169,7 @@ pub enum Order {
         /// Its state.
         state: FrontendState,
     },
-    /// To vip: how a script is that an address depends on.
+    /// To vip and proxy: how a script is that an address depends on, or that checks a server.
     Script {
         /// Its command, as in the plan.
         command: String,

@@ -14,6 +14,7 @@ use relais_checks::{AgentAdmin, AgentSaid};
 use relais_config::plan;
 use relais_ipc::files::Files;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::counters::{BackShared, ServerShared, lock};
@@ -55,13 +56,20 @@ pub(crate) struct Checks {
     running: HashMap<u32, (Subject, JoinHandle<()>)>,
     /// Servers that an operator has put down.
     held: HashSet<u32>,
+    /// What the programs of `check exec` said last, by their commands.
+    scripts: HashMap<String, watch::Sender<Option<bool>>>,
     changes: UnboundedSender<Change>,
 }
 
 impl Checks {
     /// No checks yet; verdicts will go to `changes`.
     pub(crate) fn new(changes: UnboundedSender<Change>) -> Checks {
-        Checks { running: HashMap::new(), held: HashSet::new(), changes }
+        Checks { running: HashMap::new(), held: HashSet::new(), scripts: HashMap::new(), changes }
+    }
+
+    /// A program of `check exec`, or of something else, has ended otherwise than before.
+    pub(crate) fn script(&mut self, command: &str, up: bool) {
+        self.scripts.entry(command.to_owned()).or_default().send_replace(Some(up));
     }
 
     /// Checks the servers of these backends, and no others. A check that stays the same goes on undisturbed.
@@ -123,12 +131,22 @@ impl Checks {
                 // Starts are spread over one interval, so that servers are not all asked at once.
                 let share = if returns { 0.0 } else { place as f64 / plan.servers.len().max(1) as f64 };
                 let start = check.every.mul_f64(share);
-                let watch =
-                    Watch::new(subject.clone(), server, (backend, servers), returns, self.changes.clone());
+                let script = check.script(server_plan);
+                let script = script
+                    .map(|script| self.scripts.entry(script.command.to_string()).or_default().subscribe());
+                let watch = Watch::new(
+                    subject.clone(),
+                    server,
+                    (backend, servers),
+                    returns,
+                    self.changes.clone(),
+                    script,
+                );
                 self.running.insert(server.id, (subject, tokio::task::spawn_local(watch.run(start))));
             }
         }
         before.into_values().for_each(|(_, handle)| handle.abort());
+        self.scripts.retain(|_, said| said.receiver_count() > 0 || said.borrow().is_some());
     }
 
     /// Takes out a server that an operator has put down; nobody asks it anything until it is made ready.
@@ -162,6 +180,8 @@ struct Watch {
     agent: UnboundedReceiver<Result<AgentSaid, String>>,
     /// What it has said.
     said: Said,
+    /// The last word of the program that checks it, if one does.
+    script: Option<watch::Receiver<Option<bool>>>,
     /// Asks it, for as long as this is there.
     _asking: JoinSet<()>,
     /// Until then failures do not count.
@@ -190,6 +210,7 @@ impl Watch {
         (backend, servers): (&Arc<BackShared>, &[Arc<ServerShared>]),
         returns: bool,
         changes: UnboundedSender<Change>,
+        script: Option<watch::Receiver<Option<bool>>>,
     ) -> Watch {
         let check = &subject.check;
         let seen = !lock(&server.check).what.is_empty();
@@ -218,6 +239,7 @@ impl Watch {
             ramp: None,
             spared: None,
             agent,
+            script,
             said: Said::default(),
             _asking: asking,
             grace,
@@ -227,6 +249,9 @@ impl Watch {
 
     /// Checks the server for ever.
     async fn run(mut self, start: Duration) {
+        if let Some(script) = self.script.take() {
+            return self.run_by(script).await;
+        }
         let mut in_a_row = (true, 0u32);
         let mut next = tokio::time::Instant::now() + start;
         loop {
@@ -264,6 +289,29 @@ impl Watch {
             if let Some(up) = change {
                 let of = if up { self.subject.check.rise } else { self.subject.check.fall };
                 self.settle(&format!("{} ({} of {of} checks)", outcome.what, in_a_row.1));
+            }
+        }
+    }
+
+    /// Has a program's word, which control runs and has counted in a row.
+    async fn run_by(mut self, mut script: watch::Receiver<Option<bool>>) {
+        self.health = Health::new(1, 1, self.server.is_up());
+        loop {
+            let word = *script.borrow_and_update();
+            if let Some(up) = word {
+                let what =
+                    if up { "its program ends with 0" } else { "its program fails, see control's log" };
+                lock(&self.server.check).what = what.to_owned();
+                self.health.record(up);
+                self.settle(what);
+            }
+            let server = self.server.clone();
+            tokio::select! {
+                changed = script.changed() => if changed.is_err() {
+                    return; // there are no checks any more
+                },
+                Some(said) = self.agent.recv() => self.hear(said),
+                () = server.observed.reached() => self.react(),
             }
         }
     }
@@ -531,7 +579,8 @@ mod tests {
             secret: Ok(Vec::new()),
         };
         let (changes, _heard) = tokio::sync::mpsc::unbounded_channel();
-        let mut watch = Watch::new(subject, &server, (&back, std::slice::from_ref(&server)), false, changes);
+        let mut watch =
+            Watch::new(subject, &server, (&back, std::slice::from_ref(&server)), false, changes, None);
         watch.health.record(true);
         let down = (1..5).find(|_| {
             watch.react();

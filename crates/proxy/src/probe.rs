@@ -162,7 +162,9 @@ fn question<'a>(kind: &'a CheckKind, secret: &'a [u8], tls: bool) -> Option<Ask<
         CheckKind::Smtp { helo } => Ask::Smtp { helo },
         CheckKind::Ldap => Ask::Ldap,
         CheckKind::Grpc { service, host } => Ask::Grpc { service, host, tls },
-        CheckKind::Tcp | CheckKind::Http { .. } | CheckKind::Dns { .. } => return None,
+        CheckKind::Tcp | CheckKind::Http { .. } | CheckKind::Dns { .. } | CheckKind::Exec { .. } => {
+            return None;
+        }
     })
 }
 

@@ -308,6 +308,7 @@ impl Process {
             }
             Order::Drain { limit_ms } => self.start_drain(Duration::from_millis(limit_ms)),
             Order::Shared { shared } => self.shared = shared,
+            Order::Script { command, up } => self.checks.script(&command, up),
             Order::Retire { limit_ms } => {
                 self.leave_the_listeners();
                 self.start_drain(Duration::from_millis(limit_ms));
@@ -316,7 +317,6 @@ impl Process {
             | Order::Resume { .. }
             | Order::Node(_)
             | Order::HandOver
-            | Order::Script { .. }
             | Order::Deliver
             | Order::Standby { .. }
             | Order::Move { .. }

@@ -154,3 +154,44 @@ fn what_an_operator_changed_outlives_deaths_reloads_upgrades_and_restarts() {
     await_some("the server that is ready", || server(&node, "s0")?.up.then_some(()));
     assert_eq!(node.status().overrides, Vec::<String>::new());
 }
+
+#[test]
+fn a_program_says_how_each_server_is() {
+    let (a, b) = (Origin::start("a"), Origin::start("b"));
+    let prepared = Node::prepare(|web, admin| plan(web, admin, &[&a, &b], ""));
+    let dir = prepared.dir.clone();
+    let file = dir.join("plan.kdl");
+    let check = format!("check exec command=\"{0}/look {0}\" every=\"50ms\" fall=2 rise=1", dir.display());
+    let http = "check http path=\"/healthz\" every=\"100ms\" fall=1 rise=1";
+    let text = std::fs::read_to_string(&file).unwrap().replace(http, &check);
+    assert!(text.contains("exec"), "{text}");
+    std::fs::write(&file, text).unwrap();
+    let look = dir.join("look");
+    let script =
+        "#!/bin/sh\necho \"$2 $3\" > $1/asked-$4\n[ ! -e $1/ill-$4 ] || { echo no disk >&2; exit 3; }\n";
+    std::fs::write(&look, script).unwrap();
+    std::fs::set_permissions(&look, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let node = prepared.run(Path::new(env!("CARGO_BIN_EXE_relais")), &[]);
+    let check = |name: &str| server(&node, name).map(|server| (server.up, server.check));
+    let well = (true, "its program ends with 0".to_owned());
+    await_some("both to be asked", || {
+        (check("s0").as_ref() == Some(&well) && check("s1").as_ref() == Some(&well)).then_some(())
+    });
+    let asked = std::fs::read_to_string(dir.join("asked-s1")).unwrap();
+    assert_eq!(asked.trim(), format!("{} {}", b.address.ip(), b.address.port()));
+    assert_eq!(bodies(&node, 4), ["a", "a", "b", "b"]);
+
+    std::fs::write(dir.join("ill-s1"), "").unwrap();
+    await_some("s1 is down", || check("s1").filter(|(up, _)| !up));
+    node.await_log("it ended with 3 and said: no disk");
+    assert_eq!(bodies(&node, 4), ["a"; 4]);
+    // A new proxy knows what was said last.
+    let before = node.pid(Role::Proxy).unwrap();
+    node.signal(before, rustix::process::Signal::KILL);
+    await_some("the next proxy", || node.pid(Role::Proxy).filter(|pid| *pid != before));
+    await_some("s1 is down", || check("s1").filter(|(up, what)| !up && what.contains("fails")));
+    assert_eq!(bodies(&node, 4), ["a"; 4]);
+    std::fs::remove_file(dir.join("ill-s1")).unwrap();
+    await_some("s1 is up", || check("s1").filter(|(up, _)| *up));
+}

@@ -146,6 +146,19 @@ impl Check {
             .then(|| SocketAddr::new(self.address.unwrap_or(server.ip()), self.port.unwrap_or(server.port())))
     }
 
+    /// The program that says how this server is, if one does.
+    pub fn script(&self, server: &super::Server) -> Option<super::Script> {
+        let CheckKind::Exec { command, timeout } = &self.kind else { return None };
+        let (address, port) = (server.address.ip(), server.address.port());
+        Some(super::Script {
+            command: format!("{command} {address} {port} {}", server.name).into(),
+            interval: self.every,
+            timeout: *timeout,
+            rise: self.rise,
+            fall: self.fall,
+        })
+    }
+
     /// The secret that it needs, as [`super::Plan::files_on`] names it.
     pub fn secret(&self) -> Option<&Arc<str>> {
         match &self.kind {
@@ -178,6 +191,13 @@ pub enum CheckKind {
         headers: Vec<(Arc<str>, Arc<str>)>,
         /// Its body.
         body: Option<Arc<str>>,
+    },
+    /// A program ends with 0, run with the server's address, port and name.
+    Exec {
+        /// Its absolute path, and its arguments with blanks between them.
+        command: Arc<str>,
+        /// How long it may take.
+        timeout: Duration,
     },
     /// gRPC's health protocol says that a service is SERVING.
     Grpc {

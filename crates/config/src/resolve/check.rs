@@ -34,6 +34,17 @@ pub(super) fn check(cx: &mut Context, item: &Item, backend: &Item, items: &[Item
             headers: item.each("header").filter_map(|h| Some((h.get("name")?, h.get("value")?))).collect(),
             body: item.get("body"),
         },
+        "exec" => {
+            let command: Arc<str> = item.get("command")?;
+            if !command.starts_with('/') {
+                cx.error(
+                    Diagnostic::error(item.span_of("command"), "a program is named by its absolute path")
+                        .help(format!("write where it is: command=\"/usr/local/bin/{command}\"")),
+                );
+                return None;
+            }
+            CheckKind::Exec { command, timeout: item.get("timeout").or_else(|| item.get("every"))? }
+        }
         "grpc" => {
             CheckKind::Grpc { service: item.get("service").unwrap_or_default(), host: item.get("host")? }
         }
@@ -57,14 +68,14 @@ pub(super) fn check(cx: &mut Context, item: &Item, backend: &Item, items: &[Item
         downinter: item.get("downinter"),
         port: item.get("port"),
         address: item.get("address"),
-        jitter: item.get("jitter")?,
-        init: match &*item.get::<Arc<str>>("init")? {
+        jitter: item.get("jitter").unwrap_or_default(),
+        init: match &*item.get::<Arc<str>>("init").unwrap_or_default() {
             "fully-up" => InitState::FullyUp,
             "down" => InitState::Down,
             "fully-down" => InitState::FullyDown,
             _ => InitState::Up,
         },
-        grace: item.get("grace")?,
+        grace: item.get("grace").unwrap_or_default(),
         agent: backend.find("agent").and_then(|agent| {
             Some(Agent {
                 port: agent.get("port")?,

@@ -204,6 +204,31 @@ pub(super) const ROWS: &[Directive] = &[
         &["grpc_says_whether_a_service_is_serving", "a_grpc_server_is_asked_over_http2"],
     ),
     talk(
+        "exec",
+        &[
+            required(
+                "command",
+                Text,
+                "absolute path of a program, and its arguments with blanks between them",
+            ),
+            optional(
+                "timeout",
+                Duration(10, HOUR),
+                "as `every`",
+                "how long it may take; then it is killed, and has failed",
+            ),
+            EVERY,
+            FALL,
+            RISE,
+        ],
+        "A server is well while a program ends with 0: it is run with the server's address, port and name as its last arguments, by the \
+         control process, which has no privileges, one at a time for each server; the first result counts at once. What it says on its \
+         standard error goes to the log. For what needs a client library or a shell; every other check costs a thousandth of it. \
+         Servers that are added at runtime are taken for well until the file has them.",
+        "check exec command=\"/usr/local/bin/looks-well --deep\" every=\"5s\" timeout=\"2s\"",
+        &["a_program_says_how_each_server_is"],
+    ),
+    talk(
         "tcp",
         &[EVERY, FASTINTER, DOWNINTER, FALL, RISE, PORT, ADDRESS, JITTER, INIT, GRACE],
         "A server is well while a connection to it can be made.",

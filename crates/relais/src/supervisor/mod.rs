@@ -321,6 +321,7 @@ impl Supervisor {
                     child.order(&Order::Shared { shared: true }, None).await;
                 }
                 self.tell_health(child).await;
+                self.tell_scripts(child).await;
                 for (backend, file) in &self.tables {
                     let order = Order::Table { backend: backend.clone() };
                     child.order(&order, Some(file.as_fd())).await;
@@ -351,13 +352,18 @@ impl Supervisor {
         let held = self.vips.iter().filter(|(_, state)| **state == VipState::Master);
         self.instruct_vip().await;
         self.tell_health(child).await;
-        for (command, up) in &self.scripts {
-            child.order(&Order::Script { command: command.clone(), up: *up }, None).await;
-        }
+        self.tell_scripts(child).await;
         for (vip, _) in held {
             child.order(&Order::Resume { vip: vip.clone(), ago_ms }, None).await;
         }
         self.send_plan(Role::Vip, &self.current).await;
+    }
+
+    /// What the scripts of the plan said last.
+    async fn tell_scripts(&self, child: &Child) {
+        for (command, up) in &self.scripts {
+            child.order(&Order::Script { command: command.clone(), up: *up }, None).await;
+        }
     }
 
     /// Sends the listeners of `edition` that are this child's, then its text.
@@ -500,7 +506,9 @@ impl Supervisor {
                 self.health.insert((backend, server), up);
             }
             Report::Script { command, up } => {
-                self.child(Role::Vip).order(&Order::Script { command: command.clone(), up }, None).await;
+                for role in [Role::Vip, Role::Proxy] {
+                    self.child(role).order(&Order::Script { command: command.clone(), up }, None).await;
+                }
                 self.scripts.insert(command, up);
             }
             Report::Files { used, kept } => self.on_files(used, &kept),
