@@ -180,6 +180,8 @@ struct Watch {
     agent: UnboundedReceiver<Result<AgentSaid, String>>,
     /// What it has said.
     said: Said,
+    /// What its check found last.
+    found: String,
     /// The last word of the program that checks it, if one does.
     script: Option<watch::Receiver<Option<bool>>>,
     /// Asks it, for as long as this is there.
@@ -241,6 +243,7 @@ impl Watch {
             agent,
             script,
             said: Said::default(),
+            found: String::new(),
             _asking: asking,
             grace,
             chance,
@@ -281,11 +284,8 @@ impl Watch {
                 let mut known = lock(&self.server.check);
                 known.took_ms = outcome.took.as_millis() as u64;
                 known.failures += u64::from(!outcome.ok);
-                known.what = match &*self.said.text {
-                    "" => outcome.what.clone(),
-                    said => format!("{}; its agent: {said}", outcome.what),
-                };
             }
+            self.note(&outcome.what);
             if let Some(up) = change {
                 let of = if up { self.subject.check.rise } else { self.subject.check.fall };
                 self.settle(&format!("{} ({} of {of} checks)", outcome.what, in_a_row.1));
@@ -301,7 +301,7 @@ impl Watch {
             if let Some(up) = word {
                 let what =
                     if up { "its program ends with 0" } else { "its program fails, see control's log" };
-                lock(&self.server.check).what = what.to_owned();
+                self.note(what);
                 self.health.record(up);
                 self.settle(what);
             }
@@ -350,7 +350,7 @@ impl Watch {
         let change = (0..failures).filter_map(|_| self.health.record(false)).last();
         if change == Some(false) {
             let what = format!("{errors} requests in a row failed");
-            lock(&self.server.check).what.clone_from(&what);
+            self.note(&what);
             self.settle(&what);
         }
     }
@@ -411,7 +411,19 @@ impl Watch {
             self.backend.change();
             self.backend.dispatch();
         }
+        let found = std::mem::take(&mut self.found);
+        self.note(&found);
         self.settle(&format!("its agent says {}", said.text));
+    }
+
+    /// Has the status show what a check has found, and what the agent said last.
+    fn note(&mut self, found: &str) {
+        self.found = found.to_owned();
+        lock(&self.server.check).what = match (found, &*self.said.text) {
+            (found, "") => found.to_owned(),
+            ("", said) => format!("its agent: {said}"),
+            (found, said) => format!("{found}; its agent: {said}"),
+        };
     }
 
     /// Too many others are down.

@@ -105,6 +105,22 @@ fn an_agent_that_is_silent_changes_nothing() {
 }
 
 #[test]
+fn what_an_agent_says_is_shown_beside_whatever_checks_its_server() {
+    let (well, checks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let one = origin("s1", &well, &checks);
+    let (address, says) = agent();
+    let door = Door::new(1);
+    // The next check is an hour away, and the agent is heard all the same.
+    let back = format!("check http path=\"/up\" every=\"1h\"\n agent {} every=\"20ms\"", address.port());
+    let proxy = Proxy::start(&plan(&door, "", &back, &[one.address]), &[&door]);
+    for word in ["up 70%", "up 30%"] {
+        *says.lock().unwrap() = format!("{word}\n");
+        let shown = format!("status 200; its agent: \"{word}\"");
+        wait(word, || proxy.status().backends[0].servers[0].check == shown);
+    }
+}
+
+#[test]
 fn jitter_grace_and_the_first_state_are_as_said() {
     let (ill, checks) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
     let one = origin("s1", &ill, &checks);
