@@ -159,3 +159,41 @@ fn a_name_in_two_files_is_said_with_the_one_that_is_used() {
         "{out}"
     );
 }
+
+#[test]
+fn programs_that_cannot_be_run_are_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = Directory::new("programs");
+    let program = directory.write("look", "#!/bin/sh\n");
+    let mode = |mode| std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
+    let shown = program.display();
+    let text = |command: &str| {
+        format!(
+            "platform p {{\n}}\nnode n1 {{ link \"127.0.0.1\"; }}\nnode n2 {{ link \"127.0.0.2\"; }}\n\
+             frontend web {{ on n1; bind \"127.0.0.1:8080\"; default-backend app; }}\n\
+             backend app {{ check exec command=\"{command}\" every=\"1s\"; server s1 \"127.0.0.1:80\"; }}\n"
+        )
+    };
+    let plan = directory.write("plan.kdl", &text(&format!("{shown} --fast")));
+    for (bits, said) in [
+        (0o755, None),
+        (0o644, Some("may be run by nobody")),
+        (0o750, Some("may not be run by users without privileges, as Relais runs it")),
+    ] {
+        mode(bits);
+        for (more, good) in [(&[][..], true), (&["--node", "n1"], said.is_none()), (&["--node", "n2"], true)]
+        {
+            let (out, ok) = check(&plan, more);
+            let expected = said.filter(|_| !more.ends_with(&["n2"]));
+            let named = expected.map(|said| format!("the program {shown} {said}"));
+            assert!(ok == good && named.is_none_or(|named| out.contains(&named)), "{bits:o} {more:?}: {out}");
+            assert_eq!(out.contains("the program "), expected.is_some(), "{bits:o} {more:?}: {out}");
+        }
+    }
+    std::fs::remove_file(&program).unwrap();
+    let (out, good) = check(&plan, &["--node", "n1"]);
+    assert!(!good && out.contains(&format!("the program {shown} is not on this machine")), "{out}");
+    directory.write("plan.kdl", &text(&directory.0.display().to_string()));
+    let (out, good) = check(&plan, &[]);
+    assert!(good && out.contains("is no file"), "{out}");
+}

@@ -4,6 +4,7 @@ mod certificates;
 mod forward;
 pub(crate) mod lab;
 pub(crate) mod moves;
+mod programs;
 pub(crate) mod servers;
 pub(crate) mod status;
 
@@ -38,7 +39,9 @@ pub(crate) fn check(file: &Path, node: Option<&str>) -> ExitCode {
         return fail(&format!("{shown} has no node `{name}`"));
     }
     let look = |plan: &Plan| {
-        let mut remarks = certificates::look(plan, node.and_then(|name| plan.node(name)));
+        let node = node.and_then(|name| plan.node(name));
+        let mut remarks = certificates::look(plan, node);
+        remarks.extend(programs::look(plan, node));
         remarks.extend(forward::look(plan));
         remarks
     };
