@@ -210,10 +210,14 @@ impl Beside {
             eprintln!("SKIPPED: there is no {haproxy} to stand beside");
             return None;
         }
+        // It does not start where it cannot have the descriptors that its `maxconn` takes, two for each.
+        let descriptors =
+            rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        let most = (descriptors / 2).saturating_sub(200).min(20_000);
         let file = scratch("attack.cfg");
         let text = format!(
-            "global\n maxconn 20000\n nbthread 2\ndefaults\n mode http\n timeout http-request 1s\n timeout client 30s\n \
-             timeout server 30s\n timeout connect 5s\n timeout http-keep-alive 30s\nfrontend web\n bind {door}\n maxconn 20000\n \
+            "global\n maxconn {most}\n nbthread 2\ndefaults\n mode http\n timeout http-request 1s\n timeout client 30s\n \
+             timeout server 30s\n timeout connect 5s\n timeout http-keep-alive 30s\nfrontend web\n bind {door}\n maxconn {most}\n \
              acl honest src 127.0.1.0/24\n stick-table type ip size 100k expire 1m store conn_cur,http_req_rate(1m)\n \
              tcp-request connection track-sc0 src\n tcp-request connection reject if !honest {{ sc0_conn_cur gt 15 }}\n \
              http-request deny deny_status 429 if !honest {{ sc0_http_req_rate gt 5 }}\n default_backend app\n\
