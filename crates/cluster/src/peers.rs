@@ -3,7 +3,11 @@
 //!
 //! [`Reader`] makes [`Event`]s of what a peer sends, [`Writer`] says what this side has. Greetings, time-outs and sockets are the
 //! caller's (`relais-proxy`). Of a table's data only `server_key` is read and written: the server's name. What else a HAProxy
-//! counts in a table is passed over.
+//! counts in a table is passed over. What Relais nodes have to tell each other beside is in [`ours`].
+
+mod ours;
+
+pub use ours::{Counts, put_checked, put_counts};
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -111,6 +115,22 @@ pub enum Event<'a> {
         /// Up to this one.
         update: u32,
     },
+    /// A Relais says how often keys came.
+    Counts {
+        /// What is counted, by a number that those who share it know.
+        table: u64,
+        /// Of late and all told, not since the last time.
+        is_all: bool,
+        /// The keys.
+        counts: Counts<'a>,
+    },
+    /// A Relais has checked a server.
+    Checked {
+        /// Which, by a number that those who check it know.
+        server: u64,
+        /// Whether it found it well.
+        ok: bool,
+    },
     /// Nothing that matters.
     Other,
 }
@@ -186,6 +206,14 @@ impl Reader {
                 let mut at = message;
                 let table = number(&mut at).ok_or(Wrong("an acknowledgement names no table"))?;
                 Event::Taken { table, update: word(&mut at).ok_or(Wrong("an acknowledgement is cut off"))? }
+            }
+            (ours::CLASS, ours::COUNTS | ours::RATES) => {
+                let (table, counts) = ours::read_counts(message)?;
+                Event::Counts { table, is_all: *kind == ours::RATES, counts }
+            }
+            (ours::CLASS, ours::CHECKED) => {
+                let (server, ok) = ours::read_checked(message)?;
+                Event::Checked { server, ok }
             }
             _ => Event::Other,
         };
@@ -400,7 +428,11 @@ impl Writer {
 }
 
 fn put_message(out: &mut Vec<u8>, kind: u8, text: &[u8]) {
-    out.extend_from_slice(&[TABLE, kind]);
+    put_framed(out, TABLE, kind, text);
+}
+
+fn put_framed(out: &mut Vec<u8>, class: u8, kind: u8, text: &[u8]) {
+    out.extend_from_slice(&[class, kind]);
     put_number(out, text.len() as u64);
     out.extend_from_slice(text);
 }

@@ -13,7 +13,7 @@ use relais_base::Time;
 use relais_config::plan;
 use relais_rules::Key;
 
-use crate::keyed::{Places, Rates};
+use crate::keyed::{Keyed, Places, Rates};
 use crate::limits;
 use crate::observed::Observed;
 use crate::shield::Line;
@@ -629,7 +629,9 @@ pub(crate) struct Registry {
     /// By frontend and rule.
     rules: HashMap<(Arc<str>, Arc<str>), Hits>,
     /// What rules count by key, by owner, rule and number; as long as a plan in force has it.
-    rates: HashMap<Counted<plan::Rate>, Weak<Rates>>,
+    /// Makes the hashes that balancers have in common, where they count together.
+    pub(crate) of_cluster: Option<Keyed>,
+    rates: HashMap<Counted<(plan::Rate, Option<u64>)>, Weak<Rates>>,
     places: HashMap<Counted<Key>, Weak<Places>>,
     /// Which servers keys stay with, by backend; likewise.
     tables: HashMap<(Arc<str>, plan::StickKey), Weak<Table>>,
@@ -655,6 +657,7 @@ impl Registry {
             backs: HashMap::new(),
             servers: HashMap::new(),
             rules: HashMap::new(),
+            of_cluster: None,
             rates: HashMap::new(),
             places: HashMap::new(),
             tables: HashMap::new(),
@@ -694,8 +697,19 @@ impl Registry {
 
     /// The counters of a rate; as long as the plan says the same of it they go on counting.
     pub(crate) fn rates(&mut self, of: Counted<plan::Rate>) -> Arc<Rates> {
-        let rate = of.3.clone();
-        in_use(&mut self.rates, of, || Rates::new(&rate))
+        let (place, rule, at, rate) = of;
+        // What balancers know it by: the limit may be another while plans differ.
+        let plan::Rate { key, measure, per, over: _, keys: _ } = &rate;
+        let words = format!("{place}\n{rule}\n{at}\n{key:?}\n{measure:?}\n{per:?}");
+        let shared = self.of_cluster.clone().map(|keyed| (std::hash::BuildHasher::hash_one(&keyed, words), keyed));
+        let number = shared.as_ref().map(|(number, _)| *number);
+        let plan = rate.clone();
+        in_use(&mut self.rates, (place, rule, at, (rate, number)), || Rates::new(&plan, shared))
+    }
+
+    /// Those that balancers count together.
+    pub(crate) fn shared_rates(&self) -> Vec<Arc<Rates>> {
+        self.rates.values().filter_map(Weak::upgrade).filter(|rates| rates.number.is_some()).collect()
     }
 
     /// The places of a limit; how many there are of a key may change.

@@ -2,14 +2,16 @@
 //!
 //! Shared by all workers, in shards with a lock each, which is held for one look-up: two workers meet at one only
 //! if they have keys of the same shard at the same moment, and only requests that a counting rule is for come here.
-//! Keys are hashed with a secret of each table's own (SipHash), so that nobody can make keys meet.
+//! Keys are hashed with a secret ([`Keyed`]), so that nobody can make keys meet: one of the table's own, or one that balancers have
+//! in common and that lets them tell each other what they have counted (`peers`).
 //! The arithmetic of rates is `relais_rules::rate`'s.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use aws_lc_rs::hmac;
 use relais_config::plan::{self, Measure};
 use relais_rules::rate;
 
@@ -23,27 +25,81 @@ fn shard(hash: u64) -> usize {
     hash as usize % SHARDS
 }
 
+/// Makes hashes that nobody can who does not know its secret: the standard library's SipHash, behind the secret.
+#[derive(Clone, Debug)]
+pub(crate) struct Keyed(DefaultHasher);
+
+impl Keyed {
+    fn random() -> Keyed {
+        let (one, other) = (RandomState::new().hash_one(1), RandomState::new().hash_one(2));
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(one);
+        hasher.write_u64(other);
+        Keyed(hasher)
+    }
+
+    /// One that makes the same hashes wherever the cluster's key is known.
+    pub(crate) fn of_cluster(key: &[u8]) -> Keyed {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), b"relais rates 1");
+        let mut hasher = DefaultHasher::new();
+        hasher.write(tag.as_ref());
+        Keyed(hasher)
+    }
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        self.0.clone()
+    }
+}
+
 /// How often keys came lately.
 #[derive(Debug)]
 pub(crate) struct Rates {
+    /// What balancers that count the same know it by; `None`: it is this one's alone.
+    pub(crate) number: Option<u64>,
     over: u32,
     measure: Measure,
     origin: Instant,
-    secret: RandomState,
+    secret: Keyed,
     shards: Box<[Mutex<rate::Rates>]>,
 }
 
 impl Rates {
-    pub(crate) fn new(plan: &plan::Rate) -> Rates {
+    /// With its number and the hashes of the cluster, if balancers count together.
+    pub(crate) fn new(plan: &plan::Rate, shared: Option<(u64, Keyed)>) -> Rates {
         let keys = (plan.keys as usize).div_ceil(SHARDS);
         let per_ms = plan.per.as_millis() as u64;
+        let new = if shared.is_some() { rate::Rates::shared } else { rate::Rates::new };
+        let (number, secret) = shared.unzip();
         Rates {
+            number,
             over: plan.over,
             measure: plan.measure,
             origin: Instant::now(),
-            secret: RandomState::new(),
-            shards: (0..SHARDS).map(|_| Mutex::new(rate::Rates::new(keys, per_ms))).collect(),
+            secret: secret.unwrap_or_else(Keyed::random),
+            shards: (0..SHARDS).map(|_| Mutex::new(new(keys, per_ms))).collect(),
         }
+    }
+
+    /// Gives what was counted here since the last time to `each`.
+    pub(crate) fn take_untold(&self, mut each: impl FnMut(u64, u32)) {
+        self.shards.iter().for_each(|shard| lock(shard).take_untold(&mut each));
+    }
+
+    /// Gives all keys and their rates to `each`.
+    pub(crate) fn copy(&self, now: Instant, mut each: impl FnMut(u64, u32)) {
+        let now_ms = self.ms(now);
+        self.shards.iter().for_each(|shard| lock(shard).copy(now_ms, &mut each));
+    }
+
+    /// Counts what another balancer has counted; `is_all`: its rate, of which ours has its part already.
+    pub(crate) fn learn(&self, hash: u64, n: u32, is_all: bool, now: Instant) {
+        let now_ms = self.ms(now);
+        let shard = &mut *lock(&self.shards[shard(hash)]);
+        if is_all { shard.raise(hash, n, now_ms) } else { shard.learn(hash, n, now_ms) }
     }
 
     /// Whether a key comes more often than it should, this time included. `first`: it is its connection's first
@@ -187,6 +243,14 @@ mod tests {
         assert_eq!(places.keys(), 0);
     }
 
+    #[test]
+    fn hashes_are_the_cluster_s_where_its_key_is_known_and_nobody_s_else() {
+        let [one, same, other] = ["a", "a", "b"].map(|key| Keyed::of_cluster(key.as_bytes()));
+        assert_eq!(one.hash_one(b"10.0.0.1"), same.hash_one(b"10.0.0.1"));
+        assert_ne!(one.hash_one(b"10.0.0.1"), other.hash_one(b"10.0.0.1"));
+        assert_ne!(Keyed::random().hash_one(1), Keyed::random().hash_one(1));
+    }
+
     proptest! {
         #[test]
         fn places_are_counted_as_a_list_would(steps in prop::collection::vec((0u8..6, any::<bool>(), 1u32..5), 1..200)) {
@@ -216,7 +280,7 @@ mod tests {
             per: std::time::Duration::from_secs(3600),
             keys: 1024,
         };
-        let (rates, now) = (Arc::new(Rates::new(&rate(999))), Instant::now());
+        let (rates, now) = (Arc::new(Rates::new(&rate(999), None)), Instant::now());
         let ask = |key: &[u8]| rates.over(key, now, true, &mut Vec::new());
         let over = std::thread::scope(|scope| {
             let one = || (0..300).filter(|_| ask(b"a")).count();

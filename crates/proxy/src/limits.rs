@@ -132,6 +132,8 @@ pub(crate) const CHANGES_EVERY: Duration = Duration::from_millis(50);
 pub(crate) const CHANGES_AT_A_TIME: usize = 1024;
 /// Changes that wait for a peer; where there are more, it gets the whole table anew.
 pub(crate) const PEER_QUEUE: usize = 100_000;
+/// Bytes of counts that wait for a peer; those that there is no room for it does not hear.
+pub(crate) const PEER_NEWS: usize = 16 << 20;
 /// Bytes that are put together for a peer at a time.
 pub(crate) const PEER_CHUNK: usize = 64 * 1024;
 /// Silence of a peer, or of its reading, after which it is gone: HAProxy's heartbeats come every 3 s.

@@ -229,6 +229,7 @@ impl Process {
                 }
                 _ = changes.tick(), if self.tables => {
                     if let Some(setup) = &*self.view.setup.borrow() {
+                        self.peers.tell_rates();
                         self.keeper.turn(setup, &self.peers);
                     }
                 }
@@ -383,9 +384,10 @@ impl Process {
         }
         self.pages.retain(|path, _| files.iter().any(|file| ***file == **path));
         self.keep_good(&plan, false);
+        let peers = peers::Settings::new(&plan, &self.node, &self.files)?;
+        self.registry.of_cluster = peers.as_ref().and_then(peers::Settings::hashes);
         let setup = self.set_up(&plan)?;
         let listeners = self.new_listeners(&setup)?;
-        let peers = peers::Settings::new(&plan, &self.node, &self.files)?;
 
         for (plan, shared) in &setup.fronts {
             shared.gate.set_limit(plan.max_connections);
@@ -427,7 +429,7 @@ impl Process {
             let report = Report::Table { backend: backend.to_string() };
             let _ = self.channel.send(&report, file.as_ref().map(std::os::fd::AsFd::as_fd)).await;
         }
-        self.peers.set(peers, &setup);
+        self.peers.set(peers, &setup, self.registry.shared_rates());
         self.logs.retain(&plan.logs);
         self.good = self.files.clone();
         self.remark(&plan);
@@ -460,7 +462,8 @@ impl Process {
         self.checks.set(backs, &setup.connects, &self.files);
         self.watch_files(&setup);
         self.guards = setup.shields.iter().any(Option::is_some);
-        self.tables = setup.sticky.iter().any(Option::is_some);
+        let has_tables = setup.sticky.iter().any(Option::is_some);
+        self.tables = has_tables || !self.registry.shared_rates().is_empty();
         self.view.setup.replace(Some(setup));
         Ok(())
     }

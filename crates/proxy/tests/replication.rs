@@ -157,6 +157,60 @@ fn a_balancer_that_comes_back_learns_the_whole_table_and_both_agree_on_the_later
     assert_eq!(ask_all(&doors[1], 0..USERS), late);
 }
 
+/// The statuses of a user's next requests.
+fn statuses(door: &Door, user: usize, requests: usize) -> Vec<u32> {
+    let mut client = Peer::connect(door.address);
+    let one = |_| {
+        client.send(format!("GET / HTTP/1.1\r\nHost: h\r\nX-User: u{user}\r\n\r\n"));
+        client.message().0[9..12].parse().unwrap()
+    };
+    (0..requests).map(one).collect()
+}
+
+#[test]
+fn balancers_count_together_and_one_that_comes_back_knows_what_the_other_does() {
+    const RULE: &str = "rule \"so many\" { match rate key=header name=X-User over=10 per=\"1h\"; deny 429; }";
+    let pair = Pair::new(RULE, "");
+    let doors = [Door::new(1), Door::new(1)];
+    let (first, second) = (pair.start(0, &doors[0]), pair.start(1, &doors[1]));
+    wait("both to meet", || peer(&first).connected && peer(&second).connected);
+    let heard = |proxy: &Proxy, n: u64| wait("counts", || peer(proxy).learned_total >= n);
+    assert_eq!(statuses(&doors[0], 1, 6), [200; 6]);
+    heard(&second, 1);
+    // Those of the first balancer count at the second, and the other way round; another user's do not.
+    assert_eq!(statuses(&doors[1], 1, 6), [200, 200, 200, 200, 429, 429]);
+    heard(&first, 1);
+    assert_eq!(statuses(&doors[0], 1, 1), [429]);
+    assert_eq!(statuses(&doors[0], 2, 10), [200; 10]);
+    heard(&second, 3); // of the first user twice, of the second once
+    // What it does not tell again: the second user has had ten, and no more.
+    assert_eq!(statuses(&doors[1], 3, 1), [200]);
+    drop(first);
+    let first = pair.start(0, &doors[0]);
+    heard(&first, 3);
+    assert_eq!([1, 2, 3].map(|user| statuses(&doors[0], user, 1)), [[429], [429], [200]]);
+    assert_eq!(peer(&first).ignored_total + peer(&second).ignored_total, 0);
+}
+
+#[test]
+fn balancers_with_other_rules_do_not_mix_their_counts() {
+    let rule = |per: &str| {
+        let text = format!(
+            "rule \"so many\" {{ match rate key=header name=X-User over=1 per=\"{per}\"; deny 429; }}"
+        );
+        Box::leak(text.into_boxed_str())
+    };
+    let pair = Pair::new(rule("1h"), "");
+    let doors = [Door::new(1), Door::new(1)];
+    let first = pair.start(0, &doors[0]);
+    let pair = Pair { back: rule("30m"), ..pair };
+    let second = pair.start(1, &doors[1]);
+    wait("both to meet", || peer(&first).connected && peer(&second).connected);
+    assert_eq!(statuses(&doors[0], 1, 1), [200]);
+    wait("counts", || peer(&second).ignored_total == 1);
+    assert_eq!(statuses(&doors[1], 1, 2), [200, 429]);
+}
+
 /// A connection to a balancer's port for peers, from an address.
 fn dial(pair: &Pair, from: IpAddr) -> Peer {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

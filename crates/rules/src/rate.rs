@@ -7,8 +7,13 @@
 //! Keys are 64-bit hashes; the caller makes them with a secret, so that nobody can choose where his key goes. Where a
 //! bucket is full, what came least often lately gives way: a flood of keys that come once displaces none that
 //! comes often. Not here: clocks, threads, what a key is made of.
+//!
+//! Balancers that share counters tell each other what each has counted since it was last asked ([`Rates::take_untold`]), and add what
+//! they hear to their own ([`Rates::learn`]): every counter is that of all of them, and looking it up costs nothing more. Who
+//! comes later is told what the others have ([`Rates::copy`]) and takes what is more than its own ([`Rates::raise`]).
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 /// Keys in a bucket: what is looked at for one of them.
 const WAYS: usize = 8;
@@ -20,6 +25,8 @@ struct Slot {
     start_ms: u64,
     now: u32,
     before: u32,
+    /// Counted here and told to nobody yet. While it is not 0 its place is in [`Rates::untold`].
+    untold: u32,
 }
 
 /// See the module.
@@ -27,6 +34,8 @@ struct Slot {
 pub struct Rates {
     per_ms: u64,
     buckets: Box<[[Slot; WAYS]]>,
+    /// Places with something to tell; `None`: nobody wants to know.
+    untold: Option<Vec<u32>>,
 }
 
 impl Slot {
@@ -59,7 +68,13 @@ impl Rates {
     /// Counters of about `keys` keys over `per_ms` milliseconds, at least one of either.
     pub fn new(keys: usize, per_ms: u64) -> Rates {
         let buckets = keys.div_ceil(WAYS).max(1);
-        Rates { per_ms: per_ms.max(1), buckets: alloc::vec![[Slot::default(); WAYS]; buckets].into() }
+        let buckets = alloc::vec![[Slot::default(); WAYS]; buckets].into();
+        Rates { per_ms: per_ms.max(1), buckets, untold: None }
+    }
+
+    /// The same, with what is counted to be told to others.
+    pub fn shared(keys: usize, per_ms: u64) -> Rates {
+        Rates { untold: Some(Vec::new()), ..Rates::new(keys, per_ms) }
     }
 
     /// Counts a key, and says how often it came in the last `per`, this time included. `now_ms` may go
@@ -81,21 +96,67 @@ impl Rates {
 
     /// Counts a key as `n` at once, as of bytes, and says what it comes to in the last `per`. Nothing is not remembered.
     pub fn add(&mut self, key: u64, n: u32, now_ms: u64) -> u32 {
+        self.change(key, n, now_ms, true)
+    }
+
+    /// Counts what another balancer has counted.
+    pub fn learn(&mut self, key: u64, n: u32, now_ms: u64) {
+        self.change(key, n, now_ms, false);
+    }
+
+    /// Has a key's rate be this one at least, as another balancer knows it.
+    pub fn raise(&mut self, key: u64, rate: u32, now_ms: u64) {
+        let known = self.rate(key, now_ms);
+        self.learn(key, rate.saturating_sub(known), now_ms);
+    }
+
+    /// Gives what was counted here since the last time to `each`, by key.
+    pub fn take_untold(&mut self, mut each: impl FnMut(u64, u32)) {
+        for place in self.untold.iter_mut().flat_map(|places| places.drain(..)) {
+            let slot = &mut self.buckets[place as usize / WAYS][place as usize % WAYS];
+            match core::mem::take(&mut slot.untold) {
+                0 => {} // its key gave way to another
+                n => each(slot.key, n),
+            }
+        }
+        // What a flood has made large does not stay so.
+        if let Some(untold) = self.untold.as_mut().filter(|untold| untold.capacity() > 4096) {
+            *untold = Vec::new();
+        }
+    }
+
+    /// Gives each key and its rate, without what is untold yet, to `each`.
+    pub fn copy(&self, now_ms: u64, mut each: impl FnMut(u64, u32)) {
+        for slot in self.buckets.iter().flatten().filter(|slot| slot.now > 0) {
+            let rate = slot.rate(now_ms, self.per_ms).saturating_sub(slot.untold);
+            if rate > 0 {
+                each(slot.key, rate);
+            }
+        }
+    }
+
+    fn change(&mut self, key: u64, n: u32, now_ms: u64, is_ours: bool) -> u32 {
         if n == 0 {
             return self.rate(key, now_ms);
         }
         let per_ms = self.per_ms;
-        let at = self.bucket(key);
-        let bucket = &mut self.buckets[at];
+        let in_bucket = self.bucket(key);
+        let bucket = &mut self.buckets[in_bucket];
         let at = bucket.iter().position(|slot| slot.key == key && slot.now > 0).unwrap_or_else(|| {
             let least = (0..WAYS).min_by_key(|&i| (bucket[i].rate(now_ms, per_ms), bucket[i].start_ms));
             let at = least.unwrap_or(0);
-            bucket[at] = Slot { key, start_ms: now_ms, now: 0, before: 0 };
+            bucket[at] = Slot { key, start_ms: now_ms, ..Slot::default() };
             at
         });
         let slot = &mut bucket[at];
         slot.turn(now_ms, per_ms);
         slot.now = slot.now.saturating_add(n);
+        if let Some(places) = self.untold.as_mut().filter(|_| is_ours) {
+            if slot.untold == 0 {
+                places.push((in_bucket * WAYS + at) as u32);
+            }
+            slot.untold = slot.untold.saturating_add(n);
+        }
         slot.rate(now_ms, per_ms)
     }
 }
@@ -165,7 +226,87 @@ mod tests {
         assert_eq!(rates.count(7, 4_998), 2);
     }
 
+    /// Has one hear what the others have counted.
+    fn exchange(all: &mut [Rates], now_ms: u64) {
+        for from in 0..all.len() {
+            let mut told = Vec::new();
+            all[from].take_untold(|key, n| told.push((key, n)));
+            for (to, other) in all.iter_mut().enumerate() {
+                told.iter().filter(|_| to != from).for_each(|&(key, n)| other.learn(key, n, now_ms));
+            }
+        }
+    }
+
+    #[test]
+    fn who_comes_later_takes_what_the_others_know_and_no_count_twice() {
+        let mut all = [Rates::shared(100, 1_000), Rates::shared(100, 1_000)];
+        all[0].add(7, 30, 5_000);
+        all[1].add(7, 12, 5_000);
+        exchange(&mut all, 5_000);
+        all[0].add(7, 5, 5_010);
+        let mut third = Rates::shared(100, 1_000);
+        for from in &all {
+            from.copy(5_010, |key, rate| third.raise(key, rate, 5_010));
+        }
+        assert_eq!(third.rate(7, 5_010), 42, "the last five are still to be told");
+        let mut told = Vec::new();
+        all[0].take_untold(|key, n| told.push((key, n)));
+        assert_eq!(told, [(7, 5)]);
+        third.take_untold(|key, n| unreachable!("{key} {n}: what it has heard it does not tell"));
+        all[0].take_untold(|key, n| unreachable!("{key} {n}: it was told"));
+    }
+
     proptest! {
+        #[test]
+        fn balancers_that_tell_each_other_count_as_one_would(
+            steps in prop::collection::vec((0usize..3, 0u64..5, 1u32..9, 0u64..300, any::<bool>()), 1..100)
+        ) {
+            let mut all: Vec<Rates> = (0..3).map(|_| Rates::shared(64, 1_000)).collect();
+            let (mut one, mut now) = (Rates::new(64, 1_000), 1_000_000u64);
+            for (at, key, n, gone, is_told) in steps {
+                now += gone;
+                all[at].add(key, n, now);
+                one.add(key, n, now);
+                // Told at once: all of them have the same windows. Later: nobody has more than one would have.
+                exchange(&mut all, now);
+                for other in &all {
+                    prop_assert_eq!(other.rate(key, now), one.rate(key, now));
+                }
+                if is_told {
+                    let other = (at + 1) % 3;
+                    let mut seen = Vec::new();
+                    all[at].copy(now, |key, rate| seen.push((key, rate)));
+                    seen.iter().for_each(|&(key, rate)| all[other].raise(key, rate, now));
+                    prop_assert_eq!(all[other].rate(key, now), one.rate(key, now), "who knows all takes nothing");
+                }
+            }
+        }
+
+        #[test]
+        fn every_count_is_told_once_though_keys_give_way(
+            steps in prop::collection::vec((0u64..40, 1u32..9, 0u64..300, any::<bool>()), 1..200)
+        ) {
+            let mut rates = Rates::shared(8, 1_000);
+            let (mut counted, mut told, mut now) = (0u64, 0u64, 1_000_000u64);
+            for (key, n, gone, is_learned) in steps {
+                now += gone;
+                match is_learned {
+                    true => rates.learn(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), n, now),
+                    false => {
+                        rates.add(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), n, now);
+                        counted += u64::from(n);
+                    }
+                }
+                if gone % 3 == 0 {
+                    rates.take_untold(|_, n| told += u64::from(n));
+                    prop_assert!(told <= counted);
+                    rates.take_untold(|_, _| told = u64::MAX);
+                }
+            }
+            rates.take_untold(|_, n| told += u64::from(n));
+            prop_assert!(told <= counted);
+        }
+
         #[test]
         fn no_timing_gets_more_than_twice_the_limit_and_who_keeps_to_half_is_never_over(
             steps in prop::collection::vec((0u64..400, 1u32..8), 1..100)

@@ -122,3 +122,37 @@ proptest! {
         let _ = updates(&bytes);
     }
 }
+
+#[test]
+fn counts_and_checks_are_read_as_they_were_written_in_messages_of_their_own() {
+    for many in [0usize, 1, 900, 5_000] {
+        let all: Vec<(u64, u32)> =
+            (0..many as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15), n as u32 * 800_000)).collect();
+        let mut out = Vec::new();
+        put_counts(&mut out, u64::MAX - 7, many == 900, all.iter().copied());
+        put_checked(&mut out, 77, true);
+        let (mut reader, mut at, mut read, mut checked) = (Reader::default(), &out[..], Vec::new(), None);
+        while let Some((length, event)) = reader.read(at).unwrap() {
+            match event {
+                Event::Counts { table, is_all, counts } => {
+                    assert_eq!((table, is_all), (u64::MAX - 7, many == 900));
+                    read.extend(counts);
+                }
+                Event::Checked { server, ok } => checked = Some((server, ok)),
+                other => panic!("{other:?}"),
+            }
+            at = &at[length..];
+        }
+        assert_eq!((read, checked, at.len()), (all, Some((77, true)), 0));
+    }
+}
+
+#[test]
+fn half_an_entry_is_no_message() {
+    let mut out = Vec::new();
+    put_framed(&mut out, ours::CLASS, ours::COUNTS, &[0; 8 + 8]);
+    assert!(Reader::default().read(&out).is_err());
+    out.clear();
+    put_framed(&mut out, ours::CLASS, ours::CHECKED, &[0, 0, 0, 0, 0, 0, 0, 1, 2]);
+    assert!(Reader::default().read(&out).is_err());
+}

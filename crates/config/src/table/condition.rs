@@ -115,11 +115,11 @@ pub(super) const COUNTING: &[Directive] = &[Directive {
             "remember",
             Integer(1024, 16 << 20),
             "100000",
-            "keys that are remembered, 24 bytes each; where they are more, those that came least often are forgotten",
+            "keys that are remembered, 32 bytes each; where they are more, those that came least often are forgotten",
         ),
     ],
     times: Times::Many,
-    doc: "True where more than `over` requests of one `key` came in the last `per`, or more of another `measure`. Counted are the requests for which everything else in the rule holds, whatever is then done with them; so who goes on at the same pace stays over it. The window slides, as HAProxy's does: a burst is counted exactly, and who times bursts gets twice `over` at most. All threads of the machine count together, each machine for itself; a reload goes on counting. A request without that key is not counted, and the rule is not for it. `key=src+host` counts each pair by itself. With `measure=connections` the first request of each connection counts. Answers and bytes are counted when a request is over, those that Relais gave itself, too. In `mode tcp`: connections and their bytes, by `src` and `sni`.",
+    doc: "True where more than `over` requests of one `key` came in the last `per`, or more of another `measure`. Counted are the requests for which everything else in the rule holds, whatever is then done with them; so who goes on at the same pace stays over it. The window slides, as HAProxy's does: a burst is counted exactly, and who times bursts gets twice `over` at most. All threads of the machine count together; with `peers` in `platform` so do the balancers, a twentieth of a second late, else each machine counts for itself. A reload goes on counting. A request without that key is not counted, and the rule is not for it. `key=src+host` counts each pair by itself. With `measure=connections` the first request of each connection counts. Answers and bytes are counted when a request is over, those that Relais gave itself, too. In `mode tcp`: connections and their bytes, by `src` and `sni`.",
     example: "match rate key=src over=200 per=\"10s\"",
     effect: Effect::Tests(&[
         "too_many_requests_from_one_address_are_denied_until_it_slows_down",
@@ -129,6 +129,7 @@ pub(super) const COUNTING: &[Directive] = &[Directive {
         "connections_are_counted_by_their_first_requests",
         "a_key_of_several_parts_counts_each_combination_by_itself",
         "too_many_connections_from_one_address_are_refused_in_tcp_mode",
+        "balancers_count_together_and_one_that_comes_back_knows_what_the_other_does",
     ]),
     ..Directive::EMPTY
 }];

@@ -84,13 +84,15 @@ pub(super) const ROWS: &[Directive] = &[
               server when the other balancer takes over: every change within a tenth of a second, everything when they meet. Peers are \
               the nodes that run a frontend together. They speak HAProxy's peers protocol 2.1 and know each other by `secret \
               cluster-key`, which is needed; what they say is not encrypted: let it run over a network of their own. Balancers that were apart agree by \
-              who came later. A peer that is not there costs nothing and is tried again, at most every 5 s; one that sends what \
+              who came later. What rules count (`match rate`) nodes count together, if their rules say the same; a node that comes back is told \
+              what the others have counted. A peer that is not there costs nothing and is tried again, at most every 5 s; one that sends what \
               it should not is cut off. A new process has the table from its peers.",
         example: "peers port=10000",
         effect: Effect::Tests(&[
             "clients_stay_with_their_servers_when_their_balancer_dies",
             "a_balancer_that_comes_back_learns_the_whole_table_and_both_agree_on_the_later_word",
             "who_does_not_know_the_key_or_sends_nonsense_is_cut_off",
+            "balancers_count_together_and_one_that_comes_back_knows_what_the_other_does",
         ]),
         ..Directive::EMPTY
     },

@@ -1,5 +1,5 @@
 //! Balancers tell each other which server a key stays with: HAProxy's peers protocol between the nodes that run a frontend
-//! together, and with HAProxies that the plan names.
+//! together, and with HAProxies that the plan names. The nodes tell each other how often keys of rules came, too.
 //!
 //! All of it is the main thread's. What has changed in the tables comes a few times a second (`stick::keep`), and goes to one [`session`]
 //! for each peer that is there; [`hello`] is how they begin. Of two nodes the one whose name comes first connects. Who meets asks the
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
+use relais_cluster::peers::{Counts, put_counts};
 use relais_config::plan::Plan;
 use relais_ipc::files::Files;
 use relais_ipc::status::PeerStatus;
@@ -24,6 +25,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::counters::ServerShared;
+use crate::keyed::{Keyed, Rates};
 use crate::limits;
 use crate::stick::Sticky;
 use crate::worker::Setup;
@@ -61,7 +63,10 @@ impl Settings {
         let (Some(peers), Some(id)) = (&plan.peers, plan.node(node)) else { return Ok(None) };
         let node = &plan.nodes[usize::from(id.0)];
         let Some(link) = node.links.first() else { return Ok(None) };
-        if plan.backends.iter().all(|backend| backend.stick.is_none()) {
+        let rules = plan.frontends.iter().flat_map(|front| &front.rules);
+        let mut rules = rules.chain(plan.backends.iter().flat_map(|backend| &backend.rules));
+        let has_tables = plan.backends.iter().any(|backend| backend.stick.is_some());
+        if !has_tables && rules.all(|rule| rule.rates.is_empty()) {
             return Ok(None);
         }
         let nodes = plan.peers_of(id).map(|id| &plan.nodes[usize::from(id.0)]);
@@ -103,6 +108,14 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Makes the hashes that the nodes have in common; `None`: there is no other.
+    pub(crate) fn hashes(&self) -> Option<Keyed> {
+        let has_nodes = self.others.iter().any(|other| !other.is_haproxy);
+        has_nodes.then(|| Keyed::of_cluster(&self.secret))
+    }
+}
+
 impl PartialEq for Settings {
     fn eq(&self, other: &Settings) -> bool {
         (&self.name, self.listen, &self.others, &self.secret)
@@ -132,10 +145,43 @@ struct Shared {
     settings: Settings,
     key: hmac::Key,
     tables: RefCell<Vec<Local>>,
+    rates: RefCell<Vec<Arc<Rates>>>,
     sessions: RefCell<HashMap<Arc<str>, Rc<Session>>>,
     figures: HashMap<Arc<str>, Figures>,
     /// Others have taken its place.
     over: Cell<bool>,
+}
+
+impl Shared {
+    /// Has the other nodes, not HAProxies, hear these messages, in which so much is told.
+    fn news(&self, messages: &Rc<[u8]>, told: u64) {
+        for (name, session) in self.sessions.borrow().iter().filter(|(_, session)| !session.is_haproxy) {
+            if session.hear_news(messages) {
+                add(&self.figures[name].sent, told);
+            }
+        }
+    }
+
+    /// Messages with all rates.
+    fn all_rates(&self) -> (Rc<[u8]>, u64) {
+        let (mut out, mut counts, mut told, now) = (Vec::new(), Vec::new(), 0, Instant::now());
+        for rates in &*self.rates.borrow() {
+            rates.copy(now, |key, rate| counts.push((key, rate)));
+            told += counts.len() as u64;
+            put_counts(&mut out, rates.number.unwrap_or_default(), true, counts.drain(..));
+        }
+        (out.into(), told)
+    }
+
+    /// Counts what another node has counted; how many of it are of use here, and how many are not.
+    fn learn_rates(&self, table: u64, counts: Counts<'_>, is_all: bool) -> (u64, u64) {
+        let (all, now) = (self.rates.borrow(), Instant::now());
+        let Some(rates) = all.iter().find(|rates| rates.number == Some(table)) else {
+            return (0, counts.count() as u64);
+        };
+        let learned = counts.map(|(key, n)| rates.learn(key, n, is_all, now)).count();
+        (learned as u64, 0)
+    }
 }
 
 /// What there is to say of a peer.
@@ -162,8 +208,8 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Shares the tables of this setup as these settings say.
-    pub(crate) fn set(&self, settings: Option<Settings>, setup: &Setup) {
+    /// Shares the tables of this setup, and these rates, as these settings say.
+    pub(crate) fn set(&self, settings: Option<Settings>, setup: &Setup, rates: Vec<Arc<Rates>>) {
         let tables: Vec<Local> = setup
             .backs
             .iter()
@@ -183,6 +229,7 @@ impl Peers {
             {
                 drop(known);
                 *shared.tables.borrow_mut() = tables;
+                *shared.rates.borrow_mut() = rates;
                 return;
             }
         }
@@ -192,6 +239,7 @@ impl Peers {
             key: hmac::Key::new(hmac::HMAC_SHA256, &settings.secret),
             figures: settings.others.iter().map(|other| (other.name.clone(), Figures::default())).collect(),
             tables: RefCell::new(tables),
+            rates: RefCell::new(rates),
             sessions: RefCell::default(),
             over: Cell::new(false),
             settings,
@@ -211,6 +259,21 @@ impl Peers {
         if !sessions.is_empty() {
             let change = Change { table, key: key.into(), server: server.clone(), ends };
             sessions.values().for_each(|session| session.add(&change));
+        }
+    }
+
+    /// Tells the other nodes what the workers have counted since the last time.
+    pub(crate) fn tell_rates(&self) {
+        let running = self.running.borrow();
+        let Some((shared, _)) = &*running else { return };
+        let (mut out, mut counts, mut told) = (Vec::new(), Vec::new(), 0);
+        for rates in &*shared.rates.borrow() {
+            rates.take_untold(|key, n| counts.push((key, n)));
+            told += counts.len() as u64;
+            put_counts(&mut out, rates.number.unwrap_or_default(), false, counts.drain(..));
+        }
+        if !out.is_empty() {
+            shared.news(&out.into(), told);
         }
     }
 

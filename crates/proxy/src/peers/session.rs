@@ -53,6 +53,9 @@ pub(super) struct Session {
     asked: Cell<bool>,
     /// Short messages that go first.
     urgent: RefCell<Vec<u8>>,
+    /// Messages for nodes, and their bytes.
+    news: RefCell<(VecDeque<Rc<[u8]>>, usize)>,
+    pub(super) is_haproxy: bool,
     wake: Notify,
     over: Notify,
 }
@@ -70,9 +73,27 @@ impl Session {
 
     /// There may be something to tell.
     pub(super) fn wake(&self) {
-        if !self.queue.borrow().is_empty() {
+        if !self.queue.borrow().is_empty() || self.news.borrow().1 > 0 {
             self.wake.notify_one();
         }
+    }
+
+    /// Messages for it; whether there is room for them. What a node that does not keep up misses is over soon.
+    pub(super) fn hear_news(&self, messages: &Rc<[u8]>) -> bool {
+        let (waiting, bytes) = &mut *self.news.borrow_mut();
+        let has_room = *bytes + messages.len() <= limits::PEER_NEWS;
+        if has_room && !messages.is_empty() {
+            *bytes += messages.len();
+            waiting.push_back(messages.clone());
+        }
+        has_room
+    }
+
+    fn next_news(&self) -> Option<Rc<[u8]>> {
+        let (waiting, bytes) = &mut *self.news.borrow_mut();
+        let next = waiting.pop_front()?;
+        *bytes -= next.len();
+        Some(next)
     }
 
     pub(super) fn end(&self) {
@@ -114,6 +135,8 @@ pub(super) async fn run(shared: Rc<Shared>, other: Other, mut stream: TcpStream)
         telling: Cell::new(other.is_haproxy.then(Told::default)),
         asked: Cell::new(false),
         urgent: RefCell::default(),
+        news: RefCell::default(),
+        is_haproxy: other.is_haproxy,
         wake: Notify::new(),
         over: Notify::new(),
     });
@@ -179,11 +202,23 @@ async fn hear(shared: &Shared, session: &Session, figures: &Figures, mut reads: 
                     session.queue.borrow_mut().clear(); // it is in what is told now
                     session.telling.set(Some(Told::default()));
                     session.asked.set(true);
+                    if !session.is_haproxy {
+                        let (messages, told) = shared.all_rates();
+                        add(&figures.sent, if session.hear_news(&messages) { told } else { 0 });
+                    }
                     session.wake.notify_one();
+                }
+                Event::Counts { table, is_all, counts } if !session.is_haproxy => {
+                    let (learned, ignored) = shared.learn_rates(table, counts, is_all);
+                    window.1 += learned + ignored;
+                    add(&figures.learned, learned);
+                    add(&figures.ignored, ignored);
                 }
                 Event::Control(Control::Finished | Control::Partial) => session.control(Control::Confirm),
                 Event::Control(Control::Confirm | Control::Heartbeat)
                 | Event::Taken { .. }
+                | Event::Counts { .. }
+                | Event::Checked { .. }
                 | Event::Other => {}
                 Event::Gone => return "it says that it was sent nonsense".to_owned(),
             }
@@ -228,6 +263,11 @@ async fn speak(
     let mut out = Vec::new();
     loop {
         out.append(&mut session.urgent.borrow_mut());
+        while out.len() < limits::PEER_CHUNK
+            && let Some(news) = session.next_news()
+        {
+            out.extend_from_slice(&news);
+        }
         let mut told = 0;
         while out.len() < limits::PEER_CHUNK
             && let Some(at) = session.telling.get()
