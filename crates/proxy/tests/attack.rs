@@ -16,6 +16,8 @@ use common::*;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const REQUESTS: usize = 20;
+/// Requests a second from each of fifty addresses.
+const FLOOD: usize = 400;
 
 /// A connection from an address of this machine, where there is room for it.
 fn connect(ip: &str, to: SocketAddr) -> Option<TcpStream> {
@@ -44,37 +46,63 @@ impl Drill {
         !self.over.load(Relaxed)
     }
 
-    /// Heads that never end, a byte at a time; what is cut comes again.
+    /// Heads that never end, a byte at a time, twenty a second; what is cut comes again. They do not all send at once.
     fn slow(&self, to: SocketAddr, many: usize) {
+        const TURNS: usize = 25;
         lower_priority();
-        let mut all: Vec<TcpStream> = Vec::new();
+        let mut all: [Vec<TcpStream>; TURNS] = [const { Vec::new() }; TURNS];
         let mut made = 0;
-        while self.goes_on() {
-            while all.len() < many && self.goes_on() {
+        for turn in (0..TURNS).cycle().take_while(|_| self.goes_on()) {
+            let begun = Instant::now();
+            let some = &mut all[turn];
+            let before = some.len();
+            some.retain_mut(|io| io.write_all(b"a").is_ok());
+            self.cut.fetch_add((before - some.len()) as u32, Relaxed);
+            // New ones as fast as old ones are cut, after a second, and no faster.
+            for _ in some.len()..many.div_ceil(TURNS).min(some.len() + many.div_ceil(TURNS * 20)) {
                 made += 1;
                 let Some(mut io) = connect(&format!("127.0.2.{}", made % 200 + 1), to) else { break };
                 if io.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ").is_ok() {
-                    all.push(io);
+                    some.push(io);
                 }
             }
-            std::thread::sleep(Duration::from_millis(50)); // the pace of the attack
-            let before = all.len();
-            all.retain_mut(|io| io.write_all(b"a").is_ok());
-            self.cut.fetch_add((before - all.len()) as u32, Relaxed);
+            let turn = Duration::from_millis(50) / TURNS as u32;
+            std::thread::sleep(turn.saturating_sub(begun.elapsed())); // the pace of the attack
         }
     }
 
-    /// As many requests as there can be, from these addresses.
+    /// Requests without a pause between them on connections that are kept, [`FLOOD`] a second from each of these addresses.
     fn flood(&self, to: SocketAddr, ips: std::ops::Range<u8>) {
+        const TURNS: usize = 100;
         lower_priority();
-        for ip in ips.cycle() {
-            if !self.goes_on() {
-                return;
+        let requests = get("/").repeat(FLOOD / TURNS);
+        let mut all: Vec<(u8, Option<TcpStream>)> = ips.map(|ip| (ip, None)).collect();
+        let mut answers = vec![0; 64 * 1024];
+        while self.goes_on() {
+            let begun = Instant::now();
+            for (ip, io) in &mut all {
+                let mut open = io.take().or_else(|| connect(&format!("127.0.3.{ip}"), to));
+                // Without a wait: what does not fit into the socket is not sent.
+                *io = open.take().filter(|mut io| {
+                    let sent = io.set_nonblocking(true).is_ok() && io.write_all(requests.as_bytes()).is_ok();
+                    loop {
+                        match io.read(&mut answers) {
+                            Ok(0) => return false,
+                            Ok(n) => self.count(&answers[..n]),
+                            Err(error) => return sent && error.kind() == std::io::ErrorKind::WouldBlock,
+                        }
+                    }
+                });
             }
-            let Some(mut io) = connect(&format!("127.0.3.{ip}"), to) else { continue };
-            let mut answer = [0; 12];
-            let asked = io.write_all(get("/").as_bytes()).and_then(|()| io.read_exact(&mut answer));
-            let which = if asked.is_ok() && answer.ends_with(b"200") { &self.flooded } else { &self.refused };
+            let turn = Duration::from_secs(1) / TURNS as u32;
+            std::thread::sleep(turn.saturating_sub(begun.elapsed())); // the pace of the attack
+        }
+    }
+
+    /// Counts the answers in these bytes; one that is cut in two is not seen.
+    fn count(&self, answers: &[u8]) {
+        for start in answers.windows(12).filter(|start| start.starts_with(b"HTTP/1.1 ")) {
+            let which = if start.ends_with(b"200") { &self.flooded } else { &self.refused };
             which.fetch_add(1, Relaxed);
         }
     }
@@ -108,10 +136,11 @@ impl Drill {
 }
 
 /// What one honest client does, and how long each answer took; what went wrong, if anything did.
-fn honest(to: SocketAddr, number: usize) -> Result<Vec<Duration>, String> {
+fn honest(to: SocketAddr, number: usize, pause: Duration) -> Result<Vec<Duration>, String> {
     let mut times = Vec::new();
     let ip = format!("127.0.1.{}", number % 200 + 1);
     let mut lasting: Option<Peer> = None;
+    std::thread::sleep(Duration::from_millis(number as u64)); // they do not all come at once
     for request in 0..REQUESTS {
         // Half of them come with a connection for each request.
         let begun = Instant::now();
@@ -127,7 +156,7 @@ fn honest(to: SocketAddr, number: usize) -> Result<Vec<Duration>, String> {
         peer.take(2);
         times.push(begun.elapsed());
         lasting = number.is_multiple_of(2).then_some(peer);
-        std::thread::sleep(Duration::from_millis(20)); // somebody reads what came
+        std::thread::sleep(pause); // somebody reads what came
     }
     Ok(times)
 }
@@ -151,8 +180,10 @@ impl std::fmt::Display for Waits {
 
 /// All honest clients at once.
 fn all_honest(to: SocketAddr, clients: usize) -> Waits {
+    // A thousand requests a second of all together: what they wait for is not themselves.
+    let pause = Duration::from_millis(clients as u64);
     let results: Vec<_> = std::thread::scope(|scope| {
-        let all: Vec<_> = (0..clients).map(|number| scope.spawn(move || honest(to, number))).collect();
+        let all: Vec<_> = (0..clients).map(|number| scope.spawn(move || honest(to, number, pause))).collect();
         all.into_iter().map(|one| one.join().unwrap()).collect()
     });
     let wrong: Vec<&String> = results.iter().filter_map(|result| result.as_ref().err()).collect();
