@@ -701,7 +701,8 @@ impl Registry {
         // What balancers know it by: the limit may be another while plans differ.
         let plan::Rate { key, measure, per, over: _, keys: _ } = &rate;
         let words = format!("{place}\n{rule}\n{at}\n{key:?}\n{measure:?}\n{per:?}");
-        let shared = self.of_cluster.clone().map(|keyed| (std::hash::BuildHasher::hash_one(&keyed, words), keyed));
+        let shared =
+            self.of_cluster.clone().map(|keyed| (std::hash::BuildHasher::hash_one(&keyed, words), keyed));
         let number = shared.as_ref().map(|(number, _)| *number);
         let plan = rate.clone();
         in_use(&mut self.rates, (place, rule, at, (rate, number)), || Rates::new(&plan, shared))

@@ -82,6 +82,7 @@ pub fn run(socket: OwnedFd) -> ExitCode {
 }
 
 fn serve(channel: impl FnOnce() -> std::io::Result<Channel>) -> std::io::Result<()> {
+    grow_descriptor_table();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async { process::run(channel()?).await })
@@ -101,6 +102,18 @@ fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::warn!("the limit of open descriptors stays at {:?}: {error}", limit.current);
     }
+}
+
+/// Has the kernel make its table of descriptors large while there is one thread. Each time that it grows later, every thread that opens
+/// a descriptor waits until all processors have been through the scheduler (`synchronize_rcu` in `expand_fdtable`, fs/file.c):
+/// all workers at once, 5 to 25 ms.
+fn grow_descriptor_table() {
+    use rustix::process::{Resource, getrlimit};
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let last = limit.min(limits::DESCRIPTOR_TABLE).saturating_sub(1) as i32;
+    let some = rustix::fs::memfd_create("relais-table", rustix::fs::MemfdFlags::CLOEXEC);
+    // Where it cannot be had it grows as it is needed.
+    let _ = some.and_then(|some| rustix::io::fcntl_dupfd_cloexec(&some, last));
 }
 
 fn finish(result: std::io::Result<()>) -> ExitCode {

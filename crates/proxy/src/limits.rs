@@ -120,6 +120,8 @@ pub(crate) const UDP_HELD_BYTES: usize = 4096;
 pub(crate) const FILES_EVERY: Duration = Duration::from_secs(1);
 /// Most requests and connections that are held before they are denied.
 pub(crate) const TARPITS: u32 = 10_000;
+/// Descriptors that the kernel has room for from the beginning, 8 bytes each.
+pub(crate) const DESCRIPTOR_TABLE: u64 = 65_536;
 /// How often the load before waiting rooms is measured.
 pub(crate) const LOAD_EVERY: Duration = Duration::from_millis(100);
 /// How often stick tables are looked at for what is over.

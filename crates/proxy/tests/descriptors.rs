@@ -43,6 +43,14 @@ fn out_of_descriptors_accepting_pauses_says_so_once_and_goes_on() {
     let mut kept = Peer::connect(door.address);
     kept.send(get("/"));
     assert_eq!(kept.message().1, "ok");
+    // Growing it under load would stop all workers for a while.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    assert!(
+        size.trim().parse::<u64>().unwrap() >= limit.min(65_536),
+        "the table has room for {size} of {limit}"
+    );
     assert_eq!(proxy.lines(1).len(), 1); // what is closed from here on is what this test closes
     let before = getrlimit(Resource::Nofile);
     // The limit is on the number, and the lowest free number is taken: here is room for a few more.
