@@ -36,6 +36,7 @@ mod slots;
 mod static_rr;
 pub mod stick;
 mod tree;
+mod turns;
 mod weights;
 
 pub use bounded::has_share;
@@ -53,3 +54,4 @@ pub use ring::Ring;
 pub use round_robin::RoundRobin;
 pub use slots::Slots;
 pub use static_rr::StaticRr;
+pub use turns::{Heard, Turns};

@@ -336,6 +336,19 @@ fn observation_makes_sense() {
 }
 
 #[test]
+fn shared_checks_need_something_to_share_and_somebody() {
+    let text = |check: &str| format!("backend app {{ {check}; share-checks; server s0 \"10.0.0.9:80\"; }}");
+    for (check, said) in [
+        ("check tcp", "nodes share their checks as they share tables"),
+        ("mode http", "there is no `check` to share"),
+        ("check exec command=\"/bin/true\"", "what a program finds is not shared"),
+    ] {
+        let errors = errors(&text(check));
+        assert!(errors.contains(said), "{check}: {errors}");
+    }
+}
+
+#[test]
 fn what_is_tracked_makes_sense() {
     let text = |track: &str, nodes: &str| {
         format!(
@@ -491,6 +504,7 @@ fn a_check(kind: CheckKind, every_s: u64, fall: u8, rise: u8) -> Check {
         init: InitState::Up,
         grace: Duration::ZERO,
         agent: None,
+        shared: false,
     }
 }
 

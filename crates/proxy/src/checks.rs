@@ -4,11 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use relais_balance::Health;
+use relais_balance::{Health, Heard, Turns, hash};
 use relais_base::Rng;
 use relais_checks::{AgentAdmin, AgentSaid};
 use relais_config::plan;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::counters::{BackShared, ServerShared, lock};
+use crate::peers::{Checked, Peers};
 use crate::probe::{Outcome, ask_agent, probe};
 use crate::tls;
 
@@ -51,9 +53,21 @@ struct Subject {
     secret: Result<Vec<u8>, String>,
 }
 
+/// A check that runs.
+struct Running {
+    subject: Subject,
+    task: JoinHandle<()>,
+    /// The number by which the nodes that share it know it, and where it hears what the others find.
+    shared: Option<(u64, UnboundedSender<Word>)>,
+}
+
+/// What another node has found, or that it is gone.
+type Word = (Arc<str>, Option<bool>);
+
 /// The running checks, by id of the server.
 pub(crate) struct Checks {
-    running: HashMap<u32, (Subject, JoinHandle<()>)>,
+    running: HashMap<u32, Running>,
+    peers: Rc<Peers>,
     /// Servers that an operator has put down.
     held: HashSet<u32>,
     /// What the programs of `check exec` said last, by their commands.
@@ -62,9 +76,20 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// No checks yet; verdicts will go to `changes`.
-    pub(crate) fn new(changes: UnboundedSender<Change>) -> Checks {
-        Checks { running: HashMap::new(), held: HashSet::new(), scripts: HashMap::new(), changes }
+    /// No checks yet; verdicts will go to `changes`, and what is found in checks that are shared to `peers`.
+    pub(crate) fn new(changes: UnboundedSender<Change>, peers: Rc<Peers>) -> Checks {
+        Checks { running: HashMap::new(), peers, held: HashSet::new(), scripts: HashMap::new(), changes }
+    }
+
+    /// Another node has checked something, or is gone.
+    pub(crate) fn heard(&self, Checked { node, what }: &Checked) {
+        for (number, others) in self.running.values().filter_map(|running| running.shared.as_ref()) {
+            match what {
+                Some((server, ok)) if server == number => drop(others.send((node.clone(), Some(*ok)))),
+                None => drop(others.send((node.clone(), None))),
+                Some(_) => {}
+            }
+        }
     }
 
     /// A program of `check exec`, or of something else, has ended otherwise than before.
@@ -78,6 +103,7 @@ impl Checks {
         backends: impl Iterator<Item = (&'a plan::Backend, &'a Arc<BackShared>, &'a [Arc<ServerShared>])>,
         connects: &[Option<tls::Connects>],
         files: &Files,
+        node: &str,
     ) {
         let mut before = std::mem::take(&mut self.running);
         let connects = connects.iter().cloned().chain(std::iter::repeat(None));
@@ -120,12 +146,12 @@ impl Checks {
                     }),
                 };
                 server.observed.set(plan.observe.as_ref());
-                if let Some((old, handle)) = before.remove(&server.id) {
-                    if old == subject {
-                        self.running.insert(server.id, (old, handle));
+                if let Some(old) = before.remove(&server.id) {
+                    if old.subject == subject {
+                        self.running.insert(server.id, old);
                         continue;
                     }
-                    handle.abort();
+                    old.task.abort();
                 }
                 server.agent.store(100, Relaxed);
                 // Starts are spread over one interval, so that servers are not all asked at once.
@@ -134,19 +160,35 @@ impl Checks {
                 let script = check.script(server_plan);
                 let script = script
                     .map(|script| self.scripts.entry(script.command.to_string()).or_default().subscribe());
+                let (mates, shared) = check.shared.then(|| self.share(&subject, server, node)).unzip();
                 let watch = Watch::new(
                     subject.clone(),
                     server,
                     (backend, servers),
                     returns,
                     self.changes.clone(),
-                    script,
+                    (script, mates),
                 );
-                self.running.insert(server.id, (subject, tokio::task::spawn_local(watch.run(start))));
+                let task = tokio::task::spawn_local(watch.run(start));
+                self.running.insert(server.id, Running { subject, task, shared });
             }
         }
-        before.into_values().for_each(|(_, handle)| handle.abort());
+        before.into_values().for_each(|running| running.task.abort());
         self.scripts.retain(|_, said| said.receiver_count() > 0 || said.borrow().is_some());
+    }
+
+    /// What the check of a server needs that nodes take turns in, and how it is reached.
+    fn share(
+        &self,
+        subject: &Subject,
+        server: &ServerShared,
+        node: &str,
+    ) -> (Mates, (u64, UnboundedSender<Word>)) {
+        let Subject { check, address, .. } = subject;
+        let number = hash(format!("{}\n{}\n{address}\n{check:?}", server.backend, server.name).as_bytes());
+        let (sender, words) = unbounded_channel();
+        let peers = self.peers.clone();
+        (Mates { number, words, turns: Turns::new(node), peers, origin: Instant::now() }, (number, sender))
     }
 
     /// Takes out a server that an operator has put down; nobody asks it anything until it is made ready.
@@ -160,6 +202,39 @@ impl Checks {
             backend.change();
             tracing::warn!("backend {}: server {} is down: an operator says so", server.backend, server.name);
             let _ = self.changes.send(Change { server: server.clone(), backend: backend.clone(), up: false });
+        }
+    }
+}
+
+/// The nodes that take turns in a check.
+struct Mates {
+    number: u64,
+    words: UnboundedReceiver<Word>,
+    turns: Turns,
+    peers: Rc<Peers>,
+    origin: Instant,
+}
+
+impl Mates {
+    fn now_ms(&self) -> u64 {
+        self.origin.elapsed().as_millis() as u64
+    }
+
+    /// How long it is to our turn.
+    fn turn(&mut self, every: Duration) -> Duration {
+        let now_ms = self.now_ms();
+        let next_ms = self.turns.next_ms(now_ms, every.as_millis() as u64);
+        Duration::from_millis(next_ms.saturating_sub(now_ms))
+    }
+
+    /// Waits for ever where there are none.
+    async fn word(mates: &mut Option<Mates>) -> Word {
+        match mates {
+            Some(mates) => match mates.words.recv().await {
+                Some(word) => word,
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
         }
     }
 }
@@ -184,6 +259,9 @@ struct Watch {
     found: String,
     /// The last word of the program that checks it, if one does.
     script: Option<watch::Receiver<Option<bool>>>,
+    mates: Option<Mates>,
+    /// Whether it was well when it was looked at from here.
+    was_well: Option<bool>,
     /// Asks it, for as long as this is there.
     _asking: JoinSet<()>,
     /// Until then failures do not count.
@@ -212,7 +290,7 @@ impl Watch {
         (backend, servers): (&Arc<BackShared>, &[Arc<ServerShared>]),
         returns: bool,
         changes: UnboundedSender<Change>,
-        script: Option<watch::Receiver<Option<bool>>>,
+        (script, mates): (Option<watch::Receiver<Option<bool>>>, Option<Mates>),
     ) -> Watch {
         let check = &subject.check;
         let seen = !lock(&server.check).what.is_empty();
@@ -242,6 +320,8 @@ impl Watch {
             spared: None,
             agent,
             script,
+            mates,
+            was_well: None,
             said: Said::default(),
             found: String::new(),
             _asking: asking,
@@ -271,15 +351,22 @@ impl Watch {
                     self.hear(said);
                     continue;
                 }
+                (node, word) = Mates::word(&mut self.mates) => {
+                    next = self.take_turns(&node, word, next);
+                    continue;
+                }
             }
             let begun = tokio::time::Instant::now();
-            let jitter = f64::from(self.subject.check.jitter) / 100.0;
-            let stretch = 1.0 + jitter * (self.chance.below(2_001) as f64 / 1_000.0 - 1.0);
             let outcome = self.ask().await;
+            self.was_well = Some(outcome.ok);
+            if let Some(mates) = &mut self.mates {
+                mates.turns.looked(mates.now_ms());
+                mates.peers.tell_check(mates.number, outcome.ok);
+            }
             in_a_row = if in_a_row.0 == outcome.ok { (outcome.ok, in_a_row.1 + 1) } else { (outcome.ok, 1) };
             let counts = outcome.ok || Instant::now() >= self.grace;
             let change = if counts { self.health.record(outcome.ok) } else { None };
-            next = (begun + self.pause().mul_f64(stretch)).max(tokio::time::Instant::now());
+            next = self.next(begun);
             {
                 let mut known = lock(&self.server.check);
                 known.took_ms = outcome.took.as_millis() as u64;
@@ -328,6 +415,48 @@ impl Watch {
 
     fn pause(&self) -> Duration {
         pause(&self.subject.check, &self.health)
+    }
+
+    /// How much longer or shorter the next interval is.
+    fn stretch(&mut self) -> f64 {
+        let jitter = f64::from(self.subject.check.jitter) / 100.0;
+        1.0 + jitter * (self.chance.below(2_001) as f64 / 1_000.0 - 1.0)
+    }
+
+    /// Nothing points to a change of a server that is well.
+    fn is_well(&self) -> bool {
+        let (firm, of) = self.health.progress();
+        self.health.is_up() && firm == of
+    }
+
+    /// After a check that was begun then, when the next one is: in our turn, if it is well and others take turns with us.
+    fn next(&mut self, begun: tokio::time::Instant) -> tokio::time::Instant {
+        let (now, every, stretch) = (tokio::time::Instant::now(), self.subject.check.every, self.stretch());
+        match (self.is_well(), &mut self.mates) {
+            (true, Some(mates)) => now + mates.turn(every).mul_f64(stretch),
+            _ => (begun + self.pause().mul_f64(stretch)).max(now),
+        }
+    }
+
+    /// Another node has found something, or is gone: when it is looked at next from here.
+    fn take_turns(
+        &mut self,
+        node: &str,
+        word: Option<bool>,
+        next: tokio::time::Instant,
+    ) -> tokio::time::Instant {
+        let now = tokio::time::Instant::now();
+        let Some(mates) = &mut self.mates else { return next };
+        let Some(ok) = word else {
+            mates.turns.gone(node);
+            return next.min(now + self.pause());
+        };
+        match mates.turns.heard(node, ok, mates.now_ms()) {
+            Heard::Change if self.was_well != Some(ok) => now,
+            Heard::Turn if self.is_well() => self.next(now),
+            // It is known here, or it is well there and not here.
+            Heard::Change | Heard::Turn | Heard::Nothing => next,
+        }
     }
 
     /// The traffic says that the server is ill.
@@ -557,6 +686,7 @@ mod tests {
             init: plan::InitState::Up,
             grace: Duration::ZERO,
             agent: None,
+            shared: false,
         }
     }
 
@@ -591,8 +721,14 @@ mod tests {
             secret: Ok(Vec::new()),
         };
         let (changes, _heard) = tokio::sync::mpsc::unbounded_channel();
-        let mut watch =
-            Watch::new(subject, &server, (&back, std::slice::from_ref(&server)), false, changes, None);
+        let mut watch = Watch::new(
+            subject,
+            &server,
+            (&back, std::slice::from_ref(&server)),
+            false,
+            changes,
+            (None, None),
+        );
         watch.health.record(true);
         let down = (1..5).find(|_| {
             watch.react();

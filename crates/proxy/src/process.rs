@@ -29,7 +29,7 @@ use crate::choose::Common;
 use crate::counters::Registry;
 use crate::limits;
 use crate::load::{Busy, load_of};
-use crate::peers::{self, Peers};
+use crate::peers::{self, Checked, Peers};
 use crate::persist::Sticks;
 use crate::rules::{self, Owner, Rules};
 use crate::shield::Guard;
@@ -123,6 +123,8 @@ struct Process {
 /// If a thread cannot be started, or the channel speaks another language.
 pub(crate) async fn run(channel: Channel) -> io::Result<()> {
     let (changes, mut changed) = unbounded_channel();
+    let (checked, mut heard) = unbounded_channel();
+    let peers = Rc::new(Peers::new(checked));
     let mut process = Process {
         channel: Rc::new(channel),
         node: String::new(),
@@ -132,7 +134,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         listening: Vec::new(),
         drain: DRAIN_WITHOUT_PLAN,
         view: Rc::default(),
-        checks: Checks::new(changes),
+        checks: Checks::new(changes, peers.clone()),
         plan: None,
         files: Files::default(),
         good: Files::default(),
@@ -149,7 +151,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
         shared: false,
         answering: None,
         guards: false,
-        peers: Rc::default(),
+        peers,
         keeper: Keeper::default(),
         tables: false,
         busy: Busy::default(),
@@ -157,7 +159,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
     let beating = tokio::task::spawn_local(beat(process.channel.clone(), process.signs.clone()));
     let view = process.view.clone();
     let watching = tokio::task::spawn_local(traffic::watch(move || view.setup.borrow().clone()));
-    let result = process.obey(&mut changed).await;
+    let result = process.obey(&mut changed, &mut heard).await;
     beating.abort();
     watching.abort();
     process.end();
@@ -193,7 +195,11 @@ async fn beat(channel: Rc<Channel>, workers: Rc<RefCell<Vec<Arc<Signs>>>>) {
 }
 
 impl Process {
-    async fn obey(&mut self, changed: &mut UnboundedReceiver<Change>) -> io::Result<()> {
+    async fn obey(
+        &mut self,
+        changed: &mut UnboundedReceiver<Change>,
+        heard: &mut UnboundedReceiver<Checked>,
+    ) -> io::Result<()> {
         let mut files = tokio::time::interval(limits::FILES_EVERY);
         files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut load = tokio::time::interval(limits::LOAD_EVERY);
@@ -218,6 +224,7 @@ impl Process {
                     }
                 },
                 Some(change) = changed.recv() => self.publish(&change).await?,
+                Some(checked) = heard.recv() => self.checks.heard(&checked),
                 Some(index) = self.ended.1.recv() => {
                     // Its connections are lost; the supervisor's next proxy serves what waits in its queues.
                     return Err(io::Error::other(format!("worker {index} ended unexpectedly")));
@@ -459,7 +466,7 @@ impl Process {
         }
         self.listening = setup.listens.keys().copied().collect();
         let backs = setup.backs.iter().map(|(plan, shared, servers)| (plan, shared, servers.as_slice()));
-        self.checks.set(backs, &setup.connects, &self.files);
+        self.checks.set(backs, &setup.connects, &self.files, &self.node);
         self.watch_files(&setup);
         self.guards = setup.shields.iter().any(Option::is_some);
         let has_tables = setup.sticky.iter().any(Option::is_some);

@@ -9,7 +9,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use common::*;
 use relais_ipc::files::Files;
@@ -373,4 +375,51 @@ fn a_haproxy_and_a_relais_share_a_table_both_ways() {
         drop(haproxy);
         wait("its end", || !old().connected);
     }
+}
+
+/// A server that counts its checks, and is ill when it is to be.
+fn checked(ill: &Arc<AtomicBool>, checks: &Arc<AtomicUsize>) -> Origin {
+    let (ill, checks) = (ill.clone(), checks.clone());
+    Origin::new(move |mut peer| {
+        while peer.try_head().is_some() {
+            checks.fetch_add(1, Ordering::SeqCst);
+            let status = if ill.load(Ordering::SeqCst) { "503 Ill" } else { "200 OK" };
+            peer.send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
+        }
+    })
+}
+
+#[test]
+fn balancers_take_turns_in_checking_and_see_a_death_at_once() {
+    const EVERY: Duration = Duration::from_millis(400);
+    let (ill, checks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let pair = Pair::new("check http every=\"400ms\" fall=1 rise=1\n share-checks", "");
+    let pair = Pair { origins: vec![checked(&ill, &checks)], ..pair };
+    let doors = [Door::new(1), Door::new(1)];
+    let (first, second) = (pair.start(0, &doors[0]), pair.start(1, &doors[1]));
+    let up = |proxy: &Proxy| proxy.status().backends[0].servers[0].up;
+    wait("both to meet", || peer(&first).connected && peer(&second).connected);
+    let in_ten = || {
+        let before = checks.load(Ordering::SeqCst);
+        std::thread::sleep(EVERY * 10); // what is measured is how many checks there are in it
+        checks.load(Ordering::SeqCst) - before
+    };
+    std::thread::sleep(EVERY * 2); // until each has heard the other
+    let both = in_ten();
+    assert!((8..=13).contains(&both), "{both} checks in ten intervals of two balancers");
+    // One of them sees it within an interval, and the other in the same moment.
+    ill.store(true, Ordering::SeqCst);
+    wait("one to see it", || !up(&first) || !up(&second));
+    let begun = Instant::now();
+    wait("the other to see it", || !up(&first) && !up(&second));
+    assert!(begun.elapsed() < EVERY / 2, "{:?}", begun.elapsed());
+    ill.store(false, Ordering::SeqCst);
+    wait("one to see it", || up(&first) || up(&second));
+    let begun = Instant::now();
+    wait("the other to see it", || up(&first) && up(&second));
+    assert!(begun.elapsed() < EVERY / 2, "{:?}", begun.elapsed());
+    drop(first);
+    wait("the end of the connection", || !peer(&second).connected);
+    let alone = in_ten();
+    assert!((8..=13).contains(&alone), "{alone} checks in ten intervals of one balancer");
 }

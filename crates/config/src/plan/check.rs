@@ -109,6 +109,8 @@ pub struct Check {
     pub grace: Duration,
     /// Who says how a server is on its own machine.
     pub agent: Option<Agent>,
+    /// Whether the nodes take turns.
+    pub shared: bool,
 }
 
 /// What is thought of a server that nobody has asked yet (HAProxy's `init-state`).

@@ -47,6 +47,7 @@ fn backend(
     }
     let servers = servers(cx, item, nodes, tomcats);
     super::check::agent(cx, item);
+    super::check::shared(cx, item, items);
     let check = match item.find("check") {
         Some(check) => Some(super::check::check(cx, check, item, items)?),
         None => None,

@@ -76,6 +76,7 @@ pub(super) fn check(cx: &mut Context, item: &Item, backend: &Item, items: &[Item
             _ => InitState::Up,
         },
         grace: item.get("grace").unwrap_or_default(),
+        shared: backend.find("share-checks").is_some(),
         agent: backend.find("agent").and_then(|agent| {
             Some(Agent {
                 port: agent.get("port")?,
@@ -85,6 +86,23 @@ pub(super) fn check(cx: &mut Context, item: &Item, backend: &Item, items: &[Item
             })
         }),
     })
+}
+
+/// What `share-checks` needs.
+pub(super) fn shared(cx: &mut Context, backend: &Item, items: &[Item]) {
+    let Some(item) = backend.find("share-checks") else { return };
+    let peers = each(items, "platform").any(|platform| platform.find("peers").is_some());
+    let (what, help) = match backend.find("check").map(|check| check.row.form) {
+        None => ("there is no `check` to share", "add one, such as `check tcp`"),
+        Some(Some("exec")) => {
+            ("what a program finds is not shared: each node runs it", "take `share-checks` out")
+        }
+        Some(_) if !peers => {
+            ("nodes share their checks as they share tables", "add to `platform`: peers port=10000")
+        }
+        Some(_) => return,
+    };
+    cx.error(Diagnostic::error(item.span.clone(), what).help(help));
 }
 
 /// An agent alone brings no server back.

@@ -97,6 +97,21 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "share-checks",
+        inside: &[Section::Backend],
+        doc: "The nodes that run a frontend together take turns in checking this backend's servers, so that all of them together ask as often as \
+              `every` says, and not each of them. Each goes on seeing every server with its own eyes, once in as many intervals as \
+              there are nodes, and decides for itself. What one finds otherwise than before the others look at at once; a server that is ill each \
+              checks by itself. Where a node is not heard, the others check more often. Needs `peers` in `platform`; `check exec` and `agent` are \
+              not shared.",
+        example: "share-checks",
+        effect: Effect::Tests(&[
+            "balancers_take_turns_in_checking_and_see_a_death_at_once",
+            "each_looks_in_turn_and_all_together_once_an_interval",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "observe",
         inside: &[Section::Backend],
         arguments: &[required(

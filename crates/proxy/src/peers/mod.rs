@@ -17,11 +17,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
-use relais_cluster::peers::{Counts, put_counts};
+use relais_cluster::peers::{Counts, put_checked, put_counts};
 use relais_config::plan::Plan;
 use relais_ipc::files::Files;
 use relais_ipc::status::PeerStatus;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
 use crate::counters::ServerShared;
@@ -66,7 +67,8 @@ impl Settings {
         let rules = plan.frontends.iter().flat_map(|front| &front.rules);
         let mut rules = rules.chain(plan.backends.iter().flat_map(|backend| &backend.rules));
         let has_tables = plan.backends.iter().any(|backend| backend.stick.is_some());
-        if !has_tables && rules.all(|rule| rule.rates.is_empty()) {
+        let has_checks = plan.backends.iter().any(|backend| backend.check.as_ref().is_some_and(|c| c.shared));
+        if !has_tables && !has_checks && rules.all(|rule| rule.rates.is_empty()) {
             return Ok(None);
         }
         let nodes = plan.peers_of(id).map(|id| &plan.nodes[usize::from(id.0)]);
@@ -140,8 +142,18 @@ impl Local {
     }
 }
 
+/// What a node says of a check that nodes share.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    /// Its name.
+    pub(crate) node: Arc<str>,
+    /// The number of the check, and whether the server was well; `None`: the node is gone.
+    pub(crate) what: Option<(u64, bool)>,
+}
+
 /// What all tasks of it know.
 struct Shared {
+    checked: Option<UnboundedSender<Checked>>,
     settings: Settings,
     key: hmac::Key,
     tables: RefCell<Vec<Local>>,
@@ -159,6 +171,13 @@ impl Shared {
             if session.hear_news(messages) {
                 add(&self.figures[name].sent, told);
             }
+        }
+    }
+
+    /// Another node has found something, or is gone.
+    fn checked(&self, node: &Arc<str>, what: Option<(u64, bool)>) {
+        if let Some(checked) = &self.checked {
+            let _ = checked.send(Checked { node: node.clone(), what });
         }
     }
 
@@ -205,9 +224,25 @@ type Running = (Rc<Shared>, Vec<JoinHandle<()>>);
 #[derive(Default)]
 pub(crate) struct Peers {
     running: RefCell<Option<Running>>,
+    checked: Option<UnboundedSender<Checked>>,
 }
 
 impl Peers {
+    /// Nobody yet; what nodes find in checks will go to `checked`.
+    pub(crate) fn new(checked: UnboundedSender<Checked>) -> Peers {
+        Peers { checked: Some(checked), ..Peers::default() }
+    }
+
+    /// Tells the other nodes what a check that they share has found.
+    pub(crate) fn tell_check(&self, number: u64, ok: bool) {
+        if let Some((shared, _)) = &*self.running.borrow() {
+            let mut out = Vec::new();
+            put_checked(&mut out, number, ok);
+            shared.news(&out.into(), 0);
+            shared.sessions.borrow().values().for_each(|session| session.wake());
+        }
+    }
+
     /// Shares the tables of this setup, and these rates, as these settings say.
     pub(crate) fn set(&self, settings: Option<Settings>, setup: &Setup, rates: Vec<Arc<Rates>>) {
         let tables: Vec<Local> = setup
@@ -240,6 +275,7 @@ impl Peers {
             figures: settings.others.iter().map(|other| (other.name.clone(), Figures::default())).collect(),
             tables: RefCell::new(tables),
             rates: RefCell::new(rates),
+            checked: self.checked.clone(),
             sessions: RefCell::default(),
             over: Cell::new(false),
             settings,

@@ -119,6 +119,7 @@ impl Drop for Registered<'_> {
         if sessions.get(self.name).is_some_and(|session| Rc::ptr_eq(session, &self.session)) {
             sessions.remove(self.name);
             self.shared.figures[self.name].connected.set(false);
+            self.shared.checked(self.name, None);
         }
     }
 }
@@ -151,7 +152,7 @@ pub(super) async fn run(shared: Rc<Shared>, other: Other, mut stream: TcpStream)
     let registered = Registered { shared: &shared, name: &other.name, session: session.clone() };
     let (reads, writes) = stream.split();
     let why = tokio::select! {
-        why = hear(&shared, &session, figures, reads) => why,
+        why = hear(&shared, &session, figures, &other, reads) => why,
         why = speak(&shared, &session, figures, &other, writes) => why,
         () = session.over.notified() => "it came anew, or the plan has changed".to_owned(),
     };
@@ -162,7 +163,13 @@ pub(super) async fn run(shared: Rc<Shared>, other: Other, mut stream: TcpStream)
 }
 
 /// Learns what the peer says; why that ended.
-async fn hear(shared: &Shared, session: &Session, figures: &Figures, mut reads: ReadHalf<'_>) -> String {
+async fn hear(
+    shared: &Shared,
+    session: &Session,
+    figures: &Figures,
+    other: &Other,
+    mut reads: ReadHalf<'_>,
+) -> String {
     let (mut buffer, mut filled) = (vec![0; BUFFER], 0);
     let mut reader = Reader::default();
     let mut window = (Instant::now(), 0u64);
@@ -207,6 +214,10 @@ async fn hear(shared: &Shared, session: &Session, figures: &Figures, mut reads: 
                         add(&figures.sent, if session.hear_news(&messages) { told } else { 0 });
                     }
                     session.wake.notify_one();
+                }
+                Event::Checked { server, ok } if !session.is_haproxy => {
+                    window.1 += 1;
+                    shared.checked(&other.name, Some((server, ok)));
                 }
                 Event::Counts { table, is_all, counts } if !session.is_haproxy => {
                     let (learned, ignored) = shared.learn_rates(table, counts, is_all);
