@@ -390,6 +390,14 @@ const SERVER: &[Metric<ServerStatus>] = &[
     counter("haproxy_server_redispatch_warnings_total", "Of these, those given to another server.", |s| {
         one(s.redispatches_total)
     }),
+    counter(
+        "relais_server_hedges_total",
+        "Requests it was asked beside another server that was slow.",
+        |s| one(s.hedges_total[0]),
+    ),
+    counter("relais_server_hedges_won_total", "Of these, those that it answered first.", |s| {
+        one(s.hedges_total[1])
+    }),
     gauge("haproxy_server_queue_time_average_seconds", "In the queue, average of the last 1024.", |s| {
         average(s, 0)
     }),

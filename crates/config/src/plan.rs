@@ -14,7 +14,9 @@ mod check;
 mod forward;
 
 pub use balance::{Balance, HashKey, HashType};
-pub use check::{Admin, Agent, Breaker, Check, CheckKind, DnsExpect, InitState, Observe, OnError, RetryOn};
+pub use check::{
+    Admin, Agent, Breaker, Check, CheckKind, DnsExpect, Hedge, InitState, Observe, OnError, RetryOn,
+};
 pub use forward::{By, Forward, Method};
 
 mod persist;
@@ -418,6 +420,8 @@ pub struct Backend {
     pub retry_budget: Option<u8>,
     /// Whether a retry may go to another server.
     pub redispatch: bool,
+    /// When a second server is asked beside the first.
+    pub hedge: Option<Hedge>,
     /// Whether a client that sends no more, and whose request waits, is taken for gone.
     pub abort_on_close: bool,
     /// Its servers, tiers expanded.

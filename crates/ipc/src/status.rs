@@ -337,6 +337,9 @@ pub struct ServerStatus {
     pub retries_total: u64,
     /// Of these, those given to another server.
     pub redispatches_total: u64,
+    /// Requests that it was asked beside another that was slow, and of these, those that it answered first.
+    #[serde(default)]
+    pub hedges_total: [u64; 2],
     /// Average times of its last 1024 requests, milliseconds: in the queue, to connect, to the response, in all.
     #[serde(default)]
     pub average_ms: [u64; 4],

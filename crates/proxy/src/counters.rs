@@ -118,6 +118,9 @@ pub(crate) struct ServerCounters {
     pub(crate) response_errors: Counter,
     pub(crate) retries: Counter,
     pub(crate) redispatches: Counter,
+    /// Asked beside another, and answered before it.
+    pub(crate) hedges: Counter,
+    pub(crate) hedges_won: Counter,
     /// Ended by the client, and by the server, before the end.
     pub(crate) client_aborts: Counter,
     pub(crate) server_aborts: Counter,

@@ -3,6 +3,8 @@
 //! Both directions run at the same time, so an early response reaches a client that is still sending, and
 //! each waits for the slower of its two ends.
 
+mod hedge;
+
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -69,10 +71,12 @@ pub(crate) enum Failure {
 /// An attempt under way.
 struct Exchange<'a> {
     client: &'a Client,
-    backend: &'a Backend,
-    server: &'a Server,
+    backend: &'a Rc<Backend>,
+    server: Rc<Server>,
     /// Which of the backend's it is.
     place: usize,
+    /// When it was asked.
+    sent: Time,
     timeout_client: Duration,
     timeout_server: Duration,
     io: Io,
@@ -104,42 +108,26 @@ pub(crate) async fn run(
     asked: &mut Asked<'_>,
     account: &mut Account,
     backend: &Rc<Backend>,
-    lease: &Lease,
+    lease: &mut Lease,
     io: Io,
     (repeatable, again): (bool, bool),
 ) -> Result<Leaves, Failure> {
     let client = asked.client;
-    let server = lease.server();
     let limits = asked.limits.as_deref();
-    let sent = client.worker.now();
     if let Some(longer) =
         limits.and_then(|l| l.timeout_client).filter(|t| *t > asked.plan.plan.timeout.client)
     {
         client.be_patient(longer);
     }
-    let mut exchange = Exchange {
-        client,
-        backend,
-        server,
-        place: lease.index(),
-        timeout_client: limits.and_then(|l| l.timeout_client).unwrap_or(asked.plan.plan.timeout.client),
-        timeout_server: limits.and_then(|l| l.timeout_server).unwrap_or(backend.plan.timeout.server),
-        io,
-        up: Half::new(Body::None, Framing::Keep),
-        deaf: false,
-        cut: false,
-        turn: (Whose::Server, client.worker.now()),
-        pace: Pace::new(
-            limits.and_then(|l| l.min_rate).unwrap_or(asked.plan.plan.min_rate),
-            client.worker.now(),
-        ),
-        taken: 0,
-        gone: Gone::new(&client.io, backend.plan.abort_on_close),
-    };
+    let mut exchange = Exchange::new(asked, backend, lease, io);
     exchange.send(asked)?;
     let mut received = client.worker.take_buffer();
-    client.wait_for(server.shared.id);
-    let result = exchange.response(asked, account, &mut received, repeatable).await;
+    client.wait_for(exchange.server.shared.id);
+    let hedge = backend.plan.hedge.filter(|_| repeatable && hedge::may(asked, account));
+    let result = match hedge {
+        None => exchange.response(asked, account, &mut received, repeatable).await,
+        Some(hedge) => Box::pin(exchange.hedged(asked, account, &mut received, lease, hedge)).await,
+    };
     client.wait_for(0);
     let worker = &client.worker;
     let response = match result {
@@ -150,7 +138,8 @@ pub(crate) async fn run(
             return Err(failure);
         }
     };
-    backend.chooser.answered(&client.worker, lease.index(), worker.now().since(sent));
+    let server = exchange.server.clone();
+    backend.chooser.answered(&client.worker, exchange.place, worker.now().since(exchange.sent));
     let is_unwanted = repeatable && again && backend.plan.retry_on.statuses.contains(&response.status);
     if is_unwanted && backend.may_repeat(worker.now()) {
         server.counters().responses.count(response.status);
@@ -175,12 +164,59 @@ pub(crate) async fn run(
     exchange.relay(asked, account, &response, received).await
 }
 
-impl Exchange<'_> {
+/// What a response's framing depends on.
+fn question(asked: &Asked<'_>) -> response::Asked {
+    response::Asked {
+        head: asked.request.method == Method::Head,
+        upgrade: asked.request.upgrade.is_some(),
+        minor: asked.request.minor,
+    }
+}
+
+impl Failure {
+    /// The client's doing.
+    const fn is_of_client(&self) -> bool {
+        matches!(self, Failure::Request(_) | Failure::ClientLate | Failure::ClientGone | Failure::ClientLeft)
+    }
+
+    /// Counts it with its server, if it is that one's doing.
+    pub(crate) fn count(&self, server: &Server) {
+        if matches!(self, Failure::Silent | Failure::Late | Failure::Broken | Failure::Response(_)) {
+            server.counters().response_errors.add(1);
+            server.shared.observed.failed();
+        }
+    }
+}
+
+impl<'a> Exchange<'a> {
+    fn new(asked: &Asked<'a>, backend: &'a Rc<Backend>, lease: &Lease, io: Io) -> Exchange<'a> {
+        let (client, limits) = (asked.client, asked.limits.as_deref());
+        let now = client.worker.now();
+        let min_rate = limits.and_then(|l| l.min_rate).unwrap_or(asked.plan.plan.min_rate);
+        Exchange {
+            client,
+            backend,
+            server: lease.server().clone(),
+            place: lease.index(),
+            sent: now,
+            timeout_client: limits.and_then(|l| l.timeout_client).unwrap_or(asked.plan.plan.timeout.client),
+            timeout_server: limits.and_then(|l| l.timeout_server).unwrap_or(backend.plan.timeout.server),
+            io,
+            up: Half::new(Body::None, Framing::Keep),
+            deaf: false,
+            cut: false,
+            turn: (Whose::Server, now),
+            pace: Pace::new(min_rate, now),
+            taken: 0,
+            gone: Gone::new(&client.io, backend.plan.abort_on_close),
+        }
+    }
+
     /// Writes the head and what is here of the body, in one go if the socket takes it.
     fn send(&mut self, asked: &Asked<'_>) -> Result<(), Failure> {
         let worker = &self.client.worker;
         let mut head = worker.take_scratch();
-        request_head(&mut head, asked, &self.backend.plan, self.server);
+        request_head(&mut head, asked, &self.backend.plan, &self.server);
         let bytes = asked.buffer.bytes();
         let body = &bytes[asked.request.length..asked.request.length + asked.inline];
         let all = head.len() + body.len();
@@ -226,11 +262,7 @@ impl Exchange<'_> {
         received: &mut Buffer,
         repeatable: bool,
     ) -> Result<Response, Failure> {
-        let question = response::Asked {
-            head: asked.request.method == Method::Head,
-            upgrade: asked.request.upgrade.is_some(),
-            minor: asked.request.minor,
-        };
+        let question = question(asked);
         let client = self.client;
         for _ in 0..limits::INTERIM {
             let response = client.drive(|cx| self.poll_response(question, received, repeatable, cx)).await?;
@@ -381,9 +413,9 @@ impl Exchange<'_> {
         if let plan::StickKey::Learned(name) = &sticky.plan.key
             && let Some(id) = stick::key::given(name, head)
         {
-            stick::key::short(id, &mut |key| sticky.put(key, self.server, now));
+            stick::key::short(id, &mut |key| sticky.put(key, &self.server, now));
         } else if account.stuck.server() != Some(self.place) {
-            stick::key::of_request(&sticky.plan, asked, |key| sticky.put(key, self.server, now));
+            stick::key::of_request(&sticky.plan, asked, |key| sticky.put(key, &self.server, now));
         }
     }
 
@@ -544,7 +576,7 @@ impl Exchange<'_> {
             Ok(stand) => stand,
             Err(Broken::Source) => return Poll::Ready(*b"SD"),
             Err(Broken::Framing(reject)) => {
-                transaction::complain_of_response(self.client, self.server, "body of the response", reject);
+                transaction::complain_of_response(self.client, &self.server, "body of the response", reject);
                 return Poll::Ready(*b"PD");
             }
             Err(Broken::Destination) => return Poll::Ready(*b"CD"),

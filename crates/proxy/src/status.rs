@@ -150,6 +150,7 @@ fn server(plan: &plan::Server, shared: &ServerShared) -> ServerStatus {
         response_errors_total: sum(|w| &w.response_errors),
         retries_total: sum(|w| &w.retries),
         redispatches_total: sum(|w| &w.redispatches),
+        hedges_total: [sum(|w| &w.hedges), sum(|w| &w.hedges_won)],
         average_ms: Averages::of(shared.workers.iter().map(|w| &w.times)),
         traffic: traffic(&shared.peak, &shared.rate),
         client_aborts_total: sum(|w| &w.client_aborts),

@@ -101,7 +101,7 @@ async fn attempts(
         Attempts { left: u32::from(backend.plan.retries), tried: Tried::default(), stale_allowed: true };
     backend.count_request();
     loop {
-        let lease = place(asked, account, backend, attempts.tried).await?;
+        let mut lease = place(asked, account, backend, attempts.tried).await?;
         let server = lease.server().clone();
         account.server = Some(server.clone());
         let (connected, reused) =
@@ -114,7 +114,7 @@ async fn attempts(
                     - account.times.queue.max(0);
                 server.counters().sessions.add(1);
                 server.shared.observed.connected();
-                match exchange::run(asked, account, backend, &lease, io, (repeatable, attempts.left > 0))
+                match exchange::run(asked, account, backend, &mut lease, io, (repeatable, attempts.left > 0))
                     .await
                 {
                     Ok(leaves) => return Ok(leaves),
@@ -142,7 +142,7 @@ async fn attempts(
 }
 
 /// A connection to the server, or a stream of one, and whether the connection was there before.
-async fn connect(
+pub(crate) async fn connect(
     client: &Client,
     backend: &Backend,
     server: &Server,
@@ -199,11 +199,8 @@ impl Attempts {
             Failure::ClientLeft => (false, Verdict::plain(400, b"CH")),
         };
         let counters = lease.server().counters();
-        if matches!(failure, Failure::Silent | Failure::Late | Failure::Broken | Failure::Response(_))
-            && !reused
-        {
-            counters.response_errors.add(1);
-            lease.server().shared.observed.failed();
+        if !reused {
+            failure.count(lease.server());
         }
         if !may {
             return Err(verdict);

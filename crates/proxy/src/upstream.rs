@@ -143,6 +143,7 @@ pub(crate) struct Backend {
     has_backup: bool,
     /// What this worker may repeat.
     budget: Option<Cell<Budget>>,
+    hedges: Option<Cell<Budget>>,
 }
 
 /// Who serves: backups only while nobody else is up.
@@ -179,31 +180,38 @@ impl Backend {
             sticky: None,
             has_backup,
             budget: None,
+            hedges: None,
         }
     }
 
     /// Limits what this worker repeats, from now on.
     pub(crate) fn save(&mut self, now: Time) {
-        self.budget = self.plan.retry_budget.map(|percent| Cell::new(Budget::new(percent, now)));
+        let budget = |percent| Cell::new(Budget::new(percent, now));
+        self.budget = self.plan.retry_budget.map(budget);
+        self.hedges = self.plan.hedge.map(|hedge| budget(hedge.budget));
     }
 
     /// There is a request.
     pub(crate) fn count_request(&self) {
-        if let Some(budget) = &self.budget {
+        for budget in self.budget.iter().chain(&self.hedges) {
             let mut now = budget.get();
             now.request();
             budget.set(now);
         }
     }
 
+    /// A place at another server than this one, which is slow; then it has to be asked, too.
+    pub(crate) fn hedge(self: &Rc<Self>, client: &Client, key: Option<u64>, slow: usize) -> Option<Lease> {
+        let mut tried = Tried::default();
+        tried.add(slow);
+        let lease = self.pick(&client.worker, key, tried)?;
+        let is_other = lease.index != slow && (!lease.server().plan.backup || self.servers[slow].plan.backup);
+        (is_other && spend(self.hedges.as_ref()?, client.worker.now())).then_some(lease)
+    }
+
     /// Whether a request may be repeated; then it has to be.
     pub(crate) fn may_repeat(&self, now: Time) -> bool {
-        self.budget.as_ref().is_none_or(|budget| {
-            let mut left = budget.get();
-            let may = left.retry(now);
-            budget.set(left);
-            may
-        })
+        self.budget.as_ref().is_none_or(|budget| spend(budget, now))
     }
 
     /// Requests or connections that its servers have now.
@@ -358,6 +366,14 @@ pub(crate) enum NoPlace {
     Late { queued: u32 },
     /// The client does not want it any more.
     Gone { queued: u32 },
+}
+
+/// Whether the budget has one left; then it is taken.
+fn spend(budget: &Cell<Budget>, now: Time) -> bool {
+    let mut left = budget.get();
+    let may = left.retry(now);
+    budget.set(left);
+    may
 }
 
 /// Servers of a backend that have failed a request, by index; those from 128 on are not remembered.

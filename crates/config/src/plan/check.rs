@@ -68,6 +68,15 @@ pub struct Breaker {
     pub probes: u32,
 }
 
+/// When a second server is asked while the first has not answered: GET and HEAD alone, and nobody who stays with a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hedge {
+    /// So long after the first was asked.
+    pub after: Duration,
+    /// For so many of a hundred requests at most, 1 to 100.
+    pub budget: u8,
+}
+
 /// After what a request is tried again, beside a connection that cannot be made; only one that is idempotent and whose body, if any,
 /// is here still.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -92,6 +92,7 @@ fn backend(
         retry_on: retry_on(&item.setting("retry-on").get::<Arc<str>>("what")?),
         retry_budget: item.setting("retries").get("budget"),
         redispatch: item.find("redispatch").is_some(),
+        hedge: super::check::hedge(cx, item, mode),
         persist: stays.persist,
         stick: stays.stick,
         abort_on_close: item.find("abort-on-close").is_some(),

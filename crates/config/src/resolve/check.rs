@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Context, each};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
-use crate::plan::{Agent, Breaker, Check, CheckKind, DnsExpect, InitState, Mode, Observe, OnError};
+use crate::plan::{Agent, Breaker, Check, CheckKind, DnsExpect, Hedge, InitState, Mode, Observe, OnError};
 
 /// Types of records (RFC 1035 §3.2.2, RFC 3596 §2.1, RFC 2782).
 const DNS_TYPES: &[(&str, u16)] = &[
@@ -147,6 +147,21 @@ pub(super) fn observe(cx: &mut Context, backend: &Item, mode: Option<Mode>) -> O
         _ => OnError::MarkDown,
     };
     Some(Observe { layer7, errors: item.get("errors")?, on_error, most_down: item.get("most-down")? })
+}
+
+/// When a second server is asked.
+pub(super) fn hedge(cx: &mut Context, backend: &Item, mode: Option<Mode>) -> Option<Hedge> {
+    let item = backend.find("hedge")?;
+    if mode.is_some_and(|mode| mode != Mode::Http) {
+        cx.error(
+            Diagnostic::error(
+                item.span.clone(),
+                "`hedge` asks a second server, and only `mode http` has requests",
+            )
+            .help("take it out"),
+        );
+    }
+    Some(Hedge { after: item.get("after")?, budget: item.get("budget")? })
 }
 
 /// When the backend is left alone.

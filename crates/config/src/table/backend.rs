@@ -200,6 +200,35 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "hedge",
+        inside: &[Section::Backend],
+        properties: &[
+            required(
+                "after",
+                Duration(1, HOUR),
+                "how long the first server may take for the beginning of its answer: longer than nearly all answers do",
+            ),
+            default(
+                "budget",
+                Integer(1, 100),
+                "5",
+                "percentage of all requests that may be hedged, so that a backend that is slow as a whole is not asked twice; ten a second \
+                 may on each worker whatever it is",
+            ),
+        ],
+        doc: "A GET or HEAD whose server is slow is sent to a second one as well, and whoever answers first is heard; the other request is \
+              broken off. It takes the sting out of single pauses (a garbage collection, a full disk), for a few requests more. \
+              Nobody is hedged who stays with a server (`persist`, `stick`): the other one does not know him. The second is one that has a \
+              place at once; a backup is none. In the log such a request has the server that answered.",
+        example: "hedge after=\"200ms\"",
+        effect: Effect::Tests(&[
+            "a_slow_server_is_overtaken_by_another",
+            "a_hedge_asks_nobody_who_stays_or_writes_and_keeps_to_its_budget",
+            "whoever_of_two_fails_the_other_is_waited_for",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "panic",
         inside: &[Section::Backend],
         arguments: &[required("percent", Integer(1, 100), "of the servers that are no backups")],
