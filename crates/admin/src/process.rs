@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use relais_config::Plan;
+use relais_config::overrides::Overrides;
 use relais_ipc::channel::fd_to_text;
 use relais_ipc::{Channel, Order, Report};
 use tokio::task::JoinHandle;
@@ -29,6 +30,7 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
     let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let mut scripts = Scripts::new(said);
     let mut name = String::new();
+    let mut overrides = Overrides::default();
     loop {
         let (order, fd) = tokio::select! {
             order = channel.recv::<Order>() => match order? {
@@ -48,10 +50,15 @@ pub(crate) async fn run(channel: Channel) -> io::Result<()> {
             Order::Status => serve_status(fd, source.clone())?,
             Order::Listener { .. } => offered = fd,
             Order::Node(node) => source.node_is(node),
+            Order::Overrides => {
+                let text = fd.map(|fd| fd_to_text(fd, MAX_PLAN)).transpose()?;
+                overrides = Overrides::read(&text.unwrap_or_default()).0; // the supervisor has said what is wrong
+            }
             Order::Plan { generation, file } => {
                 let report = match read_plan(&file, fd) {
                     Err(why) => Report::Refused { generation, why },
-                    Ok(plan) => {
+                    Ok(mut plan) => {
+                        std::mem::take(&mut overrides).apply(&mut plan);
                         source.plan_is(&plan);
                         scripts.run(plan.node(&name).into_iter().flat_map(|node| plan.scripts_on(node)));
                         // The socket that it names came just before it.

@@ -194,4 +194,11 @@ fn a_program_says_how_each_server_is() {
     assert_eq!(bodies(&node, 4), ["a"; 4]);
     std::fs::remove_file(dir.join("ill-s1")).unwrap();
     await_some("s1 is up", || check("s1").filter(|(up, _)| *up));
+    // One that is added is asked, too.
+    let c = Origin::start("c");
+    std::fs::write(dir.join("ill-s2"), "").unwrap();
+    command(&node, &["add-server", "app/s2", &c.address.to_string()]);
+    await_some("s2 is down", || check("s2").filter(|(up, what)| !up && what.contains("fails")));
+    std::fs::remove_file(dir.join("ill-s2")).unwrap();
+    await_some("s2 is up", || check("s2").filter(|found| *found == well));
 }

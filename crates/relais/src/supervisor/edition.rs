@@ -83,9 +83,9 @@ impl Edition {
         })
     }
 
-    pub(super) async fn send_overrides(&self, proxy: &Child) {
+    pub(super) async fn send_overrides(&self, child: &Child) {
         match text_to_fd(&self.overrides.lines().join("\n")) {
-            Ok(fd) => proxy.order(&Order::Overrides, Some(fd.as_fd())).await,
+            Ok(fd) => child.order(&Order::Overrides, Some(fd.as_fd())).await,
             Err(error) => error!("what operators changed cannot be sent: {error}"),
         }
     }

@@ -385,15 +385,13 @@ impl Supervisor {
         }
         if role == Role::Proxy {
             edition.send_access_logs(child).await;
-            edition.send_overrides(child).await;
             edition.send_error_pages(child).await;
             if let Some(secrets) = &edition.secrets {
                 self.send_files(secrets).await;
             }
         }
-        if role == Role::Vip {
-            edition.send_overrides(child).await;
-        }
+        // Each of them has the plan as operators have changed it.
+        edition.send_overrides(child).await;
         match text_to_fd(&edition.text) {
             Ok(text) => {
                 let plan = Order::Plan { generation: edition.generation, file: edition.file.clone() };
