@@ -26,6 +26,7 @@ pub mod key;
 mod locality;
 mod maglev;
 mod map;
+pub mod outlier;
 mod portion;
 mod random;
 mod ranking;

@@ -15,7 +15,7 @@ mod forward;
 
 pub use balance::{Balance, HashKey, HashType};
 pub use check::{
-    Admin, Agent, Breaker, Check, CheckKind, DnsExpect, Hedge, InitState, Observe, OnError, RetryOn,
+    Admin, Agent, Breaker, Check, CheckKind, DnsExpect, Hedge, InitState, Observe, OnError, Outlier, RetryOn,
 };
 pub use forward::{By, Forward, Method};
 
@@ -390,6 +390,8 @@ pub struct Backend {
     pub check: Option<Check>,
     /// What the traffic says of its servers, beside the check.
     pub observe: Option<Observe>,
+    /// Which of its servers fail too much.
+    pub outlier: Option<Outlier>,
     /// Time-outs towards its servers.
     pub timeout: BackendTimeouts,
     /// The most that may wait for a place at its servers.

@@ -19,8 +19,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::counters::{BackShared, ServerShared, lock};
+use crate::outliers;
 use crate::peers::{Checked, Peers};
-use crate::probe::{Outcome, ask_agent, probe};
+use crate::probe::{Outcome, Way, ask_agent, probe};
 use crate::tls;
 
 /// Shortest time that an agent has to answer.
@@ -68,6 +69,8 @@ type Word = (Arc<str>, Option<bool>);
 pub(crate) struct Checks {
     running: HashMap<u32, Running>,
     peers: Rc<Peers>,
+    /// Who looks for outliers, by backend.
+    outliers: HashMap<Arc<str>, (plan::Outlier, Vec<u32>, JoinHandle<()>)>,
     /// Servers that an operator has put down.
     held: HashSet<u32>,
     /// What the programs of `check exec` said last, by their commands.
@@ -78,7 +81,14 @@ pub(crate) struct Checks {
 impl Checks {
     /// No checks yet; verdicts will go to `changes`, and what is found in checks that are shared to `peers`.
     pub(crate) fn new(changes: UnboundedSender<Change>, peers: Rc<Peers>) -> Checks {
-        Checks { running: HashMap::new(), peers, held: HashSet::new(), scripts: HashMap::new(), changes }
+        Checks {
+            running: HashMap::new(),
+            peers,
+            outliers: HashMap::new(),
+            held: HashSet::new(),
+            scripts: HashMap::new(),
+            changes,
+        }
     }
 
     /// Another node has checked something, or is gone.
@@ -106,8 +116,18 @@ impl Checks {
         node: &str,
     ) {
         let mut before = std::mem::take(&mut self.running);
+        let mut looking = std::mem::take(&mut self.outliers);
         let connects = connects.iter().cloned().chain(std::iter::repeat(None));
         for ((plan, backend, servers), tls) in backends.zip(connects) {
+            if let Some(outlier) = plan.outlier {
+                let ids: Vec<u32> = servers.iter().map(|server| server.id).collect();
+                let known = looking.remove(&plan.name);
+                let known = known.filter(|(as_ever, of, _)| *as_ever == outlier && *of == ids);
+                let running = known.unwrap_or_else(|| {
+                    (outlier, ids, tokio::task::spawn_local(outliers::watch(outlier, servers.to_vec())))
+                });
+                self.outliers.insert(plan.name.clone(), running);
+            }
             for (place, (server_plan, server)) in plan.servers.iter().zip(servers).enumerate() {
                 let down = server_plan.admin == plan::Admin::Down;
                 lock(&server.check).checked = plan.check.is_some() && !down;
@@ -174,6 +194,7 @@ impl Checks {
             }
         }
         before.into_values().for_each(|running| running.task.abort());
+        looking.into_values().for_each(|(.., task)| task.abort());
         self.scripts.retain(|_, said| said.receiver_count() > 0 || said.borrow().is_some());
     }
 
@@ -264,6 +285,8 @@ struct Watch {
     was_well: Option<bool>,
     /// Asks it, for as long as this is there.
     _asking: JoinSet<()>,
+    /// Until then it is out, for it failed more than others.
+    out: Option<tokio::time::Instant>,
     /// Until then failures do not count.
     grace: Instant,
     chance: Rng,
@@ -325,6 +348,7 @@ impl Watch {
             said: Said::default(),
             found: String::new(),
             _asking: asking,
+            out: None,
             grace,
             chance,
         }
@@ -349,6 +373,14 @@ impl Watch {
                 }
                 Some(said) = self.agent.recv() => {
                     self.hear(said);
+                    continue;
+                }
+                (time, why) = server.observed.sent_out() => {
+                    self.go_out(time, &why);
+                    continue;
+                }
+                () = over(self.out) => {
+                    self.come_back();
                     continue;
                 }
                 (node, word) = Mates::word(&mut self.mates) => {
@@ -399,6 +431,8 @@ impl Watch {
                 },
                 Some(said) = self.agent.recv() => self.hear(said),
                 () = server.observed.reached() => self.react(),
+                (time, why) = server.observed.sent_out() => self.go_out(time, &why),
+                () = over(self.out) => self.come_back(),
             }
         }
     }
@@ -484,9 +518,22 @@ impl Watch {
         }
     }
 
-    /// The server is up while its check and its agent say so.
+    /// It fails more requests than the others do.
+    fn go_out(&mut self, time: Duration, why: &str) {
+        self.out = Some(tokio::time::Instant::now() + time);
+        self.note(why);
+        self.settle(why);
+    }
+
+    fn come_back(&mut self) {
+        self.out = None;
+        self.settle("its time out is over");
+    }
+
+    /// The server is up while its check and its agent say so, and it is not out.
     fn settle(&mut self, why: &str) {
-        let up = self.health.is_up() && self.said.dead.is_none() && self.said.maint.is_none();
+        let says_so = self.said.dead.is_none() && self.said.maint.is_none();
+        let up = self.health.is_up() && says_so && self.out.is_none();
         if up != self.server.is_up() {
             self.turn(up, why);
         }
@@ -596,6 +643,14 @@ impl Watch {
         }
         let change = Change { server: server.clone(), backend: self.backend.clone(), up };
         let _ = self.changes.send(change);
+    }
+}
+
+/// Waits until then; without it for ever.
+async fn over(end: Option<tokio::time::Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -31,6 +31,7 @@ mod limits;
 mod load;
 mod marks;
 mod observed;
+mod outliers;
 mod pace;
 mod pages;
 mod peers;

@@ -1,11 +1,15 @@
 //! What the traffic itself says of a server (`observe`): failures in a row, counted by the workers. Who acts on them is the
 //! check of that server ([`crate::checks`]).
 
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::time::Duration;
 
 use relais_config::plan::Observe;
 use tokio::sync::Notify;
+
+use crate::counters::lock;
 
 /// Of one server; all workers write it. Costs a load a request where nobody observes.
 #[derive(Debug, Default)]
@@ -15,6 +19,9 @@ pub(crate) struct Observed {
     layer7: AtomicBool,
     in_a_row: AtomicU32,
     reached: Notify,
+    /// For how long it is to be out, and why.
+    out: Mutex<Option<(Duration, String)>>,
+    sent_out: Notify,
 }
 
 impl Observed {
@@ -26,6 +33,22 @@ impl Observed {
     /// Waits until so many failures came in a row.
     pub(crate) async fn reached(&self) {
         self.reached.notified().await;
+    }
+
+    /// It fails more than others do: out with it for so long.
+    pub(crate) fn send_out(&self, time: Duration, why: String) {
+        *lock(&self.out) = Some((time, why));
+        self.sent_out.notify_one();
+    }
+
+    /// Waits until it is to go out: for how long, and why.
+    pub(crate) async fn sent_out(&self) -> (Duration, String) {
+        loop {
+            self.sent_out.notified().await;
+            if let Some(out) = lock(&self.out).take() {
+                return out;
+            }
+        }
     }
 
     /// A connection could be made.

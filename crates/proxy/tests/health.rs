@@ -225,6 +225,51 @@ fn a_backend_that_fails_is_left_alone_for_a_while() {
 }
 
 #[test]
+fn a_server_that_fails_more_than_the_others_is_out_for_a_while() {
+    let (status, asked) = (Arc::new(AtomicU32::new(500)), Arc::new(AtomicU32::new(0)));
+    let (well, other) = (Arc::new(AtomicU32::new(200)), Arc::new(AtomicU32::new(200)));
+    let [bad, one, two] = [&status, &other, &well].map(|status| answering(status, &asked));
+    let door = Door::new(1);
+    let back =
+        "check tcp every=\"50ms\"\n outlier errors=40 least=10 window=\"300ms\" for=\"700ms\" most-down=34";
+    let proxy = Proxy::start(&plan(&door, "", back, &[bad.address, one.address, two.address]), &[&door]);
+    let server = |at: usize| proxy.status().backends[0].servers[at].clone();
+    let mut client = Peer::connect(door.address);
+    let mut until = |what: &str, done: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !done() {
+            status_of(&mut client);
+            assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        }
+    };
+    until("it to be out", &|| !server(0).up);
+    let shown = server(0).check;
+    assert!(
+        shown.starts_with("of its last ") && shown.contains(" requests 100 % failed, of the others' 0 %"),
+        "{shown}"
+    );
+    assert!(server(1).up && server(2).up);
+    let begun = Instant::now();
+    until("it to be back", &|| server(0).up);
+    assert!(begun.elapsed() > Duration::from_millis(500), "{:?}", begun.elapsed());
+    // Where all fail alike nobody goes.
+    well.store(500, Ordering::SeqCst);
+    other.store(500, Ordering::SeqCst);
+    let begun = Instant::now();
+    until("two windows", &|| begun.elapsed() > Duration::from_millis(800));
+    assert!((0..3).all(|at| server(at).up));
+    // And where two do, one: a third may be out.
+    well.store(200, Ordering::SeqCst);
+    let down = || (0..3).filter(|&at| !server(at).up).count();
+    until("one to be out", &|| down() == 1);
+    let begun = Instant::now();
+    until("half a second", &|| {
+        assert!(down() <= 1);
+        begun.elapsed() > Duration::from_millis(500)
+    });
+}
+
+#[test]
 fn where_too_few_are_up_all_serve() {
     let (well, ill) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
     let checks = Arc::new(AtomicU32::new(0));

@@ -68,6 +68,21 @@ pub struct Breaker {
     pub probes: u32,
 }
 
+/// When a server that fails more than the others is taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlier {
+    /// Failures of a hundred requests more than all others together, 1 to 100.
+    pub errors: u8,
+    /// Of at least so many requests.
+    pub least: u32,
+    /// That ended within so long.
+    pub window: Duration,
+    /// How long it is out.
+    pub out: Duration,
+    /// Percentage of the backend's servers that may be down for it to take out one more, that one included.
+    pub most_down: u8,
+}
+
 /// When a second server is asked while the first has not answered: GET and HEAD alone, and nobody who stays with a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hedge {

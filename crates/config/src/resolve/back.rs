@@ -71,6 +71,7 @@ fn backend(
             check: timeout.get("check").or(check.as_ref().map(|check| check.every)).unwrap_or(connect),
         },
         observe: super::check::observe(cx, item, mode),
+        outlier: super::check::outlier(cx, item, mode),
         check,
         max_queue: item.find("max-queue").and_then(|m| m.get("number")),
         breaker: super::check::breaker(cx, item, mode),

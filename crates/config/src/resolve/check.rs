@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::{Context, each};
 use crate::diagnostic::Diagnostic;
 use crate::item::Item;
-use crate::plan::{Agent, Breaker, Check, CheckKind, DnsExpect, Hedge, InitState, Mode, Observe, OnError};
+use crate::plan::{
+    Agent, Breaker, Check, CheckKind, DnsExpect, Hedge, InitState, Mode, Observe, OnError, Outlier,
+};
 
 /// Types of records (RFC 1035 §3.2.2, RFC 3596 §2.1, RFC 2782).
 const DNS_TYPES: &[(&str, u16)] = &[
@@ -147,6 +149,33 @@ pub(super) fn observe(cx: &mut Context, backend: &Item, mode: Option<Mode>) -> O
         _ => OnError::MarkDown,
     };
     Some(Observe { layer7, errors: item.get("errors")?, on_error, most_down: item.get("most-down")? })
+}
+
+/// Which servers fail too much.
+pub(super) fn outlier(cx: &mut Context, backend: &Item, mode: Option<Mode>) -> Option<Outlier> {
+    let item = backend.find("outlier")?;
+    if mode.is_some_and(|mode| mode != Mode::Http) {
+        cx.error(
+            Diagnostic::error(item.span.clone(), "`outlier` counts requests, and only `mode http` has them")
+                .help("take it out; `observe layer4` takes servers out that take no connections"),
+        );
+    }
+    if backend.find("check").is_none() {
+        cx.error(
+            Diagnostic::error(
+                item.span.clone(),
+                "`outlier` needs a `check`: a server that is back is to be well",
+            )
+            .help("add one, such as `check tcp`"),
+        );
+    }
+    Some(Outlier {
+        errors: item.get("errors")?,
+        least: item.get("least")?,
+        window: item.get("window")?,
+        out: item.get("for")?,
+        most_down: item.get("most-down")?,
+    })
 }
 
 /// When a second server is asked.

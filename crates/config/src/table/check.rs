@@ -147,6 +147,36 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "outlier",
+        inside: &[Section::Backend],
+        properties: &[
+            default(
+                "errors",
+                Integer(1, 100),
+                "20",
+                "percentage points: so many of a hundred requests more have to fail than of all other servers together",
+            ),
+            default("least", Integer(1, 1_000_000), "50", "of at least so many requests"),
+            default("window", Duration(100, HOUR), "10s", "that ended within so long"),
+            default("for", Duration(100, HOUR), "30s", "how long it is out; after that its check decides"),
+            default(
+                "most-down",
+                Integer(1, 100),
+                "50",
+                "percentage of the backend's servers, none beyond which is taken out like this",
+            ),
+        ],
+        doc: "A server that fails far more of its requests than the others do is taken out for a time, though it passes its checks and some requests: \
+              a full disk, one bad instance after a deployment. Failures are requests without an answer and those with 500 to 599. Where all fail alike \
+              nobody is taken out. Needs a `check`; `observe` sees rows of failures, and sooner.",
+        example: "outlier errors=20 for=\"30s\"",
+        effect: Effect::Tests(&[
+            "a_server_that_fails_more_than_the_others_is_out_for_a_while",
+            "who_fails_more_than_the_others_is_one_and_where_all_fail_nobody_is",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
         block: Some(Section::Check),
         ..talk(
             "http",
