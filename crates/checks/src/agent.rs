@@ -13,6 +13,8 @@ pub struct AgentSaid {
     pub up: Option<bool>,
     /// `ready`, `drain`, `maint`.
     pub admin: Option<AgentAdmin>,
+    /// `maxconn:30`: it may have so many requests or connections.
+    pub max_connections: Option<u32>,
     /// A word that is none of these.
     pub unknown: Option<String>,
     /// The line, for a log.
@@ -43,10 +45,15 @@ pub fn agent(line: &[u8]) -> AgentSaid {
             "ready" => said.admin = Some(AgentAdmin::Ready),
             "drain" => said.admin = Some(AgentAdmin::Drain),
             "maint" => said.admin = Some(AgentAdmin::Maint),
-            percent => match percent.strip_suffix('%').map(str::parse::<u32>) {
-                Some(Ok(percent)) => said.weight = Some(percent.min(100) as u8),
-                _ => said.unknown = Some(quote(word.as_bytes()).to_string()),
-            },
+            other => {
+                let percent = other.strip_suffix('%').and_then(|percent| percent.parse::<u32>().ok());
+                let most = other.strip_prefix("maxconn:").and_then(|most| most.parse::<u32>().ok());
+                match (percent, most) {
+                    (Some(percent), _) => said.weight = Some(percent.min(100) as u8),
+                    (_, Some(most)) => said.max_connections = Some(most),
+                    (None, None) => said.unknown = Some(quote(word.as_bytes()).to_string()),
+                }
+            }
         }
     }
     said

@@ -65,8 +65,15 @@ pub enum Ask<'a> {
         /// The name that we say is ours.
         helo: &'a str,
     },
-    /// LDAP: it takes an anonymous bind.
-    Ldap,
+    /// LDAP: it takes a bind, and has an entry.
+    Ldap {
+        /// Who binds; `None`: nobody.
+        user: Option<&'a str>,
+        /// The password.
+        password: &'a [u8],
+        /// The entry that is looked for.
+        base: Option<&'a str>,
+    },
     /// gRPC's health protocol: the service is SERVING.
     Grpc {
         /// The service; empty: the server as a whole.
@@ -110,7 +117,7 @@ enum Kind<'a> {
     Postgresql(postgresql::Postgresql<'a>),
     Redis(redis::Redis<'a>),
     Smtp(smtp::Smtp<'a>),
-    Ldap(ldap::Ldap),
+    Ldap(ldap::Ldap<'a>),
     Grpc(grpc::Grpc<'a>),
 }
 
@@ -125,7 +132,7 @@ impl<'a> Talk<'a> {
             Ask::Postgresql { user } => Kind::Postgresql(postgresql::Postgresql::new(user)),
             Ask::Redis { password } => Kind::Redis(redis::Redis::new(password)),
             Ask::Smtp { helo } => Kind::Smtp(smtp::Smtp::new(helo)),
-            Ask::Ldap => Kind::Ldap(ldap::Ldap::default()),
+            Ask::Ldap { user, password, base } => Kind::Ldap(ldap::Ldap::new(user, password, base)),
             Ask::Grpc { service, host, tls } => Kind::Grpc(grpc::Grpc::new(service, host, tls)),
         })
     }
@@ -178,7 +185,7 @@ pub fn fuzz(input: &[u8]) {
         3 => Ask::Postgresql { user: "monitor" },
         4 => Ask::Redis { password: b"secret" },
         5 => Ask::Smtp { helo: "a.example" },
-        6 => Ask::Ldap,
+        6 => Ask::Ldap { user: Some("cn=m"), password: b"secret", base: Some("dc=x") },
         _ => Ask::Grpc { service: "a.Service", host: "a.example", tls: false },
     };
     let verdict = |pieces: &mut dyn Iterator<Item = &[u8]>| {

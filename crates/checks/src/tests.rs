@@ -217,14 +217,41 @@ fn a_mail_server_greets_and_takes_ehlo() {
 
 #[test]
 fn a_directory_takes_an_anonymous_bind() {
+    let ldap = Ask::Ldap { user: None, password: b"", base: None };
     let bound = b"\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00";
-    assert_eq!(verdict(Ask::Ldap, &[&bound[..5], &bound[5..]]), well("bound"));
+    assert_eq!(verdict(ldap, &[&bound[..5], &bound[5..]]), well("bound"));
     let busy = b"\x30\x84\0\0\0\x0c\x02\x01\x01\x61\x07\x0a\x01\x33\x04\x00\x04\x00";
-    assert_eq!(verdict(Ask::Ldap, &[busy]), ill("it is busy"));
+    assert_eq!(verdict(ldap, &[busy]), ill("it is busy"));
     let refused = b"\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x30\x04\x00\x04\x00";
-    assert_eq!(verdict(Ask::Ldap, &[refused]), ill("it refuses an anonymous bind, result code 48"));
+    assert_eq!(verdict(ldap, &[refused]), ill("it refuses an anonymous bind, result code 48"));
     for bytes in [&b"HTTP"[..], b"\x30\xff", b"\x30\x84\xff\xff\xff\xff", b"\x30\x02\x02\x00"] {
-        assert_eq!(verdict(Ask::Ldap, &[bytes]), ill("not LDAP"), "{bytes:?}");
+        assert_eq!(verdict(ldap, &[bytes]), ill("not LDAP"), "{bytes:?}");
+    }
+}
+
+#[test]
+fn a_directory_is_asked_for_an_entry_by_somebody() {
+    let ldap = Ask::Ldap { user: Some("cn=m"), password: b"pw", base: Some("dc=x") };
+    let bound = b"\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00";
+    let entry = b"\x30\x0d\x02\x01\x02\x64\x08\x04\x04dc=x\x30\x00";
+    let done = b"\x30\x0c\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x00\x04\x00";
+    let (said, found) = talk(ldap, &[bound, entry, &done[..3], &done[3..]]);
+    assert_eq!(found, Some(well("found")));
+    assert_eq!(said[0], b"\x30\x12\x02\x01\x01\x60\x0d\x02\x01\x03\x04\x04cn=m\x80\x02pw");
+    let search = b"\x30\x2e\x02\x01\x02\x63\x29\x04\x04dc=x\x0a\x01\x00\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\x00\
+        \x87\x0bobjectClass\x30\x05\x04\x031.1";
+    assert_eq!(said[1], search);
+    // Entry and end in one piece; no entry; no such entry; a wrong password; a search that may not be made.
+    assert_eq!(verdict(ldap, &[bound, &[&entry[..], done].concat()]), well("found"));
+    let missing = ill("it has no dc=x, or does not show it");
+    assert_eq!(verdict(ldap, &[bound, done]), missing);
+    let code = |id: u8, tag: u8, code: u8| [0x30, 0x0c, 2, 1, id, tag, 7, 0x0a, 1, code, 4, 0, 4, 0];
+    assert_eq!(verdict(ldap, &[bound, &code(2, 0x65, 32)]), missing);
+    assert_eq!(verdict(ldap, &[&code(1, 0x61, 49)]), ill("it refuses the login of cn=m, result code 49"));
+    assert_eq!(verdict(ldap, &[bound, &code(2, 0x65, 50)]), ill("the search failed, result code 50"));
+    assert_eq!(verdict(ldap, &[bound, &code(2, 0x65, 51)]), ill("it is busy"));
+    for strange in [&code(1, 0x65, 0)[..], &code(2, 0x61, 0), entry] {
+        assert_eq!(verdict(ldap, &[strange]), ill("not LDAP"), "{strange:?}");
     }
 }
 
@@ -303,6 +330,9 @@ fn an_agent_is_understood_as_haproxy_does() {
     assert_eq!(admin("ready\tdrain"), Some(AgentAdmin::Drain), "the later word");
     assert_eq!((admin("maint"), admin("ready\r\ndrain")), (Some(AgentAdmin::Maint), Some(AgentAdmin::Ready)));
     assert_eq!((said("250%").weight, said("0%").weight, said("x%").weight), (Some(100), Some(0), None));
+    let most = |line| (said(line).max_connections, said(line).unknown);
+    assert_eq!(most("up maxconn:30"), (Some(30), None));
+    assert_eq!(most("maxconn:many"), (None, Some("\"maxconn:many\"".into())));
     assert_eq!(said("up hungry").unknown.as_deref(), Some("\"hungry\""));
     assert_eq!(said("").text, "\"\"");
 }

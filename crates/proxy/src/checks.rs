@@ -44,6 +44,7 @@ struct Subject {
     address: SocketAddr,
     send_proxy: Option<plan::ProxyVersion>,
     tls: Option<tls::Connects>,
+    http2: bool,
     connect: Duration,
     limit: Duration,
     slow_start: Option<Duration>,
@@ -155,6 +156,7 @@ impl Checks {
                     address: elsewhere.unwrap_or(server_plan.address),
                     send_proxy: server_plan.send_proxy.filter(|_| elsewhere.is_none()),
                     tls: tls.clone().filter(|_| elsewhere.is_none()),
+                    http2: server_plan.http2 && elsewhere.is_none(),
                     secret: secret(check, files),
                     // As in HAProxy: a dead machine must not hold up the next check.
                     connect: plan.timeout.connect.min(check.every),
@@ -438,10 +440,11 @@ impl Watch {
     }
 
     async fn ask(&self) -> Outcome {
-        let Subject { check, address, send_proxy, tls, connect, limit, secret, .. } = &self.subject;
+        let Subject { check, address, send_proxy, tls, http2, connect, limit, secret, .. } = &self.subject;
         match secret {
             Ok(secret) => {
-                probe(&check.kind, *address, *send_proxy, tls.as_ref(), secret, (*connect, *limit)).await
+                let way = Way { send_proxy: *send_proxy, tls: tls.as_ref(), http2: *http2 };
+                probe(&check.kind, *address, way, secret, (*connect, *limit)).await
             }
             Err(why) => Outcome { ok: false, what: why.clone(), took: Duration::ZERO },
         }
@@ -577,6 +580,13 @@ impl Watch {
         self.server.put_down.store(held.maint.is_some(), Relaxed);
         held.weight = said.weight.or(held.weight);
         held.text.clone_from(&said.text);
+        if let Some(most) = said.max_connections
+            && self.server.limit_by_agent(if most == 0 { u32::MAX } else { most })
+        {
+            tracing::info!("backend {backend}: server {name} may have {most} at a time: its agent says so");
+            self.backend.change();
+            self.backend.dispatch();
+        }
         let percent = if held.drain { 0 } else { held.weight.unwrap_or(100) };
         let before = self.server.agent.swap(percent, Relaxed);
         if before != percent {
@@ -768,6 +778,7 @@ mod tests {
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
             send_proxy: None,
             tls: None,
+            http2: false,
             connect: Duration::ZERO,
             limit: Duration::ZERO,
             slow_start: None,

@@ -315,6 +315,15 @@ impl ServerShared {
         self.set_ramp(self.ramp.load(SeqCst));
     }
 
+    /// Sets what it may have to what its agent says, until a plan comes; whether it was something else.
+    pub(crate) fn limit_by_agent(&self, limit: u32) -> bool {
+        let changed = self.full_limit.load(SeqCst) != limit;
+        if changed {
+            self.set_limit(limit, self.least.load(SeqCst).min(limit));
+        }
+        changed
+    }
+
     /// Sets the percentage of its weight and limit that it has.
     pub(crate) fn set_ramp(&self, percent: u8) {
         self.ramp.store(percent, SeqCst);

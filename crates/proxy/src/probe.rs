@@ -5,6 +5,8 @@
 //! `relais_balance::Health`'s. Time is limited as HAProxy does it: the caller hands in `timeout connect`
 //! (or the interval, if that is shorter) for the connection, and `timeout check` for the answer after it.
 
+mod http2;
+
 use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
@@ -48,13 +50,21 @@ pub(crate) struct Outcome {
     pub took: Duration,
 }
 
-/// Asks `server` once, over TLS if there is `tls`, waiting at most `connect` for the connection and then at most
+/// How a server is spoken to.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Way<'a> {
+    pub(crate) send_proxy: Option<ProxyVersion>,
+    pub(crate) tls: Option<&'a Connects>,
+    /// HTTP/2; over TLS, if it agrees.
+    pub(crate) http2: bool,
+}
+
+/// Asks `server` once, waiting at most `connect` for the connection and then at most
 /// `answer`. `secret`: the password of checks that have one. A server that is told of clients is told that this is none.
 pub(crate) async fn probe(
     kind: &CheckKind,
     server: SocketAddr,
-    send_proxy: Option<ProxyVersion>,
-    tls: Option<&Connects>,
+    way: Way<'_>,
     secret: &[u8],
     (connect, answer): (Duration, Duration),
 ) -> Outcome {
@@ -64,22 +74,28 @@ pub(crate) async fn probe(
         let (ok, what) = result.map_or_else(|what| (false, what), |what| (true, what));
         return Outcome { ok, what, took: start.elapsed() };
     }
-    let http2 = matches!(kind, CheckKind::Grpc { .. });
-    let opened = timeout(connect, open(server, send_proxy, tls, http2)).await;
+    let way = Way { http2: way.http2 || matches!(kind, CheckKind::Grpc { .. }), ..way };
+    let opened = timeout(connect, open(server, way)).await;
     let opened = opened.unwrap_or_else(|_| Err(format!("no connection within {}", Seconds(connect))));
     let (result, stream) = match opened {
         Err(why) => (Err(why), None),
         Ok(mut stream) => match kind {
             CheckKind::Tcp | CheckKind::Dns { .. } => (Ok("connected".to_owned()), Some(stream)),
-            CheckKind::Http { expect, contains, matches, .. } => {
-                let request = request(kind, server);
-                let wanted = (contains.as_deref(), matches.as_deref());
-                let asked = timeout(answer, http(&mut stream, &request, *expect, wanted)).await;
-                let asked = asked.unwrap_or_else(|_| Err(format!("no answer within {}", Seconds(answer))));
+            CheckKind::Http { .. } => {
+                let is_http2 = stream.tls().map_or(way.http2, crate::tls::Stream::agreed_on_h2);
+                let asked = timeout(answer, async {
+                    let wanted = Wanted::new(kind)?;
+                    match is_http2 {
+                        true => http2::ask(&mut stream, kind, server, &wanted).await,
+                        false => http(&mut stream, &request(kind, server), &wanted).await,
+                    }
+                });
+                let asked =
+                    asked.await.unwrap_or_else(|_| Err(format!("no answer within {}", Seconds(answer))));
                 (asked, Some(stream))
             }
             kind => {
-                let talked = timeout(answer, talk(&mut stream, kind, secret, tls.is_some())).await;
+                let talked = timeout(answer, talk(&mut stream, kind, secret, way.tls.is_some())).await;
                 let talked = talked.unwrap_or_else(|_| Err(format!("no answer within {}", Seconds(answer))));
                 (talked, Some(stream))
             }
@@ -96,22 +112,17 @@ pub(crate) async fn probe(
     Outcome { ok, what, took }
 }
 
-async fn open(
-    server: SocketAddr,
-    send_proxy: Option<ProxyVersion>,
-    tls: Option<&Connects>,
-    http2: bool,
-) -> Result<Io, String> {
+async fn open(server: SocketAddr, way: Way<'_>) -> Result<Io, String> {
     let mut socket = TcpStream::connect(server).await.map_err(|error| in_words(&error))?;
     let mut header = Vec::new();
-    match send_proxy {
+    match way.send_proxy {
         Some(ProxyVersion::V1) => proxy_protocol::write_v1_unknown(&mut header),
         Some(ProxyVersion::V2) => proxy_protocol::write_v2_local(&mut header),
         None => {}
     }
     socket.write_all(&header).await.map_err(|error| in_words(&error))?;
-    let Some(tls) = tls else { return Ok(Io::Plain(socket)) };
-    let stream = tls.open(socket, server.ip(), http2)?;
+    let Some(tls) = way.tls else { return Ok(Io::Plain(socket)) };
+    let stream = tls.open(socket, server.ip(), way.http2)?;
     let shaken = poll_fn(|cx| stream.poll_handshake(cx)).await;
     shaken.map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => format!("TLS: {error}"),
@@ -160,7 +171,9 @@ fn question<'a>(kind: &'a CheckKind, secret: &'a [u8], tls: bool) -> Option<Ask<
         CheckKind::Postgresql { user } => Ask::Postgresql { user },
         CheckKind::Redis { .. } => Ask::Redis { password: secret },
         CheckKind::Smtp { helo } => Ask::Smtp { helo },
-        CheckKind::Ldap => Ask::Ldap,
+        CheckKind::Ldap { user, base, .. } => {
+            Ask::Ldap { user: user.as_deref(), password: secret, base: base.as_deref() }
+        }
         CheckKind::Grpc { service, host } => Ask::Grpc { service, host, tls },
         CheckKind::Tcp | CheckKind::Http { .. } | CheckKind::Dns { .. } | CheckKind::Exec { .. } => {
             return None;
@@ -177,48 +190,85 @@ fn sha1(pieces: &[&[u8]]) -> [u8; 20] {
     out
 }
 
-/// Asks by HTTP, and judges status and body.
-async fn http(
-    stream: &mut Io,
-    request: &str,
+/// What is expected of an answer.
+struct Wanted<'a> {
     expect: (u16, u16),
-    (contains, matches): (Option<&str>, Option<&str>),
-) -> Result<String, String> {
-    let (status, mut body) = ask(stream, request).await?;
-    let said = judge(status, expect)?;
-    let finder = matches.map(Finder::new).transpose()?;
-    let has = |body: &[u8], text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
-    loop {
-        let text = contains.filter(|text| !has(&body, text));
-        if text.is_none() && finder.as_ref().is_none_or(|finder| finder.finds(&body)) {
-            return Ok(said);
+    contains: Option<&'a str>,
+    matches: Option<(&'a str, Finder)>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(kind: &'a CheckKind) -> Result<Wanted<'a>, String> {
+        let CheckKind::Http { expect, contains, matches, .. } = kind else {
+            return Err("no HTTP".to_owned());
+        };
+        let matches = match matches {
+            Some(pattern) => Some((&**pattern, Finder::new(pattern)?)),
+            None => None,
+        };
+        Ok(Wanted { expect: *expect, contains: contains.as_deref(), matches })
+    }
+
+    fn status(&self, status: u16) -> Result<String, String> {
+        let (first, last) = self.expect;
+        match status {
+            _ if (first..=last).contains(&status) => Ok(format!("status {status}")),
+            _ if first == last => Err(format!("status {status}, expected {first}")),
+            _ => Err(format!("status {status}, expected {first} to {last}")),
         }
+    }
+
+    fn contains(&self, body: &[u8]) -> bool {
+        let has = |text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
+        self.contains.is_none_or(has)
+    }
+
+    /// Whether what is wanted of the body is in what is here of it.
+    fn is_in(&self, body: &[u8]) -> bool {
+        self.contains(body) && self.matches.as_ref().is_none_or(|(_, finder)| finder.finds(body))
+    }
+
+    /// What the body lacks. `said`: what is said of the status.
+    fn lacking(&self, said: &str, body: &[u8]) -> String {
+        match (self.contains, &self.matches) {
+            (Some(text), _) if !self.contains(body) => {
+                format!("{said}, but the body does not contain \"{text}\"")
+            }
+            (_, Some((pattern, _))) => format!("{said}, but the body does not match \"{pattern}\""),
+            (_, None) => said.to_owned(),
+        }
+    }
+}
+
+/// Asks by HTTP, and judges status and body.
+async fn http(stream: &mut Io, request: &str, wanted: &Wanted<'_>) -> Result<String, String> {
+    let (status, mut body) = ask(stream, request).await?;
+    let said = wanted.status(status)?;
+    while !wanted.is_in(&body) {
         let room = MAX_BODY.saturating_sub(body.len());
         match (&mut *stream).take(room as u64).read_buf(&mut body).await {
-            Ok(0) => {
-                return Err(match text {
-                    Some(text) => format!("{said}, but the body does not contain \"{text}\""),
-                    None => {
-                        format!("{said}, but the body does not match \"{}\"", matches.unwrap_or_default())
-                    }
-                });
-            }
+            Ok(0) => return Err(wanted.lacking(&said, &body)),
             Ok(_) => {}
             Err(error) => return Err(in_words(&error)),
         }
+    }
+    Ok(said)
+}
+
+/// The name that a server is asked by.
+fn authority(host: Option<&str>, server: SocketAddr) -> String {
+    match host {
+        Some(host) => host.to_owned(),
+        None if server.port() == 80 && server.is_ipv6() => format!("[{}]", server.ip()),
+        None if server.port() == 80 => server.ip().to_string(),
+        None => server.to_string(),
     }
 }
 
 fn request(kind: &CheckKind, server: SocketAddr) -> String {
     let CheckKind::Http { method, path, host, headers, body, .. } = kind else { return String::new() };
-    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: ");
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}", authority(host.as_deref(), server));
     // Writing to a string cannot fail.
-    let _ = match host {
-        Some(host) => write!(text, "{host}"),
-        None if server.port() == 80 && server.is_ipv6() => write!(text, "[{}]", server.ip()),
-        None if server.port() == 80 => write!(text, "{}", server.ip()),
-        None => write!(text, "{server}"),
-    };
     for (name, value) in [("User-Agent", "relais-check"), ("Accept", "*/*")] {
         if !headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
             let _ = write!(text, "\r\n{name}: {value}");
@@ -307,14 +357,6 @@ fn status(head: &[u8]) -> Option<u16> {
     let digits = code.iter().all(u8::is_ascii_digit).then_some(code)?;
     let status = digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
     (100..=999).contains(&status).then_some(status)
-}
-
-fn judge(status: u16, (first, last): (u16, u16)) -> Result<String, String> {
-    match status {
-        _ if (first..=last).contains(&status) => Ok(format!("status {status}")),
-        _ if first == last => Err(format!("status {status}, expected {first}")),
-        _ => Err(format!("status {status}, expected {first} to {last}")),
-    }
 }
 
 /// Ends the connection. Where an answer was read, the server gets a moment to finish its body and close
@@ -409,7 +451,7 @@ mod tests {
 
     async fn found(answer: impl Into<Vec<u8>>) -> (bool, String) {
         let (address, _task) = serve(answer).await;
-        let outcome = probe(&http(200, 200), address, None, None, b"", (LONG, LONG)).await;
+        let outcome = probe(&http(200, 200), address, Way::default(), b"", (LONG, LONG)).await;
         (outcome.ok, outcome.what)
     }
 
@@ -420,7 +462,7 @@ mod tests {
     #[tokio::test]
     async fn a_well_server_is_asked_politely_and_found_well() {
         let (address, task) = serve("HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok").await;
-        let outcome = probe(&http(200, 399), address, None, None, b"", (LONG, LONG)).await;
+        let outcome = probe(&http(200, 399), address, Way::default(), b"", (LONG, LONG)).await;
         assert_eq!((outcome.ok, &*outcome.what), (true, "status 200"));
         let (request, clean) = task.await.unwrap();
         assert_eq!(
@@ -457,7 +499,7 @@ mod tests {
     async fn a_status_out_of_the_range_is_a_failure_that_says_both() {
         assert_eq!(found("HTTP/1.0 503 no\r\n\r\n").await, said(false, "status 503, expected 200"));
         let (address, _task) = serve("HTTP/1.1 404\r\n\r\n").await;
-        let outcome = probe(&http(200, 399), address, None, None, b"", (LONG, LONG)).await;
+        let outcome = probe(&http(200, 399), address, Way::default(), b"", (LONG, LONG)).await;
         assert_eq!(outcome.what, "status 404, expected 200 to 399");
     }
 
@@ -468,7 +510,7 @@ mod tests {
             let mut kind = http(200, 200);
             let CheckKind::Http { contains, .. } = &mut kind else { unreachable!() };
             *contains = Some(text.into());
-            let outcome = probe(&kind, address, None, None, b"", (LONG, LONG)).await;
+            let outcome = probe(&kind, address, Way::default(), b"", (LONG, LONG)).await;
             (outcome.ok, outcome.what)
         };
         let answer = "HTTP/1.1 200 ok\r\nContent-Length: 17\r\n\r\n{\"status\": \"UP\"}";
@@ -495,7 +537,7 @@ mod tests {
         let kind = &plan.backends[0].check.as_ref().unwrap().kind;
         let found = async |answer: &str| {
             let (address, task) = serve(answer).await;
-            let outcome = probe(kind, address, None, None, b"", (LONG, LONG)).await;
+            let outcome = probe(kind, address, Way::default(), b"", (LONG, LONG)).await;
             (outcome.what, task.await.unwrap().0)
         };
         let (what, asked) = found("HTTP/1.1 200 ok\r\n\r\n{\"up\":  31}").await;
@@ -513,6 +555,66 @@ mod tests {
         assert_eq!(lines, expected);
         let (what, _) = found("HTTP/1.1 200 ok\r\n\r\n{\"up\": no}").await;
         assert_eq!(what, "status 200, but the body does not match \"\"up\": *[0-9]+\"");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_speaks_http2_is_asked_over_http2() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for status in [200, 200, 503] {
+                let (socket, _) = listener.accept().await.unwrap();
+                let mut connection = h2::server::handshake(socket).await.unwrap();
+                let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+                let driver = tokio::spawn(async move { while connection.accept().await.is_some() {} });
+                let said =
+                    (request.method().to_string(), request.uri().to_string(), request.headers().clone());
+                let mut body = request.into_body();
+                let sent = body.data().await.map(|data| data.unwrap()).unwrap_or_default();
+                asked.push((said, sent));
+                let head = http::Response::builder().status(status).body(()).unwrap();
+                let mut stream = respond.send_response(head, false).unwrap();
+                stream.send_data(bytes::Bytes::from_static(b"{\"up\""), false).unwrap();
+                stream.send_data(bytes::Bytes::from_static(b": true}"), true).unwrap();
+                let _ = driver.await;
+            }
+            asked
+        });
+        let way = Way { http2: true, ..Way::default() };
+        let found = async |kind: &CheckKind| {
+            let outcome = probe(kind, address, way, b"", (LONG, LONG)).await;
+            (outcome.ok, outcome.what)
+        };
+        assert_eq!(found(&http(200, 200)).await, said(true, "status 200"));
+        let mut kind = http(200, 200);
+        let CheckKind::Http { contains, method, body, headers, host, .. } = &mut kind else { unreachable!() };
+        (*contains, *method, *body) = (Some("\"up\": false".into()), "POST".into(), Some("ping".into()));
+        (*headers, *host) = (vec![("Accept".into(), "text/x".into())], Some("a.example".into()));
+        let lacks = "status 200, but the body does not contain \"\"up\": false\"";
+        assert_eq!(found(&kind).await, said(false, lacks));
+        assert_eq!(found(&http(200, 200)).await, said(false, "status 503, expected 200"));
+        let asked = server.await.unwrap();
+        let ((method, uri, fields), _) = &asked[0];
+        assert_eq!((&**method, &**uri), ("GET", &*format!("http://{address}/healthz?deep=1")));
+        assert_eq!(fields["user-agent"], "relais-check");
+        let ((method, uri, fields), sent) = &asked[1];
+        assert_eq!((&**method, &**uri), ("POST", "http://a.example/healthz?deep=1"));
+        assert_eq!(
+            (&fields["accept"], &fields["content-length"]),
+            (&"text/x".parse().unwrap(), &"4".parse().unwrap())
+        );
+        assert_eq!(&sent[..], b"ping");
+        // One that speaks HTTP/1.1 alone is found so.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            while stream.read(&mut [0; 512]).await.is_ok_and(|n| n > 0) {}
+        });
+        let outcome = probe(&http(200, 200), address, way, b"", (LONG, LONG)).await;
+        assert_eq!((outcome.ok, &*outcome.what), (false, "not HTTP/2"));
     }
 
     #[tokio::test]
@@ -538,7 +640,7 @@ mod tests {
             (uri, fields, asked)
         });
         let kind = CheckKind::Grpc { service: "a.B".into(), host: "a.example".into() };
-        let outcome = probe(&kind, address, None, None, b"", (LONG, LONG)).await;
+        let outcome = probe(&kind, address, Way::default(), b"", (LONG, LONG)).await;
         assert_eq!((outcome.ok, &*outcome.what), (true, "SERVING"));
         let (uri, fields, asked) = server.await.unwrap();
         assert_eq!(uri, "http://a.example/grpc.health.v1.Health/Check");
@@ -570,7 +672,7 @@ mod tests {
             let mut session = rustls::ServerConnection::new(config).unwrap();
             session.complete_io(&mut stream).err().map(|error| error.to_string())
         });
-        let outcome = probe(&tls, address, None, None, b"", (LONG, LONG)).await;
+        let outcome = probe(&tls, address, Way::default(), b"", (LONG, LONG)).await;
         assert_eq!((outcome.ok, &*outcome.what), (true, "ServerHello"));
         server.await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -582,7 +684,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
             let _ = stream.read(&mut [0; 1]).await; // until it has been read
         });
-        let outcome = probe(&tls, address, None, None, b"", (LONG, LONG)).await;
+        let outcome = probe(&tls, address, Way::default(), b"", (LONG, LONG)).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "not TLS"));
         assert_eq!(sha1(&[b"a", b"bc"])[..4], [0xa9, 0x99, 0x3e, 0x36]);
     }
@@ -630,7 +732,7 @@ mod tests {
     async fn a_silent_server_is_waited_for_no_longer_than_the_check_allows() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap(); // the kernel connects, nobody answers
         let address = listener.local_addr().unwrap();
-        let outcome = probe(&http(200, 200), address, None, None, b"", (LONG, SHORT)).await;
+        let outcome = probe(&http(200, 200), address, Way::default(), b"", (LONG, SHORT)).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "no answer within 30 ms"));
         assert!(outcome.took >= SHORT && outcome.took < LONG);
     }
@@ -646,7 +748,7 @@ mod tests {
         while let Ok(Ok(stream)) = timeout(SHORT * 5, TcpStream::connect(address)).await {
             filling.push(stream);
         }
-        let outcome = probe(&CheckKind::Tcp, address, None, None, b"", (SHORT, LONG)).await;
+        let outcome = probe(&CheckKind::Tcp, address, Way::default(), b"", (SHORT, LONG)).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "no connection within 30 ms"));
     }
 
@@ -655,7 +757,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let outcome = probe(&CheckKind::Tcp, address, None, None, b"", (LONG, LONG)).await;
+        let outcome = probe(&CheckKind::Tcp, address, Way::default(), b"", (LONG, LONG)).await;
         assert_eq!((outcome.ok, &*outcome.what), (false, "connection refused"));
     }
 
@@ -663,7 +765,7 @@ mod tests {
     async fn a_tcp_check_ends_with_a_reset() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let outcome = probe(&CheckKind::Tcp, address, None, None, b"", (LONG, LONG)).await;
+        let outcome = probe(&CheckKind::Tcp, address, Way::default(), b"", (LONG, LONG)).await;
         assert_eq!((outcome.ok, &*outcome.what), (true, "connected"));
         let (mut stream, _) = listener.accept().await.unwrap();
         let end = stream.read(&mut [0; 1]).await.map_err(|error| error.kind());

@@ -105,6 +105,57 @@ fn an_agent_that_is_silent_changes_nothing() {
 }
 
 #[test]
+fn an_agent_says_how_many_requests_its_server_may_have() {
+    let at_once = Arc::new((AtomicU32::new(0), AtomicU32::new(0)));
+    let counts = at_once.clone();
+    let slow = Origin::new(move |mut peer| {
+        while peer.try_head().is_some() {
+            let now = counts.0.fetch_add(1, Ordering::SeqCst) + 1;
+            counts.1.fetch_max(now, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(100)); // long enough for others to come
+            counts.0.fetch_sub(1, Ordering::SeqCst);
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let (address, says) = agent();
+    *says.lock().unwrap() = "maxconn:1\n".to_owned();
+    let door = Door::new(1);
+    let back = |agent: String| format!("check tcp every=\"1h\"\n {agent}");
+    let asked = back(format!("agent {} every=\"20ms\"", address.port()));
+    let mut proxy = Proxy::start(&plan(&door, "", &asked, &[slow.address]), &[&door]);
+    let most = || {
+        at_once.1.store(0, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut client = Peer::connect(door.address);
+                    client.send(get("/"));
+                    assert_eq!(client.message().1, "ok");
+                });
+            }
+        });
+        at_once.1.load(Ordering::SeqCst)
+    };
+    let shown = |word: &str| {
+        let shown = format!("its agent: \"{word}\"");
+        wait(word, || proxy.status().backends[0].servers[0].check.ends_with(&shown));
+    };
+    shown("maxconn:1");
+    assert_eq!(most(), 1);
+    *says.lock().unwrap() = "maxconn:2 up\n".to_owned();
+    shown("maxconn:2 up");
+    assert_eq!(most(), 2);
+    *says.lock().unwrap() = "maxconn:0\n".to_owned();
+    shown("maxconn:0");
+    assert_eq!(most(), 3);
+    *says.lock().unwrap() = "maxconn:1\n".to_owned();
+    shown("maxconn:1");
+    // Without its agent it has the limit of the file.
+    proxy.plan(&plan(&door, "", &back(String::new()), &[slow.address]), &[]);
+    assert_eq!(most(), 3);
+}
+
+#[test]
 fn what_an_agent_says_is_shown_beside_whatever_checks_its_server() {
     let (well, checks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let one = origin("s1", &well, &checks);

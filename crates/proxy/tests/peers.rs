@@ -99,6 +99,56 @@ fn a_real_redis_is_checked_with_its_password() {
     wait_found(&proxy, false, "connection refused");
 }
 
+/// A directory with one entry below its root, and one that may read it.
+fn directory(address: SocketAddr) -> Server {
+    let dir = scratch("slapd");
+    std::fs::create_dir_all(dir.join("data")).unwrap();
+    let shown = dir.display();
+    let config = format!(
+        "include /etc/ldap/schema/core.schema\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\npidfile {shown}/pid\n\
+         database mdb\nsuffix \"dc=example,dc=org\"\nrootdn \"cn=monitor,dc=example,dc=org\"\nrootpw sesame\n\
+         directory {shown}/data\nmaxsize 10485760\naccess to dn.base=\"ou=hidden,dc=example,dc=org\" by * none\n\
+         access to * by * read\n"
+    );
+    let entries = "dn: dc=example,dc=org\nobjectClass: dcObject\nobjectClass: organization\no: Example\ndc: example\n\n\
+         dn: ou=hidden,dc=example,dc=org\nobjectClass: organizationalUnit\nou: hidden\n";
+    let (file, ldif) = (dir.join("slapd.conf"), dir.join("entries.ldif"));
+    std::fs::write(&file, config).unwrap();
+    std::fs::write(&ldif, entries).unwrap();
+    let added = Command::new("/usr/sbin/slapadd").arg("-f").arg(&file).arg("-l").arg(&ldif).output().unwrap();
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    let mut slapd = Command::new(SLAPD);
+    slapd.arg("-f").arg(&file).args(["-h", &format!("ldap://{address}"), "-d", "0"]);
+    Server { process: slapd.stderr(Stdio::null()).spawn().unwrap(), dir }
+}
+
+const SLAPD: &str = "/usr/sbin/slapd";
+
+#[test]
+fn a_real_directory_is_asked_for_an_entry() {
+    if !is_there(SLAPD) {
+        return;
+    }
+    let address = nobody();
+    let mut server = directory(address);
+    let (bound, _door) = checking("ldap", address, "");
+    wait_found(&bound, true, "bound");
+    let (entry, _door) = checking("ldap base=\"dc=example,dc=org\"", address, "");
+    wait_found(&entry, true, "found");
+    let (missing, _door) = checking("ldap base=\"ou=none,dc=example,dc=org\"", address, "");
+    wait_found(&missing, false, "it has no ou=none,dc=example,dc=org, or does not show it");
+    let hidden = "base=\"ou=hidden,dc=example,dc=org\"";
+    let (anonymous, _door) = checking(&format!("ldap {hidden}"), address, "");
+    wait_found(&anonymous, false, "it has no ou=hidden,dc=example,dc=org, or does not show it");
+    let login = format!("ldap {hidden} user=\"cn=monitor,dc=example,dc=org\" secret=word");
+    let (known, _door) = checking(&login, address, "sesame");
+    wait_found(&known, true, "found");
+    let (wrong, _door) = checking(&login, address, "barley");
+    wait_found(&wrong, false, "it refuses the login of cn=monitor,dc=example,dc=org, result code 49");
+    server.end();
+    wait_found(&entry, false, "connection refused");
+}
+
 /// A cluster of one node, of which it is the whole primary component.
 fn galera(address: SocketAddr) -> Server {
     let dir = scratch("galera");

@@ -188,7 +188,9 @@ impl Check {
     /// The secret that it needs, as [`super::Plan::files_on`] names it.
     pub fn secret(&self) -> Option<&Arc<str>> {
         match &self.kind {
-            CheckKind::Mysql { secret, .. } | CheckKind::Redis { secret } => secret.as_ref(),
+            CheckKind::Mysql { secret, .. }
+            | CheckKind::Redis { secret }
+            | CheckKind::Ldap { secret, .. } => secret.as_ref(),
             _ => None,
         }
     }
@@ -270,8 +272,15 @@ pub enum CheckKind {
         /// Our name.
         helo: Arc<str>,
     },
-    /// A directory takes an anonymous bind.
-    Ldap,
+    /// A directory takes a bind, and has an entry.
+    Ldap {
+        /// Who binds; `None`: nobody.
+        user: Option<Arc<str>>,
+        /// The password.
+        secret: Option<Arc<str>>,
+        /// The entry that it has to have.
+        base: Option<Arc<str>>,
+    },
 }
 
 /// The answers of a name server that count as well, by their RCODE (RFC 1035 §4.1.1).

@@ -57,7 +57,7 @@ pub(super) fn check(cx: &mut Context, item: &Item, backend: &Item, items: &[Item
         "postgresql" => CheckKind::Postgresql { user: item.get("user")? },
         "redis" => CheckKind::Redis { secret: secret() },
         "smtp" => CheckKind::Smtp { helo: item.get("helo")? },
-        "ldap" => CheckKind::Ldap,
+        "ldap" => CheckKind::Ldap { user: item.get("user"), secret: secret(), base: item.get("base") },
         _ => CheckKind::Tcp,
     };
     refuse(cx, item, backend, &kind);
@@ -223,7 +223,18 @@ fn refuse(cx: &mut Context, item: &Item, backend: &Item, kind: &CheckKind) {
             .help("write `check tcp`: with `tls` in the backend it does the whole handshake"),
         );
     }
-    if let CheckKind::Mysql { user: None, secret: Some(_), .. } = kind {
+    if let CheckKind::Ldap { user: Some(_), secret: None, .. } = kind {
+        cx.error(
+            Diagnostic::error(
+                item.span_of("user"),
+                "a login without a password proves nothing: directories take it as anonymous",
+            )
+            .help("add secret=NAME, or take `user` out"),
+        );
+    }
+    if let CheckKind::Mysql { user: None, secret: Some(_), .. }
+    | CheckKind::Ldap { user: None, secret: Some(_), .. } = kind
+    {
         cx.error(
             Diagnostic::error(item.span_of("secret"), "a password needs its `user`")
                 .help("add user=NAME, or take `secret` out"),

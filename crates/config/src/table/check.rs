@@ -87,12 +87,13 @@ pub(super) const ROWS: &[Directive] = &[
             optional("send", Text, "nothing", "what is said to it first; `\\n` ends a line"),
         ],
         doc: "Each server's machine says itself how its server is: HAProxy's `agent-check`. The agent answers each connection with a line of \
-              words: `75%` (of its weight), `ready`, `drain`, `maint`, `up`, `down`, `failed` or `stopped`, with `#` before a reason. A \
+              words: `75%` (of its weight), `maxconn:30` (requests at a time), `ready`, `drain`, `maint`, `up`, `down`, `failed` or `stopped`, with `#` before a reason. A \
               server is up while its check and its agent say so; where the agent does not answer, what it said last holds. Needs a `check`.",
         example: "agent 9999 every=\"1s\"",
         effect: Effect::Tests(&[
             "an_agent_drains_weighs_and_kills_its_server",
             "an_agent_is_understood_as_haproxy_does",
+            "an_agent_says_how_many_requests_its_server_may_have",
         ]),
         ..Directive::EMPTY
     },
@@ -268,8 +269,7 @@ pub(super) const ROWS: &[Directive] = &[
         ],
         "A server is well while a program ends with 0: it is run with the server's address, port and name as its last arguments, by the \
          control process, which has no privileges, one at a time for each server; the first result counts at once. What it says on its \
-         standard error goes to the log. For what needs a client library or a shell; every other check costs a thousandth of it. \
-         Servers that are added at runtime are taken for well until the file has them.",
+         standard error goes to the log. For what needs a client library or a shell; every other check costs a thousandth of it.",
         "check exec command=\"/usr/local/bin/looks-well --deep\" every=\"5s\" timeout=\"2s\"",
         &["a_program_says_how_each_server_is"],
     ),
@@ -445,9 +445,33 @@ pub(super) const ROWS: &[Directive] = &[
     ),
     talk(
         "ldap",
-        &[EVERY, FASTINTER, DOWNINTER, FALL, RISE, PORT, ADDRESS, JITTER, INIT, GRACE],
-        "A server is well while it takes an anonymous bind (LDAP version 3).",
-        "check ldap every=\"2s\"",
-        &["a_directory_takes_an_anonymous_bind"],
+        &[
+            optional(
+                "base",
+                Text,
+                "nothing is looked for",
+                "the distinguished name of an entry that has to be there",
+            ),
+            optional("user", Text, "an anonymous bind", "the distinguished name of who binds"),
+            optional("secret", Reference(Kind::Secret), "none", "the password of `user`"),
+            EVERY,
+            FASTINTER,
+            DOWNINTER,
+            FALL,
+            RISE,
+            PORT,
+            ADDRESS,
+            JITTER,
+            INIT,
+            GRACE,
+        ],
+        "A server is well while it takes a bind (LDAP version 3), and with `base=` while a search finds that entry: a replica that has lost its \
+         data takes binds as ever. The password goes in the clear where the backend has no `tls`.",
+        "check ldap base=\"dc=example,dc=org\" every=\"2s\"",
+        &[
+            "a_directory_takes_an_anonymous_bind",
+            "a_directory_is_asked_for_an_entry_by_somebody",
+            "a_real_directory_is_asked_for_an_entry",
+        ],
     ),
 ];

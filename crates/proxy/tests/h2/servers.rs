@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::common::*;
 use crate::wire::*;
@@ -81,6 +81,28 @@ fn many_requests_share_one_connection_to_a_server() {
     clients[0].send(get("/again"));
     assert_eq!(clients[0].chunked().1, "ok");
     assert_eq!(server.accepted(), 1);
+}
+
+#[test]
+fn a_server_is_checked_in_the_language_that_it_speaks() {
+    let lost = Arc::new(AtomicBool::new(false));
+    let is_lost = lost.clone();
+    let server = Server::new(&[], move |mut raw, _| {
+        while let Some(stream) = asked(&mut raw) {
+            match is_lost.load(Ordering::SeqCst) {
+                false => answer(&mut raw, stream, b"well"),
+                true => raw.send(HEADERS, END_HEADERS | END_STREAM, stream, b"\x8d"), // 404
+            }
+        }
+    });
+    let check = "check http path=\"/healthz\" every=\"30ms\" rise=1 fall=1";
+    let (proxy, _door) = started(&server, check);
+    let says = |what: &str| {
+        wait(what, || proxy.status().backends[0].servers[0].check.contains(what));
+    };
+    says("status 200");
+    lost.store(true, Ordering::SeqCst);
+    says("status 404, expected 200");
 }
 
 #[test]
