@@ -162,6 +162,15 @@ pub enum Order {
         /// Backend's name.
         backend: String,
     },
+    /// To proxy: forget keys of a backend's table, and answer `Forgot`.
+    Forget {
+        /// Backend's name.
+        backend: String,
+        /// Only those of this server.
+        server: Option<String>,
+        /// Only this one, as `relais table` shows it.
+        key: Option<String>,
+    },
     /// To vip: whether a frontend of this node can serve.
     Frontend {
         /// Frontend's name.
@@ -316,6 +325,11 @@ pub enum Report {
         /// Backend's name.
         backend: String,
     },
+    /// To `Order::Forget`; in the order of these.
+    Forgot {
+        /// Keys that are forgotten.
+        keys: u64,
+    },
     /// A backup on another node watches this one through the attached connection. The supervisor holds it as long as
     /// it lives, so that it ends when both are dead.
     Watched,
@@ -355,6 +369,20 @@ pub enum Ask {
     Command {
         /// The command.
         line: String,
+    },
+    /// The table that a backend's clients stay by.
+    Table {
+        /// Backend's name.
+        backend: String,
+    },
+    /// Forget keys of it.
+    Forget {
+        /// Backend's name.
+        backend: String,
+        /// Only those of this server.
+        server: Option<String>,
+        /// Only this one, as `relais table` shows it.
+        key: Option<String>,
     },
     /// Give every address up and take none, or be as before.
     Standby {
@@ -397,6 +425,18 @@ pub enum Answer {
         /// What operators had changed and the plan no longer has room for: a sentence each.
         #[serde(default)]
         dropped: Vec<String>,
+    },
+    /// To `Ask::Table`: the attached descriptor is the memory file in which the proxy keeps it.
+    Table {
+        /// For each part of its keys whether that is an address.
+        addresses: Vec<bool>,
+        /// The most keys that may be in it.
+        size: u32,
+    },
+    /// To `Ask::Forget`.
+    Forgotten {
+        /// Keys that are forgotten.
+        keys: u64,
     },
     /// The node is in standby, or no longer.
     Standby {

@@ -73,6 +73,7 @@ pub fn main(user: Option<(u32, u32)>) -> ExitCode {
     }))
 }
 
+pub use stick::show::{Row as TableRow, rows as table_rows};
 pub use tls::inspect::{Finding, look as look_at_certificates};
 pub use tls::strict::fuzz as fuzz_tls_records;
 pub use tls::x509::fuzz as fuzz_certificate;

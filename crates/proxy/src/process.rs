@@ -34,8 +34,8 @@ use crate::persist::Sticks;
 use crate::rules::{self, Owner, Rules};
 use crate::shield::Guard;
 use crate::status::document;
-use crate::stick::Sticky;
 use crate::stick::keep::Keeper;
+use crate::stick::{self, Sticky};
 use crate::tls::{self, Secret};
 use crate::traffic;
 use crate::worker::{self, Command, Setup, Signs};
@@ -287,6 +287,13 @@ impl Process {
                 self.registry.remembered.insert((backend, server), up);
             }
             Order::Table { backend } => self.keeper.left(backend, fd.ok_or_else(missing)?),
+            Order::Forget { backend, server, key } => {
+                let setup = self.view.setup.borrow().clone();
+                let forget =
+                    |setup: &Arc<Setup>| stick::forget(setup, &backend, server.as_deref(), key.as_deref());
+                let keys = setup.as_ref().map_or(0, forget);
+                self.report(&Report::Forgot { keys }).await?;
+            }
             Order::Listener { address, index, .. } => {
                 self.wait_for_plan(Endpoint::tcp(address), index, fd.ok_or_else(missing)?);
             }

@@ -95,6 +95,8 @@ enum Command {
     #[command(flatten)]
     Servers(commands::servers::Command),
     #[command(flatten)]
+    Tables(commands::tables::Command),
+    #[command(flatten)]
     Lab(commands::lab::Command),
     /// Run the whole platform on this machine, to watch and to break: no root, nothing to install
     Demo(demo::Demo),
@@ -168,6 +170,7 @@ impl Cli {
             Command::Apply { file, run_dir } => commands::apply(&file, &run_dir.run_dir),
             Command::Status { json, run_dir } => commands::status::run(&run_dir.run_dir, json),
             Command::Servers(command) => command.run(),
+            Command::Tables(command) => command.run(),
             Command::Standby { node, run_dir } => commands::moves::standby(&run_dir.run_dir, true, node),
             Command::Release { file, node, run_dir } => commands::release(&file, &node, &run_dir.run_dir),
             Command::Move { vip, node, run_dir } => commands::moves::shift(&run_dir.run_dir, vip, node),

@@ -104,6 +104,86 @@ fn what_waits_for_a_server_that_is_put_down_is_answered_by_another() {
 }
 
 #[test]
+fn a_table_shows_who_stays_where_and_forgets_them() {
+    let (a, b) = (Origin::start("a"), Origin::start("b"));
+    let stick =
+        |web, admin| plan(web, admin, &[&a, &b], "").replace("retries 3", "stick query name=id\n retries 3");
+    let node = Node::prepare(stick).run(Path::new(env!("CARGO_BIN_EXE_relais")), &[]);
+    let refused = |arguments: &[&str], why: &str| {
+        let (ok, text) = node.command(arguments);
+        assert!(!ok && text.contains(why), "{arguments:?}: {text}");
+    };
+    assert_eq!(command(&node, &["table", "app"]), "table of app: 0 of 20480 keys\n");
+    for user in 0..6 {
+        assert_eq!(get(node.web, &format!("/?id=user{user}")).unwrap().0, 200);
+    }
+    // Nothing says when the last change is written; it takes 50 ms.
+    let shown = await_some("six keys", || {
+        let shown = command(&node, &["table", "app"]);
+        shown.starts_with("table of app: 6 of 20480 keys\n").then_some(shown)
+    });
+    let rows: Vec<Vec<&str>> = shown.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert!(rows.iter().all(|row| row.len() == 5 && row[2..4] == ["for", "29m"]), "{shown}");
+    let of = |server: &str| -> Vec<&str> {
+        rows.iter().filter(|row| row[1] == server).map(|row| row[0]).collect()
+    };
+    let (first, second) = (of("s0"), of("s1"));
+    assert!(first.len() >= 2 && second.len() >= 2 && first.len() + second.len() == 6, "{shown}");
+    let one = command(&node, &["table", "app", second[0]]);
+    let begin = format!("table of app: 6 of 20480 keys, 1 of them shown\n  {}  s1  ", second[0]);
+    assert!(one.starts_with(&begin), "{one}");
+    let json = command(&node, &["table", "app/s1", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let keys: Vec<&str> =
+        json["keys"].as_array().unwrap().iter().map(|key| key["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, second);
+    refused(&["table", "app", "user9"], "the table of app has no key user9");
+    refused(&["table", "app/s9"], "backend app has no server `s9`; it has: s0, s1");
+    refused(&["table", "web"], "there is no backend `web`; there are: app");
+    // One is forgotten, then a server's, then all.
+    let left = |many: u64| {
+        let keys = || Some(node.proxy()?.backends.first()?.table.as_ref()?.entries);
+        assert_eq!(keys(), Some(many));
+        await_some("the table", || {
+            command(&node, &["table", "app"]).starts_with(&format!("table of app: {many} of ")).then_some(())
+        });
+    };
+    refused(&["clear-table", "app", "user9"], "the table of app has no key user9");
+    refused(&["clear-table", "app/s1", first[0]], "the table of app/s1 has no key user");
+    refused(&["clear-table", "app/s9"], "backend app has no server `s9`");
+    left(6);
+    assert_eq!(command(&node, &["clear-table", "app", first[0]]), "1 key is forgotten\n");
+    left(5);
+    let forgotten = format!("{} keys are forgotten\n", second.len());
+    assert_eq!(command(&node, &["clear-table", "app/s1"]), forgotten);
+    let rest = first.len() as u64 - 1;
+    left(rest);
+    let proxy = node.pid(Role::Proxy).unwrap();
+    node.signal(proxy, rustix::process::Signal::KILL);
+    await_some("the next proxy", || node.proxy().filter(|next| next.pid != proxy));
+    await_some("what was left", || {
+        command(&node, &["table", "app"]).starts_with(&format!("table of app: {rest} of ")).then_some(())
+    });
+    assert!(command(&node, &["clear-table", "app"]).ends_with("forgotten\n"));
+    left(0);
+    refused(&["clear-table", "app"], "the table of app has no keys");
+    assert!(node.log().contains("the table of app is to forget all of server s1"));
+}
+
+#[test]
+fn a_backend_without_a_table_has_none_to_show() {
+    let a = Origin::start("a");
+    let node = Node::start(&[&a]);
+    for command in ["table", "clear-table"] {
+        let (ok, text) = node.command(&[command, "app"]);
+        assert!(
+            !ok && text.contains("backend app keeps no table: clients stay by one where it says"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn what_an_operator_changed_outlives_deaths_reloads_upgrades_and_restarts() {
     let (a, b) = (Origin::start("a"), Origin::start("b"));
     let mut node = Node::start(&[&a, &b]);

@@ -51,6 +51,14 @@ impl StickKey {
         matches!(self, StickKey::Of(key, _) if key.parts == [relais_rules::What::Src])
     }
 
+    /// For each of its parts whether that is an address.
+    pub fn addresses(&self) -> Vec<bool> {
+        match self {
+            StickKey::Of(key, _) => key.parts.iter().map(|part| *part == relais_rules::What::Src).collect(),
+            StickKey::Learned(_) => vec![false],
+        }
+    }
+
     /// It is of several parts, with their lengths between: no text.
     pub fn is_joined(&self) -> bool {
         matches!(self, StickKey::Of(key, _) if key.parts.len() > 1)

@@ -31,10 +31,22 @@ pub(super) fn check(
         listeners.push(Listener {
             address,
             udp: false,
-            nodes: everywhere,
+            nodes: everywhere.clone(),
             span: admin.span_of("address"),
             what,
         });
+    }
+    if let Some((peers, port)) = platform.find("peers").and_then(|peers| Some((peers, peers.get("port")?))) {
+        for (id, node) in everywhere.iter().zip(nodes) {
+            let Some(link) = node.as_ref().and_then(|node| node.links.first()) else { continue };
+            listeners.push(Listener {
+                address: SocketAddr::new(*link, port),
+                udp: false,
+                nodes: vec![*id],
+                span: peers.span_of("port"),
+                what: "`peers`".to_owned(),
+            });
+        }
     }
     for (item, tomcat) in each(items, "tomcat").zip(tomcats) {
         let Some(tomcat) = tomcat else { continue };

@@ -128,7 +128,7 @@ impl Keeper {
 
 impl Kept {
     fn new(key: &StickKey) -> io::Result<Kept> {
-        let slot = slot(key);
+        let slot = slot(key.is_address());
         let file = File::from(memfd_create("relais-table", MemfdFlags::CLOEXEC)?);
         file.write_all_at(&head(key), 0)?;
         Ok(Kept { file, slot })
@@ -151,8 +151,8 @@ impl Kept {
 }
 
 /// Bytes of a slot.
-fn slot(key: &StickKey) -> usize {
-    FIXED + if key.is_address() { 16 } else { StickKey::LONGEST }
+fn slot(is_address: bool) -> usize {
+    FIXED + if is_address { 16 } else { StickKey::LONGEST }
 }
 
 /// What a file begins with: another kind of key has another one.
@@ -182,9 +182,23 @@ fn restore(file: &File, sticky: &Sticky, servers: &[Arc<ServerShared>]) -> io::R
     if found != head(&sticky.plan.key) {
         return Ok(()); // another key, or another version: an empty table is right
     }
-    let (now, wall_ms, length) = (Instant::now(), wall_ms(), slot(&sticky.plan.key));
+    let now = Instant::now();
     let names: HashMap<u64, u32> =
         servers.iter().map(|server| (hash(server.name.as_bytes()), server.id)).collect();
+    read(file, sticky.plan.key.is_address(), |key, server, left| {
+        if let Some(server) = names.get(&server) {
+            sticky.table.learn(key, *server, left.min(sticky.plan.expire), now, sticky.plan.size);
+        }
+    })
+}
+
+/// Gives what counts in a table's file to `each`: key, hash of the server's name, for how long.
+pub(super) fn read(
+    file: &File,
+    is_address: bool,
+    mut each: impl FnMut(&[u8], u64, Duration),
+) -> io::Result<()> {
+    let (wall_ms, length) = (wall_ms(), slot(is_address));
     let mut buffer = vec![0; SLOTS * length];
     let mut at = HEAD;
     let end = file.metadata()?.len();
@@ -198,12 +212,8 @@ fn restore(file: &File, sticky: &Sticky, servers: &[Arc<ServerShared>]) -> io::R
         for slot in buffer[..whole].chunks_exact(length) {
             let Some(key) = slot.get(FIXED..FIXED + usize::from(slot[4])) else { continue };
             let left = number(&slot[8..]).saturating_sub(wall_ms);
-            let server = names.get(&number(&slot[16..]));
-            if let Some(server) =
-                server.filter(|_| slot[..4] == sum(&slot[4..]) && !key.is_empty() && left > 0)
-            {
-                let left = Duration::from_millis(left).min(sticky.plan.expire);
-                sticky.table.learn(key, *server, left, now, sticky.plan.size);
+            if slot[..4] == sum(&slot[4..]) && !key.is_empty() && left > 0 {
+                each(key, number(&slot[16..]), Duration::from_millis(left));
             }
         }
     }

@@ -6,6 +6,7 @@
 
 pub(crate) mod keep;
 pub(crate) mod key;
+pub(crate) mod show;
 
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -14,13 +15,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use relais_balance::stick::{Put, Stick};
+use relais_balance::stick::{Kept, Put, Stick};
 use relais_config::plan;
 use relais_ipc::status::TableStatus;
 
 use crate::counters::lock;
 use crate::limits;
 use crate::upstream::Server;
+use crate::worker::Setup;
 
 /// Parts of a table, a power of two.
 pub(crate) const PARTS: usize = 64;
@@ -65,6 +67,15 @@ impl Sticky {
         self.table.put(key, server.shared.id, now, self.plan.expire, self.plan.size);
     }
 
+    /// Forgets the keys of a server, or of all; with `key`, as it is shown, that one alone. How many.
+    pub(crate) fn forget(&self, servers: Option<&[u32]>, key: Option<&str>) -> u64 {
+        let addresses = self.plan.key.addresses();
+        self.table.forget(|kept| {
+            servers.is_none_or(|servers| servers.contains(&kept.server))
+                && key.is_none_or(|key| show::shown(&addresses, kept.key) == key)
+        })
+    }
+
     /// Forgets what is over, and what the table has no room for any more.
     pub(crate) fn sweep(&self, now: Instant) {
         self.table.sweep(now, self.plan.size);
@@ -85,6 +96,17 @@ impl Sticky {
         }
         status
     }
+}
+
+/// Has a backend's table forget the keys of a server, or of all; with `key`, as it is shown, that one alone. How many.
+pub(crate) fn forget(setup: &Setup, backend: &str, server: Option<&str>, key: Option<&str>) -> u64 {
+    let mut backs = setup.backs.iter().zip(&setup.sticky);
+    let found = backs.find(|((plan, ..), _)| *plan.name == *backend);
+    let Some(((_, _, servers), Some(sticky))) = found else { return 0 };
+    let named = |name: &str| -> Vec<u32> {
+        servers.iter().filter(|server| *server.name == *name).map(|server| server.id).collect()
+    };
+    sticky.forget(server.map(named).as_deref(), key)
 }
 
 impl Table {
@@ -197,6 +219,15 @@ impl Table {
     pub(crate) fn learn(&self, key: &[u8], server: u32, left: Duration, now: Instant, size: u32) {
         let (hash, ends_ms) = (self.secret.hash_one(key), self.ms(now) + ms(left));
         self.change(hash, size, |stick, room| stick.learn(hash, key, server, ends_ms, room));
+    }
+
+    fn forget(&self, is_meant: impl Fn(&Kept<'_>) -> bool) -> u64 {
+        let gone = |part: &Mutex<Part>| {
+            let gone = lock(part).stick.retain(|kept| !is_meant(&kept));
+            self.entries.fetch_sub(gone as u32, Relaxed);
+            gone as u64
+        };
+        self.parts.iter().map(gone).sum()
     }
 
     fn sweep(&self, now: Instant, size: u32) {

@@ -7,9 +7,10 @@ pub(crate) mod moves;
 mod programs;
 pub(crate) mod servers;
 pub(crate) mod status;
+pub(crate) mod tables;
 
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -119,6 +120,11 @@ fn is_listened_on(path: &Path, kind: SocketType) -> bool {
 
 /// Asks the supervisor of the node whose run directory this is.
 fn ask(run_dir: &Path, ask: &Ask, text: Option<&str>) -> Result<Answer, String> {
+    ask_for_more(run_dir, ask, text).map(|(answer, _)| answer)
+}
+
+/// The same, with the descriptor that came with the answer.
+fn ask_for_more(run_dir: &Path, ask: &Ask, text: Option<&str>) -> Result<(Answer, Option<OwnedFd>), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     let shown = run_dir.display();
@@ -139,7 +145,7 @@ fn ask(run_dir: &Path, ask: &Ask, text: Option<&str>) -> Result<Answer, String> 
             channel.recv::<Answer>().await
         };
         match tokio::time::timeout(ANSWER_LIMIT, question).await {
-            Ok(Ok(Some((answer, _)))) => Ok(answer),
+            Ok(Ok(Some(answered))) => Ok(answered),
             Ok(Ok(None)) => Err(format!("the node in {shown} ended before it answered")),
             Ok(Err(error)) => Err(format!("the node in {shown} cannot be asked: {error}")),
             Err(_) => Err(format!("the node in {shown} did not answer in {} s", ANSWER_LIMIT.as_secs())),

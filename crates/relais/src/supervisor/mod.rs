@@ -13,13 +13,14 @@ mod notify;
 mod overrides;
 mod sockets;
 mod stop;
+mod tables;
 mod upgrade;
 mod user;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ use notify::Notify;
 use overrides::Store;
 use sockets::Sockets;
 use stop::Stopping;
+use tables::Tables;
 use upgrade::{Binary, FromKin, Kin, Upgrading};
 use user::User;
 
@@ -87,8 +89,7 @@ struct Supervisor {
     scripts: BTreeMap<String, bool>,
     /// What a new proxy must know of the servers.
     health: BTreeMap<(String, String), bool>,
-    /// Memory files with stick tables, by backend.
-    tables: BTreeMap<String, OwnedFd>,
+    tables: Tables,
     /// What a new vip must know of the addresses.
     vips: BTreeMap<String, VipState>,
     /// The operator's words that outlast processes.
@@ -180,7 +181,7 @@ impl Supervisor {
         let user = user::unprivileged(&edition.plan.user);
         let mut sockets = Sockets::new(workers);
         let mut notify = Notify::from_env();
-        let (mut health, mut scripts, mut tables) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut health, mut scripts, mut tables) = (BTreeMap::new(), BTreeMap::new(), Tables::default());
         let (mut vips, mut asks) = (BTreeMap::new(), None);
         if let Some(inherited) = &mut inherited {
             sockets.inherit(std::mem::take(&mut inherited.listeners));
@@ -188,7 +189,7 @@ impl Supervisor {
                 notify = Notify::to(path, inherited.watchdog);
             }
             health = std::mem::take(&mut inherited.health);
-            tables = std::mem::take(&mut inherited.tables);
+            tables.files = std::mem::take(&mut inherited.tables);
             scripts = std::mem::take(&mut inherited.scripts);
             vips = std::mem::take(&mut inherited.vips);
             asks = inherited.asks.take();
@@ -322,7 +323,7 @@ impl Supervisor {
                 }
                 self.tell_health(child).await;
                 self.tell_scripts(child).await;
-                for (backend, file) in &self.tables {
+                for (backend, file) in &self.tables.files {
                     let order = Order::Table { backend: backend.clone() };
                     child.order(&order, Some(file.as_fd())).await;
                 }
@@ -454,11 +455,11 @@ impl Supervisor {
                 Ok(())
             }
             Event::Table(backend, Some(file)) => {
-                self.tables.insert(backend, file);
+                self.tables.files.insert(backend, file);
                 Ok(())
             }
             Event::Table(backend, None) => {
-                self.tables.remove(&backend);
+                self.tables.files.remove(&backend);
                 Ok(())
             }
             Event::Pulse(socket) => {
@@ -510,6 +511,7 @@ impl Supervisor {
                 self.scripts.insert(command, up);
             }
             Report::Files { used, kept } => self.on_files(used, &kept),
+            Report::Forgot { keys } => self.forgotten(Some(keys)).await,
             Report::Delivered => self.stop_on_delivered().await,
             Report::HandedOver => self.stop_on_handed_over().await,
             Report::Alive | Report::Watched | Report::Table { .. } | Report::Pulse => {} // dealt with in `child`
@@ -556,6 +558,7 @@ impl Supervisor {
         }
         let delay = self.schedule_respawn(role);
         if role == Role::Proxy {
+            self.forgotten(None).await;
             let healing = delay.is_zero();
             self.frontends_are(if healing { FrontendState::Healing } else { FrontendState::Down }).await;
         }
@@ -694,6 +697,8 @@ impl Supervisor {
         match ask {
             Ask::Status => answer(&channel, &Answer::Status(self.status())).await,
             Ask::Command { line } => self.command(&line, channel).await,
+            Ask::Table { backend } => self.on_table(&backend, channel).await,
+            Ask::Forget { .. } => self.on_forget(ask, channel).await,
             Ask::Standby { on, node, by } => self.on_standby(on, node, &by, channel).await,
             Ask::Move { vip, node, by } => self.on_move(vip, &node, &by, channel).await,
             Ask::Upgrade { node, version } => self.hand_over_to(&node, &version, channel).await,
@@ -714,7 +719,12 @@ impl Supervisor {
 
 /// Answers a command, which may have gone away.
 async fn answer(channel: &Channel, answer: &Answer) {
-    let _ = tokio::time::timeout(Duration::from_secs(1), channel.send(answer, None)).await;
+    answer_with(channel, answer, None).await;
+}
+
+/// The same, with a descriptor.
+async fn answer_with(channel: &Channel, answer: &Answer, fd: Option<BorrowedFd<'_>>) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), channel.send(answer, fd)).await;
 }
 
 /// The text of a plan file.

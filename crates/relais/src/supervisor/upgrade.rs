@@ -236,7 +236,7 @@ impl Supervisor {
             let (backend, server) = (backend.clone(), server.clone());
             all.push((Legacy::Server { backend, server, up: *up }, None));
         }
-        for (backend, file) in &self.tables {
+        for (backend, file) in &self.tables.files {
             all.push((Legacy::Table { backend: backend.clone() }, Some(file.try_clone()?)));
         }
         for (command, up) in &self.scripts {
