@@ -211,6 +211,9 @@ impl Override {
                     max_connections: added.max_connections.or(like.max_connections),
                     weight: 1,
                     node: None,
+                    cookie: None,
+                    check_port: None,
+                    check_address: None,
                     ..like.clone()
                 };
                 backend.servers.push(server);
@@ -300,7 +303,7 @@ mod tests {
 
     fn plan() -> Plan {
         let text = "platform p\nnode here { link \"127.0.0.1\"; }\nfrontend web { bind \"*:80\"; default-backend app; }\n\
-                    backend app { server s1 \"127.0.0.1:81\" max-connections=7; server s2 \"127.0.0.1:82\" weight=3; }";
+                    backend app { persist cookie=SRV; check tcp; server s1 \"127.0.0.1:81\" max-connections=7 cookie=one check-port=91; server s2 \"127.0.0.1:82\" weight=3; }";
         crate::parse("plan.kdl", text).expect("a plan").plan
     }
 
@@ -343,6 +346,7 @@ mod tests {
         let (plan, _) = after(&["add-server app/s3 [::1]:83 max-connections=2 backup"]);
         let third = &plan.backends[0].servers[2];
         assert!(third.backup && third.max_connections == Some(2) && third.weight == 1);
+        assert_eq!((&third.cookie, third.check_port), (&None, None), "these are the first one's alone");
         let (plan, lines) =
             after(&["add-server app/s3 127.0.0.1:83", "remove-server app/s3", "remove-server app/s1"]);
         assert_eq!((servers(&plan).len(), lines), (1, vec!["remove-server app/s1".to_owned()]));

@@ -461,6 +461,10 @@ pub struct Server {
     pub max_concurrent_streams: u32,
     /// What stands for it in a persistence cookie; `None`: its name.
     pub cookie: Option<Arc<str>>,
+    /// Another port for its check, before the check's own.
+    pub check_port: Option<u16>,
+    /// Another address for its check, likewise.
+    pub check_address: Option<IpAddr>,
     /// The node it runs on, where the file knows it.
     pub node: Option<NodeId>,
     /// What an operator wants of it at the moment.

@@ -85,6 +85,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("stick_on_a_depth_of_nothing", "persist cookie=SRV", "stick src depth=1"),
     ("stick_on_a_cookie_in_tcp", "    balance first ", "    stick cookie name=ID; balance first "),
     ("peers_without_a_key", "    secret cluster-key file=\"/etc/relais/cluster.key\"", "    peers"),
+    ("peers_where_another_listens", "platform progres {\n", "platform progres {\n    peers port=8081\n"),
     ("peer_without_peers", "platform progres {\n", "platform progres {\n    peer old \"192.168.112.9\"\n"),
     (
         "peer_named_as_a_node",
@@ -378,6 +379,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("track_too_heavy", "    track frontend=web\n", "    track frontend=web weight=-254\n"),
     ("track_file_of_no_weight", "    track frontend=web\n", "    track file=\"/run/weight\" weight=0\n"),
     ("vip_is_a_node", "address \"192.168.112.180/24\"", "address \"192.168.112.176/24\""),
+    (
+        "check_port_without_check",
+        "    check galera user=monitor secret=db-monitor every=\"1s\"\n    server percona1 \"192.168.112.175:3306\"\n",
+        "    server percona1 \"192.168.112.175:3306\" check-port=9200\n",
+    ),
     ("bind_elsewhere", "    bind \"127.0.0.1:3306\"", "    bind \"192.168.112.176:3306\""),
     (
         "no_server",

@@ -515,11 +515,11 @@ fn a_database_check_knows_where_its_password_is_and_whom_to_ask() {
     let check = percona.check.as_ref().expect("it has one");
     let secret = Some("credential:db-monitor".into());
     assert_eq!(check.kind, CheckKind::Mysql { user: Some("monitor".into()), secret, galera: true });
-    let server = percona.servers[0].address;
+    let server = &percona.servers[0];
     assert_eq!(check.elsewhere(server), None);
     assert_eq!(plan.files_on(NodeId(2)).last().map(|name| &**name), Some("credential:db-monitor"));
     let other = Check { port: Some(9200), ..check.clone() };
-    assert_eq!(other.elsewhere(server), Some((server.ip(), 9200).into()));
+    assert_eq!(other.elsewhere(server), Some((server.address.ip(), 9200).into()));
 }
 
 #[test]

@@ -150,7 +150,7 @@ impl Checks {
                     continue;
                 };
                 // Another port speaks another language, mostly: as in HAProxy, neither TLS nor the PROXY header is for it.
-                let elsewhere = check.elsewhere(server_plan.address);
+                let elsewhere = check.elsewhere(server_plan);
                 let subject = Subject {
                     check: check.clone(),
                     address: elsewhere.unwrap_or(server_plan.address),

@@ -105,6 +105,38 @@ fn an_agent_that_is_silent_changes_nothing() {
 }
 
 #[test]
+fn servers_of_one_machine_are_each_checked_where_their_rows_say() {
+    let [well, ill, other] = [200, 500, 404]
+        .map(|status| answering(&Arc::new(AtomicU32::new(status)), &Arc::new(AtomicU32::new(0))));
+    let apps = [(); 3].map(|()| Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
+    let door = Door::new(1);
+    let text = plan(
+        &door,
+        "",
+        "check http path=\"/\" every=\"20ms\" fall=1",
+        &apps.each_ref().map(|app| app.address),
+    );
+    let place = |app: usize, place: String| (format!("\"{}\"", apps[app].address), place);
+    let places = [
+        place(0, format!("check-port={}", well.address.port())),
+        place(1, format!("check-port={}", ill.address.port())),
+        place(2, format!("check-address=\"127.0.0.1\" check-port={}", other.address.port())),
+    ];
+    let text = places
+        .iter()
+        .fold(text, |text, (address, place)| text.replace(address, &format!("{address} {place}")));
+    let proxy = Proxy::start(&text, &[&door]);
+    let shown = |server: usize| proxy.status().backends[0].servers[server].check.clone();
+    wait("what each is found to be", || {
+        (0..3).all(|server| shown(server).contains(["status 200", "status 500", "status 404"][server]))
+    });
+    let mut client = Peer::connect(door.address);
+    assert_eq!(status_of(&mut client), 200);
+    let up: Vec<bool> = proxy.status().backends[0].servers.iter().map(|server| server.up).collect();
+    assert_eq!(up, [true, false, false]);
+}
+
+#[test]
 fn an_agent_says_how_many_requests_its_server_may_have() {
     let at_once = Arc::new((AtomicU32::new(0), AtomicU32::new(0)));
     let counts = at_once.clone();

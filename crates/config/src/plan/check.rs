@@ -166,10 +166,11 @@ pub struct Agent {
 
 impl Check {
     /// Who is asked for a server that listens there; `None`: the server itself.
-    pub fn elsewhere(&self, server: SocketAddr) -> Option<SocketAddr> {
-        let other = self.port.is_some() || self.address.is_some();
-        other
-            .then(|| SocketAddr::new(self.address.unwrap_or(server.ip()), self.port.unwrap_or(server.port())))
+    pub fn elsewhere(&self, server: &super::Server) -> Option<SocketAddr> {
+        let (port, address) = (server.check_port.or(self.port), server.check_address.or(self.address));
+        let own = server.address;
+        (port.is_some() || address.is_some())
+            .then(|| SocketAddr::new(address.unwrap_or(own.ip()), port.unwrap_or(own.port())))
     }
 
     /// The program that says how this server is, if one does.

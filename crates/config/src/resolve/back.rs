@@ -46,6 +46,7 @@ fn backend(
         check_tls(cx, tls);
     }
     let servers = servers(cx, item, nodes, tomcats);
+    super::check::places(cx, item);
     super::check::agent(cx, item);
     super::check::shared(cx, item, items);
     let check = match item.find("check") {
@@ -284,6 +285,8 @@ fn server(
         http2,
         max_concurrent_streams,
         cookie: super::persist::server_cookie(cx, item),
+        check_port: item.get("check-port"),
+        check_address: item.get("check-address"),
         node,
         admin: Admin::Ready,
     })
@@ -358,6 +361,8 @@ fn tier(
                 http2: false,
                 max_concurrent_streams: 1,
                 cookie: None,
+                check_port: None,
+                check_address: None,
                 node: Some(*id),
                 admin: Admin::Ready,
             });

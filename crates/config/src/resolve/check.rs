@@ -1,5 +1,6 @@
 //! `check`: what is asked of servers, and how often.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Context, each};
@@ -114,6 +115,25 @@ pub(super) fn agent(cx: &mut Context, backend: &Item) {
             Diagnostic::error(agent.span.clone(), "`agent` needs a `check`: it only adds to what that says")
                 .help("add one, such as `check tcp`"),
         );
+    }
+}
+
+/// Where servers of a `backend` have their own place for its check, there is one.
+pub(super) fn places(cx: &mut Context, backend: &Item) {
+    let why = match backend.find("check").map(|check| check.row.form) {
+        Some(Some("exec")) => "the program of `check exec` is told the server's own address",
+        Some(_) => return,
+        None => "there is no `check` to send elsewhere",
+    };
+    for server in backend.each("server") {
+        let port = server.get::<u16>("check-port").map(|_| "check-port");
+        let address = server.get::<IpAddr>("check-address").map(|_| "check-address");
+        for name in port.into_iter().chain(address) {
+            cx.error(
+                Diagnostic::error(server.span_of(name), format!("`{name}` has no effect: {why}"))
+                    .help("take it out, or write a check that asks the server, such as `check tcp`"),
+            );
+        }
     }
 }
 

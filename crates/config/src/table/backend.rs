@@ -1,6 +1,6 @@
 //! `backend`: who answers.
 
-use super::Type::{Duration, File, Host, Integer, Name, Reference, Socket, Text, Word, Words};
+use super::Type::{Duration, File, Host, Integer, Ip, Name, Reference, Socket, Text, Word, Words};
 use super::{DAY, Directive, Effect, Field, HOUR, Kind, MINUTE, Section, Times, default, optional, required};
 
 const WEIGHT: Field = default("weight", Integer(0, 256), "1", "its share of requests; 0 gets nothing new");
@@ -366,6 +366,13 @@ pub(super) const ROWS: &[Directive] = &[
             SLOWSTART,
             SEND_PROXY,
             optional("cookie", Text, "its name", "what stands for it in the cookie of `persist`"),
+            optional(
+                "check-port",
+                Integer(1, 65535),
+                "the check's",
+                "another port for its check, as `check port=` is for all",
+            ),
+            optional("check-address", Ip, "the check's", "another address for its check, likewise"),
             default(
                 "proto",
                 Word(&["h1", "h2"]),
@@ -385,6 +392,7 @@ pub(super) const ROWS: &[Directive] = &[
             "backups_serve_when_nobody_else_is_up",
             "a_server_that_comes_back_gets_more_step_by_step",
             "a_server_is_called_in_the_cookie_what_its_row_says",
+            "servers_of_one_machine_are_each_checked_where_their_rows_say",
         ]),
         ..Directive::EMPTY
     },
