@@ -97,6 +97,8 @@ pub(crate) const H2_SERVER_CONNECTION_WINDOW: u32 = 1024 * 1024;
 pub(crate) const H2_REMEMBERED_RESETS: usize = 100;
 /// Streams that a client may open and cancel before we look at them.
 pub(crate) const H2_PENDING_RESETS: usize = 200;
+/// Streams of an HTTP/2 connection that are begun before other clients get their turn.
+pub(crate) const H2_STREAMS_IN_A_ROW: u32 = 16;
 /// Bytes read from an HTTP/2 connection before what they ask for is answered.
 pub(crate) const H2_RUN_BYTES: usize = 16 * 1024;
 /// How long a client may take to close its HTTP/2 connection after GOAWAY, once no stream is open.

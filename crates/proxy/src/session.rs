@@ -712,7 +712,10 @@ pub(crate) async fn linger(client: &Client) {
         buffer.clear();
         match buffer.fill(&client.io) {
             Ok(0) => break,
-            Ok(n) => left = left.saturating_sub(n),
+            Ok(n) => {
+                left = left.saturating_sub(n);
+                tokio::task::yield_now().await; // whoever never stops sending holds nobody up
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if client.until(deadline, |cx| client.io.poll_read_ready(cx)).await.is_err() {
                     break;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
@@ -111,9 +111,17 @@ struct State {
 async fn serve(client: &Rc<Client>, mut connection: Connection<Wire<Shared>, Bytes>, guard: &Guard) {
     client.wait_for(limits::WAITS_FOR_DRAIN);
     let mut state = State { open: Rc::default(), idle_since: client.worker.now(), leaving: None };
+    let mut in_a_row = 0;
     loop {
         match client.drive(|cx| poll_event(client, &mut connection, guard, &mut state, cx)).await {
-            Event::Stream(request, send) => accept(client, request, send, &state.open),
+            Event::Stream(request, send) => {
+                accept(client, request, send, &state.open);
+                in_a_row += 1;
+                if in_a_row == limits::H2_STREAMS_IN_A_ROW {
+                    in_a_row = 0;
+                    tokio::task::yield_now().await; // other clients get their turn
+                }
+            }
             Event::Abuse(abuse) => {
                 complain(client, abuse);
                 connection.abrupt_shutdown(match abuse {
@@ -167,9 +175,13 @@ fn poll_event(
 fn accept(
     client: &Rc<Client>,
     request: http::Request<RecvStream>,
-    send: SendResponse<Bytes>,
+    mut send: SendResponse<Bytes>,
     open: &Rc<Cell<u32>>,
 ) {
+    // Whoever asks and cancels in one breath is asking nothing: no rule, no server and no task sees it.
+    if send.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready() {
+        return fail(client, *b"CR");
+    }
     match StreamIo::accepted(request, send) {
         Ok(io) => {
             let stream = Client::stream(client.clone(), Io::stream(io));
@@ -181,12 +193,17 @@ fn accept(
         }
         Err((mut send, _)) => {
             send.send_reset(Reason::PROTOCOL_ERROR);
-            client.front.counters().errors.add(1);
-            let mut account = Account::new(client.worker.now(), 0);
-            (account.status, account.state) = (400, *b"PR");
-            session::log_request(client, &client.front.plan(), &mut account, None);
+            fail(client, *b"PR");
         }
     }
+}
+
+/// A request that comes to nothing before it is one.
+fn fail(client: &Client, state: [u8; 2]) {
+    client.front.counters().errors.add(1);
+    let mut account = Account::new(client.worker.now(), 0);
+    (account.status, account.state) = (400, state);
+    session::log_request(client, &client.front.plan(), &mut account, None);
 }
 
 fn complain(client: &Client, abuse: Abuse) {

@@ -1,5 +1,8 @@
 //! Clients that ask for work without end, on one connection: it ends, and another one is served as ever.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use crate::common::*;
 use crate::secure::{Both, Over};
 use crate::spec::origin;
@@ -189,6 +192,28 @@ fn empty_data_without_end_is_ended() {
         let code = flood(&mut raw, 1000, |_| frame(DATA, flags, 1, payload));
         assert!(matches!(code, Some(CALM) | None), "{code:?}");
     }
+}
+
+#[test]
+fn what_is_asked_and_cancelled_in_one_breath_goes_nowhere() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = asked.clone();
+    let origin = Origin::new(move |mut peer| {
+        while peer.try_head().is_some() {
+            count.fetch_add(1, Ordering::SeqCst);
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let door = Door::new(1);
+    let proxy = Proxy::start(&plan(&door, "", "", &[origin.address]), &[&door]);
+    let mut raw = Raw::open(door.address);
+    raw.write((0..50).flat_map(cancelled).collect::<Vec<u8>>());
+    raw.get(101);
+    assert_eq!(raw.answer(101), (0x88, b"ok".to_vec()));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    let lines = proxy.lines(51);
+    assert_eq!(lines.iter().filter(|line| line.contains(" CR-- ")).count(), 50, "{lines:?}");
+    assert_eq!(proxy.status().frontends[0].request_errors_total, 50);
 }
 
 #[test]
