@@ -19,6 +19,8 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const REQUESTS: usize = 20;
 /// Requests a second from each of fifty addresses.
 const FLOOD: usize = 400;
+/// Cancelled requests a second from each of two addresses.
+const STORM: u32 = 50_000;
 
 /// A connection from an address of this machine, where there is room for it.
 fn connect(ip: &str, to: SocketAddr) -> Option<TcpStream> {
@@ -26,6 +28,7 @@ fn connect(ip: &str, to: SocketAddr) -> Option<TcpStream> {
     socket.bind(&format!("{ip}:0").parse::<SocketAddr>().unwrap().into()).ok()?;
     socket.connect_timeout(&to.into(), PATIENCE).ok()?;
     let socket = TcpStream::from(socket);
+    socket.set_nodelay(true).ok()?;
     socket.set_read_timeout(Some(PATIENCE)).ok()?;
     socket.set_write_timeout(Some(PATIENCE)).ok()?;
     Some(socket)
@@ -37,6 +40,8 @@ struct Drill {
     /// Requests of the flood that were answered, and those that were refused.
     flooded: AtomicU32,
     refused: AtomicU32,
+    /// Requests of the storm.
+    cancelled: AtomicU32,
     /// Slow heads that were cut, and HTTP/2 connections that were ended.
     cut: AtomicU32,
     ended: AtomicU32,
@@ -47,9 +52,9 @@ impl Drill {
         !self.over.load(Relaxed)
     }
 
-    /// Heads that never end, a byte at a time, twenty a second; what is cut comes again. They do not all send at once.
+    /// Heads that never end, a byte at a time, twice a second; what is cut comes again. They do not all send at once.
     fn slow(&self, to: SocketAddr, many: usize) {
-        const TURNS: usize = 25;
+        const TURNS: usize = 250;
         lower_priority();
         let mut all: [Vec<TcpStream>; TURNS] = [const { Vec::new() }; TURNS];
         let mut made = 0;
@@ -60,14 +65,14 @@ impl Drill {
             some.retain_mut(|io| io.write_all(b"a").is_ok());
             self.cut.fetch_add((before - some.len()) as u32, Relaxed);
             // New ones as fast as old ones are cut, after a second, and no faster.
-            for _ in some.len()..many.div_ceil(TURNS).min(some.len() + many.div_ceil(TURNS * 20)) {
+            for _ in some.len()..many.div_ceil(TURNS).min(some.len() + many.div_ceil(TURNS * 2)) {
                 made += 1;
                 let Some(mut io) = connect(&format!("127.0.2.{}", made % 200 + 1), to) else { break };
                 if io.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ").is_ok() {
                     some.push(io);
                 }
             }
-            let turn = Duration::from_millis(50) / TURNS as u32;
+            let turn = Duration::from_millis(500) / TURNS as u32;
             std::thread::sleep(turn.saturating_sub(begun.elapsed())); // the pace of the attack
         }
     }
@@ -79,9 +84,12 @@ impl Drill {
         let requests = get("/").repeat(FLOOD / TURNS);
         let mut all: Vec<(u8, Option<TcpStream>)> = ips.map(|ip| (ip, None)).collect();
         let mut answers = vec![0; 64 * 1024];
+        let pause = Duration::from_secs(1) / (TURNS * all.len()) as u32;
+        let mut due = Instant::now();
         while self.goes_on() {
-            let begun = Instant::now();
             for (ip, io) in &mut all {
+                due = (due + pause).max(Instant::now());
+                std::thread::sleep(due.saturating_duration_since(Instant::now())); // the pace of the attack
                 let mut open = io.take().or_else(|| connect(&format!("127.0.3.{ip}"), to));
                 // Without a wait: what does not fit into the socket is not sent.
                 *io = open.take().filter(|mut io| {
@@ -95,8 +103,6 @@ impl Drill {
                     }
                 });
             }
-            let turn = Duration::from_secs(1) / TURNS as u32;
-            std::thread::sleep(turn.saturating_sub(begun.elapsed())); // the pace of the attack
         }
     }
 
@@ -108,16 +114,20 @@ impl Drill {
         }
     }
 
-    /// Streams that are opened and cancelled at once (CVE-2023-44487).
+    /// Streams that are opened and cancelled at once (CVE-2023-44487), [`STORM`] a second.
     fn storm(&self, to: SocketAddr, ip: &str) {
+        const STREAMS: u32 = 50;
         const HEAD: &[u8] = b"\x82\x86\x84\x41\x01h";
         lower_priority();
+        let mut due = Instant::now();
         while self.goes_on() {
             let Some(mut io) = connect(ip, to) else { continue };
             let mut frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
             let mut stream = 1u32;
             while self.goes_on() {
-                for _ in 0..50 {
+                due = (due + Duration::from_secs(1) * STREAMS / STORM).max(Instant::now());
+                std::thread::sleep(due.saturating_duration_since(Instant::now())); // the pace of the attack
+                for _ in 0..STREAMS {
                     frames.extend_from_slice(&[0, 0, HEAD.len() as u8, 1, 5]);
                     frames.extend_from_slice(&stream.to_be_bytes());
                     frames.extend_from_slice(HEAD);
@@ -126,7 +136,9 @@ impl Drill {
                     frames.extend_from_slice(&8u32.to_be_bytes());
                     stream += 2;
                 }
-                if io.write_all(&frames).is_err() {
+                self.cancelled.fetch_add(STREAMS, Relaxed);
+                // Who attacks well sees the end of a connection and makes another.
+                if io.write_all(&frames).is_err() || is_over(&mut io) {
                     self.ended.fetch_add(1, Relaxed);
                     break;
                 }
@@ -134,6 +146,21 @@ impl Drill {
             }
         }
     }
+}
+
+/// Whether the other side has ended the connection, as far as is known.
+fn is_over(io: &mut TcpStream) -> bool {
+    let _ = io.set_nonblocking(true);
+    let mut said = [0; 4096];
+    let over = loop {
+        match io.read(&mut said) {
+            Ok(0) => break true,
+            Ok(_) => {}
+            Err(error) => break error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    };
+    let _ = io.set_nonblocking(false);
+    over
 }
 
 /// What one honest client does, and how long each answer took; what went wrong, if anything did.
@@ -211,10 +238,14 @@ fn attack(drill: &Drill, to: SocketAddr, slow: usize, clients: usize) -> [Waits;
         while !met() && begun.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(20)); // awaited, for as long as it may take
         }
-        let before = (Instant::now(), drill.refused.load(Relaxed));
+        let counts = || [drill.refused.load(Relaxed), drill.cancelled.load(Relaxed)];
+        let (begun, before) = (Instant::now(), counts());
         let under = std::panic::catch_unwind(|| all_honest(to, clients));
-        let rate = (drill.refused.load(Relaxed) - before.1) as f64 / before.0.elapsed().as_secs_f64();
-        println!("{rate:.0} requests of the flood were refused a second");
+        let seconds = begun.elapsed().as_secs_f64();
+        let [refused, cancelled] = [0, 1].map(|at| f64::from(counts()[at] - before[at]) / seconds);
+        println!(
+            "a second, {refused:.0} requests of the flood were refused and {cancelled:.0} of the storm sent"
+        );
         // The attackers have to have met what was set up against them; they go on until they have.
         let begun = Instant::now();
         while drill.cut.load(Relaxed) == 0 && begun.elapsed() < PATIENCE {
