@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use relais_balance::{
-    Load, Locality, Random, Ranking, Ring, RoundRobin, Rule, StaticRr, has_share, hash, maglev, map,
+    Load, Locality, Random, Ranking, Ring, RoundRobin, Rule, StaticRr, Wrr, has_share, hash, maglev, map,
 };
 use relais_base::Rng;
 
@@ -28,6 +28,8 @@ fn main() {
     measure("roundrobin", |_| turns.pick(|_| true));
     let mut fixed = StaticRr::new(&weights);
     measure("static-rr", |_| fixed.pick(|_| true));
+    let mut heaviest = Wrr::new(weights.iter().copied());
+    measure("roundrobin order=ipvs", |_| heaviest.pick(|_| true));
     // Four requests a server under way; with each pick one begins and one ends.
     for rule in [Rule::LeastConn, Rule::Sed, Rule::Nq, Rule::First, Rule::LeastTime] {
         let mut ranking = Ranking::new(rule, weights.iter().copied());

@@ -8,7 +8,7 @@
 //!
 //! | goes by | algorithms |
 //! | --- | --- |
-//! | turns | [`RoundRobin`], [`StaticRr`] |
+//! | turns | [`RoundRobin`], [`Wrr`], [`StaticRr`] |
 //! | load | [`Ranking`]: least connections, shortest expected delay, never queue, first, least time; [`Random`] |
 //! | a key's hash | [`Ring`], [`map()`], [`maglev()`], all of them bounded by [`has_share`] if one likes |
 //! | both | [`Locality`] |
@@ -39,6 +39,7 @@ pub mod stick;
 mod tree;
 mod turns;
 mod weights;
+mod wrr;
 
 pub use bounded::has_share;
 pub use breaker::{Breaker, BreakerRule, Turn};
@@ -56,3 +57,4 @@ pub use round_robin::RoundRobin;
 pub use slots::Slots;
 pub use static_rr::StaticRr;
 pub use turns::{Heard, Turns};
+pub use wrr::Wrr;

@@ -158,7 +158,7 @@ fn several_pickers_begin_at_several_servers_and_split_as_one() {
 
 #[test]
 fn a_pick_among_a_thousand_asks_for_one_or_two_servers() {
-    use relais_balance::{Load, Locality, Ring, StaticRr, maglev, map};
+    use relais_balance::{Load, Locality, Ring, StaticRr, Wrr, maglev, map};
     let weights = [3u16; 1_000];
     let names: Vec<String> = (0..1_000).map(|place| format!("s{place}")).collect();
     let named: Vec<(&str, u16)> = names.iter().map(String::as_str).zip(weights).collect();
@@ -170,6 +170,7 @@ fn a_pick_among_a_thousand_asks_for_one_or_two_servers() {
     let mut rng = Rng::new(5);
     let mut turns = RoundRobin::new(weights);
     let mut fixed = StaticRr::new(&weights);
+    let mut heaviest = Wrr::new(weights);
     let mut rankings = [Rule::LeastConn, Rule::Sed, Rule::Nq, Rule::First, Rule::LeastTime]
         .map(|rule| Ranking::new(rule, weights));
     let random = Random::new(&weights, 2);
@@ -179,6 +180,7 @@ fn a_pick_among_a_thousand_asks_for_one_or_two_servers() {
         let key = rng.next_u64();
         turns.pick(ask).unwrap();
         fixed.pick(ask).unwrap();
+        heaviest.pick(ask).unwrap();
         for ranking in &mut rankings {
             let place = ranking.pick(ask, |_| 0).unwrap();
             ranking.set_load(place, 1);
@@ -189,6 +191,6 @@ fn a_pick_among_a_thousand_asks_for_one_or_two_servers() {
         slots.pick(key, ask).unwrap();
         locality.pick(key, 0, ask, |_| Load { active: 0, weight: 3 }).unwrap();
     }
-    // 11 algorithms that ask for one, one that draws two, and one that looks twice at a new key.
-    assert!(asked.get() <= 3_000 * (11 + 2 + 2), "{} servers were asked for", asked.get());
+    // 12 algorithms that ask for one, one that draws two, and one that looks twice at a new key.
+    assert!(asked.get() <= 3_000 * (12 + 2 + 2), "{} servers were asked for", asked.get());
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use relais_balance::{Load, Locality, Ranking, Ring, Rule, StaticRr, has_share, hash, maglev, map};
+use relais_balance::{Load, Locality, Ranking, Ring, Rule, StaticRr, Wrr, has_share, hash, maglev, map};
 
 const SHRINK_S: u32 = 24 * 3600;
 
@@ -225,7 +225,79 @@ fn assert_shares(got: &[u32], weights: &[u16], percent: f64) {
     }
 }
 
+/// `ip_vs_wrr.c`, a server after the other: the level falls by the divisor each time that the list is at its end.
+struct NaiveWrr {
+    weights: Vec<u16>,
+    level: u16,
+    next: usize,
+}
+
+impl NaiveWrr {
+    fn pick(&mut self, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+        let divisor = (1..=self.weights.iter().copied().max()?).rev();
+        let divisor = divisor.into_iter().find(|d| self.weights.iter().all(|weight| weight % d == 0))?;
+        let greatest = *self.weights.iter().max()?;
+        for _ in 0..(usize::from(greatest / divisor) + 2) * self.weights.len() {
+            if self.next == self.weights.len() {
+                self.next = 0;
+                self.level = self.level.saturating_sub(divisor);
+                if self.level == 0 {
+                    self.level = greatest;
+                }
+            }
+            let place = self.next;
+            self.next += 1;
+            if self.weights[place] >= self.level && eligible(place) {
+                return Some(place);
+            }
+        }
+        None
+    }
+}
+
 proptest! {
+    #[test]
+    fn the_heaviest_come_first_as_ipvs_deals_them(
+        weights in prop::collection::vec(prop_oneof![Just(0u16), 1u16..=6, Just(60), Just(90)], 1..10),
+        masks in prop::collection::vec(prop_oneof![Just(u16::MAX), any::<u16>()], 1..300),
+    ) {
+        let greatest = weights.iter().copied().max().unwrap();
+        let mut naive = NaiveWrr { weights: weights.clone(), level: greatest, next: 0 };
+        let mut turns = Wrr::new(weights.iter().copied());
+        for mask in masks {
+            let eligible = |place: usize| mask & (1 << place) != 0;
+            let expected = naive.pick(eligible);
+            prop_assert_eq!(turns.pick(eligible), expected);
+            if expected.is_none() {
+                // Who finds nobody has gone round in vain, and where it stands is nobody's business.
+                naive = NaiveWrr { weights: weights.clone(), level: greatest, next: 0 };
+                turns = Wrr::new(weights.iter().copied());
+            }
+        }
+    }
+
+    #[test]
+    fn a_round_of_ipvs_gives_every_server_its_weight_whatever_they_become(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0u16..=12, 0usize..9), 0..20),
+        weights in prop::collection::vec(0u16..=12, 1..9),
+    ) {
+        let mut turns = Wrr::new(weights.iter().copied());
+        let mut weights = weights;
+        for (which, weight, picks) in changes {
+            let place = which.index(weights.len());
+            weights[place] = weight;
+            turns.set_weight(place, weight);
+            for _ in 0..picks {
+                turns.pick(|_| true);
+            }
+        }
+        let all = weights.iter().map(|&weight| usize::from(weight)).sum::<usize>();
+        let mut got = vec![0u16; weights.len()];
+        (0..all).for_each(|_| got[turns.pick(|_| true).unwrap()] += 1);
+        prop_assert_eq!((all == 0).then(|| turns.pick(|_| true)).flatten(), None);
+        prop_assert_eq!(got, weights);
+    }
+
     #[test]
     fn least_connections_are_what_cross_multiplication_says(weights in weights(), events in events()) {
         rank_alike(Rule::LeastConn, &weights, &events)?;

@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use relais_balance::{
-    Load, Locality, Random, Ranking, Ring, RoundRobin, Rule, Slots, StaticRr, has_share, hash, key, maglev,
-    map,
+    Load, Locality, Random, Ranking, Ring, RoundRobin, Rule, Slots, StaticRr, Wrr, has_share, hash, key,
+    maglev, map,
 };
 use relais_config::plan::{self, Balance, HashKey, HashType};
 use relais_http::Request;
@@ -40,7 +40,7 @@ impl Common {
         let weights: Vec<u16> = plan.servers.iter().map(|server| server.weight).collect();
         let named = || plan.servers.iter().map(|server| (&*server.name, server.weight)).collect::<Vec<_>>();
         let rule = match &plan.balance {
-            Balance::RoundRobin | Balance::StaticRr => return Common::Nothing,
+            Balance::RoundRobin | Balance::Wrr | Balance::StaticRr => return Common::Nothing,
             Balance::Random(draws) => return Common::Random(Random::new(&weights, *draws)),
             Balance::Hash { table: HashType::Consistent, .. } => return Common::Ring(Ring::new(&named())),
             Balance::Hash { table: HashType::Maglev, .. } => return Common::Slots(maglev(&named())),
@@ -80,6 +80,7 @@ pub(crate) struct Chooser {
     /// For requests without a key, too.
     turns: RefCell<RoundRobin>,
     fixed: RefCell<StaticRr>,
+    heaviest: RefCell<Wrr>,
     /// State of the servers' weights that is known here.
     seen: Cell<u32>,
     /// Weights are hundred times those of the plan, so that they can start at a hundredth.
@@ -102,11 +103,15 @@ impl Chooser {
         let of_fixed: &[u16] = if plan.balance == Balance::StaticRr { &weights } else { &[] };
         let mut fixed = StaticRr::new(of_fixed);
         fixed.skip(worker, workers);
+        let of_heaviest: &[u16] = if plan.balance == Balance::Wrr { &weights } else { &[] };
+        let mut heaviest = Wrr::new(of_heaviest.iter().copied());
+        heaviest.skip(worker, workers);
         Chooser {
             common,
             balance: plan.balance.clone(),
             turns: RefCell::new(turns),
             fixed: RefCell::new(fixed),
+            heaviest: RefCell::new(heaviest),
             seen: Cell::new(shared.changes.load(Relaxed).wrapping_sub(1)),
             slow: plan.servers.iter().any(|server| server.slow_start.is_some()),
             weights: Cell::default(),
@@ -170,6 +175,7 @@ impl Chooser {
                     random.pick(&mut worker.rng.borrow_mut(), eligible, load)
                 }
                 _ if self.balance == Balance::StaticRr => self.fixed.borrow_mut().pick(eligible),
+                _ if self.balance == Balance::Wrr => self.heaviest.borrow_mut().pick(eligible),
                 _ => self.turns.borrow_mut().pick(eligible),
             }?;
             if enter(&place) {
@@ -236,6 +242,9 @@ impl Chooser {
             let mut turns = self.turns.borrow_mut();
             if turns.weight(place) != weight {
                 turns.set_weight(place, weight);
+                if self.balance == Balance::Wrr {
+                    self.heaviest.borrow_mut().set_weight(place, weight);
+                }
             }
             match &*self.common {
                 Common::Ranking(ranking) => {

@@ -62,11 +62,23 @@ fn active(proxy: &Proxy) -> Vec<u64> {
 }
 
 #[test]
+fn heavy_servers_come_first_where_it_is_said() {
+    let origins = servers(3);
+    let door = Door::new(1);
+    let _proxy =
+        Proxy::start(&weighted(&door, "balance roundrobin order=ipvs", &origins, &[1, 4, 2]), &[&door]);
+    let mut client = Peer::connect(door.address);
+    let got: Vec<usize> = (0..14).map(|_| ask(&mut client, get("/"))).collect();
+    assert_eq!(got, [2, 2, 2, 3, 1, 2, 3, 2, 2, 2, 3, 1, 2, 3]);
+}
+
+#[test]
 fn every_algorithm_serves_requests() {
     let origins = servers(3);
     // What 80 requests one after the other do, to servers of weight 1, 1 and 2. `None`: it is not that exact.
     let exact = [
         ("roundrobin", Some([20, 20, 40])),
+        ("roundrobin order=ipvs", Some([20, 20, 40])),
         ("static-rr", Some([20, 20, 40])),
         ("leastconn", None),                        // 80 is no multiple of three: see below
         ("leastconn count=ipvs", Some([1, 1, 78])), // a connection that is kept is a load

@@ -10,6 +10,8 @@ use super::{BackendId, Frontend, Plan};
 pub enum Balance {
     /// Each in turn, by weight, smoothly.
     RoundRobin,
+    /// Each in turn, by weight, the heaviest first, as IPVS's `wrr` does.
+    Wrr,
     /// Each in turn, in a rotation that never changes.
     StaticRr,
     /// The fewest connections for its weight; `ipvs`: those that are kept idle count a little.

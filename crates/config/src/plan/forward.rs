@@ -51,7 +51,7 @@ impl Balance {
     /// The scheduler of IPVS that does this, if one does.
     pub fn ipvs_scheduler(&self) -> Option<&'static str> {
         Some(match self {
-            Balance::RoundRobin => "wrr",
+            Balance::RoundRobin | Balance::Wrr => "wrr",
             Balance::LeastConn { .. } => "wlc",
             Balance::Sed => "sed",
             Balance::Nq => "nq",

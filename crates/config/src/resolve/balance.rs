@@ -52,6 +52,7 @@ pub(super) fn balance(cx: &mut Context, item: &Item, mode: Option<Mode>) -> Opti
         ("lblc", Some(key)) => Balance::Locality { key, replicate: None },
         ("lblcr", Some(key)) => Balance::Locality { key, replicate: Some(balance.get("shrink")?) },
         (_, Some(key)) => Balance::Hash { key, table, balance_factor: hash.get("balance-factor") },
+        (_, None) if balance.get::<Arc<str>>("order").is_some_and(|order| &*order == "ipvs") => Balance::Wrr,
         (_, None) => Balance::RoundRobin,
     })
 }

@@ -26,7 +26,13 @@ const fn row(form: &'static str, example: &'static str, doc: &'static str) -> Di
 
 pub(super) const ROWS: &[Directive] = &[
     Directive {
-        effect: Effect::Tests(&["weights_share_requests_out"]),
+        properties: &[default(
+            "order",
+            Word(&["smooth", "ipvs"]),
+            "smooth",
+            "of weights 4, 2, 1: `smooth`: a b a a b a c; `ipvs`: a a a b a b c, as IPVS's `wrr` does",
+        )],
+        effect: Effect::Tests(&["weights_share_requests_out", "heavy_servers_come_first_where_it_is_said"]),
         ..row(
             "roundrobin",
             "balance roundrobin",
