@@ -124,11 +124,11 @@ impl Client {
         connection.io.end_in_reset();
     }
 
-    /// Waits before it is denied, unless too many do; `false`: it has gone meanwhile.
-    pub(crate) async fn hold(&self, time: std::time::Duration) -> bool {
+    /// Waits before it is denied or goes on, unless too many do; `false`: it has gone meanwhile. `at_end`: see [`Gone`].
+    pub(crate) async fn hold(&self, time: std::time::Duration, at_end: bool) -> bool {
         let Some(_place) = Pass::if_free(&self.worker.tarpits) else { return true };
         let deadline = self.worker.now() + time;
-        let mut gone = Gone::new(&self.io, true);
+        let mut gone = Gone::new(&self.io, at_end);
         self.until(deadline, |cx| gone.poll(cx)).await.is_err()
     }
 

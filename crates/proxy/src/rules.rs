@@ -326,6 +326,7 @@ pub(crate) struct Limits {
     pub(crate) timeout_client: Option<Duration>,
     pub(crate) timeout_server: Option<Duration>,
     pub(crate) rank: Option<plan::Rank>,
+    pub(crate) delay: Option<Duration>,
 }
 
 impl Limits {
@@ -340,6 +341,7 @@ impl Limits {
         self.timeout_client = limit.client.or(self.timeout_client);
         self.timeout_server = limit.server.or(self.timeout_server);
         self.rank = limit.rank.or(self.rank);
+        self.delay = limit.delay.or(self.delay);
     }
 }
 

@@ -242,7 +242,22 @@ async fn one(client: &Client, buffer: &mut Buffer, first: bool) -> Leaves {
     if let Some(limits) = &mut asked.limits {
         account.tallies = std::mem::take(&mut limits.tallies);
     }
+    let held = asked.limits.as_ref().and_then(|limits| limits.delay).filter(|_| answer.is_none());
+    let stays = match held {
+        Some(time) => {
+            let backend = asked.backend.as_ref().or(plan.backend.as_ref());
+            let at_end = backend.is_some_and(|backend| backend.plan.abort_on_close);
+            Box::pin(hold(&mut asked, time, at_end)).await
+        }
+        None => true,
+    };
     let leaves = match answer {
+        _ if !stays => {
+            (account.status, account.state) = (400, *b"CR");
+            account.read = asked.request.length as u64;
+            log_request(client, &plan, &mut account, Some(asked.head()));
+            Leaves::Closed
+        }
         Some(_) if asked.manner != Manner::AtOnce && !Box::pin(delay(&mut asked)).await => {
             account.state = *b"PR";
             account.read = asked.request.length as u64;
@@ -275,22 +290,25 @@ async fn one(client: &Client, buffer: &mut Buffer, first: bool) -> Leaves {
 
 /// Holds a request that is denied, or drops it; whether it is still to be answered. Its connection keeps no buffer.
 async fn delay(asked: &mut Asked<'_>) -> bool {
-    let client = asked.client;
     match asked.manner {
         Manner::AtOnce => true,
-        Manner::After(time) => {
-            let spare = asked.buffer.fold().map(|spare| client.worker.give_buffer(spare));
-            let stays = client.hold(time).await;
-            if spare.is_some() {
-                asked.buffer.unfold(client.worker.take_buffer());
-            }
-            stays
-        }
+        Manner::After(time) => hold(asked, time, true).await,
         Manner::Silent => {
-            client.vanish();
+            asked.client.vanish();
             false
         }
     }
+}
+
+/// Holds a request; whether its client has waited.
+async fn hold(asked: &mut Asked<'_>, time: std::time::Duration, at_end: bool) -> bool {
+    let client = asked.client;
+    let spare = asked.buffer.fold().map(|spare| client.worker.give_buffer(spare));
+    let stays = client.hold(time, at_end).await;
+    if spare.is_some() {
+        asked.buffer.unfold(client.worker.take_buffer());
+    }
+    stays
 }
 
 /// The marks of a request.

@@ -141,6 +141,11 @@ async fn choose(client: &Client, plan: &FrontPlan) -> Option<(Rc<Backend>, Optio
     if let Some(rules) = rules {
         decision = ask(client, plan, &rules, decision).await?;
     }
+    if let Some(time) = decision.limits.as_ref().and_then(|limits| limits.delay)
+        && !Box::pin(client.hold(time, backend.plan.abort_on_close)).await
+    {
+        return None;
+    }
     Some((backend, decision.limits))
 }
 
@@ -152,7 +157,7 @@ async fn ask(client: &Client, plan: &FrontPlan, rules: &Rules, so_far: Decision)
         deny(client, rule);
         match manner {
             Manner::AtOnce => {}
-            Manner::After(time) => drop(Box::pin(client.hold(*time)).await),
+            Manner::After(time) => drop(Box::pin(client.hold(*time, true)).await),
             Manner::Silent => client.vanish(),
         }
         return None;

@@ -147,11 +147,53 @@ fn a_tarpit_holds_a_request_and_then_denies_it() {
 }
 
 #[test]
+fn a_delayed_request_is_answered_later_and_whoever_does_not_wait_is_not_asked_for() {
+    let app = Origin::new(|mut peer| {
+        while let Some(head) = peer.try_head() {
+            let body = if head.starts_with("POST ") { "hello" } else { "" };
+            assert_eq!(peer.take(body.len()), body.as_bytes());
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        }
+    });
+    let door = Door::new(1);
+    let rules = "rule slow { match path \"/slow\"; delay \"300ms\"; }\n\
+                 rule never { match path \"/never/**\"; delay \"1h\"; }\n\
+                 rule denied { match path \"/never/denied\"; deny 403; }";
+    let proxy = Proxy::start(&plan(&door, rules, "abort-on-close", &[app.address]), &[&door]);
+    let began = Instant::now();
+    let mut held: Vec<Peer> = (0..20).map(|_| Peer::connect(door.address)).collect();
+    for peer in &mut held {
+        peer.send("POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
+    }
+    let mut other = Peer::connect(door.address);
+    other.send(get("/"));
+    assert!(other.message().0.starts_with("HTTP/1.1 200 "));
+    assert!(began.elapsed() < Duration::from_millis(300), "others are served meanwhile");
+    for peer in &mut held {
+        let (head, body) = peer.message();
+        assert!(head.starts_with("HTTP/1.1 200 ") && body == "hello", "{head}{body}");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    other.send(get("/never/denied"));
+    assert!(other.message().0.starts_with("HTTP/1.1 403 "), "what is denied is denied at once");
+    let asked = app.accepted();
+    let mut gone = Peer::connect(door.address);
+    gone.send(get("/never"));
+    drop((held, other));
+    wait("it to be held alone", || proxy.status().frontends[0].connections == 1);
+    drop(gone);
+    wait("it to go when its client does", || proxy.status().frontends[0].connections == 0);
+    assert!(proxy.lines(23).iter().any(|line| line.contains(" CR-- ") && line.contains("/never ")));
+    assert_eq!(app.accepted(), asked);
+}
+
+#[test]
 fn a_tcp_connection_is_held_or_vanishes() {
     let (door, app) = (Door::new(1), Origin::answering(OK));
     let rules = "mode tcp; rule a { match src \"127.0.7.0/24\"; tarpit 403 hold=\"200ms\"; }\n\
                  rule b { match src \"127.0.8.0/24\"; silent-drop; }\n\
-                 rule c { match src \"127.0.9.0/24\"; reject how=silent; }";
+                 rule c { match src \"127.0.9.0/24\"; reject how=silent; }\n\
+                 rule d { match src \"127.0.10.0/24\"; delay \"200ms\"; }";
     let _proxy = Proxy::start(&plan(&door, rules, "mode tcp", &[app.address]), &[&door]);
     let began = Instant::now();
     assert!(from("127.0.7.1", &door).is_closed() && began.elapsed() >= Duration::from_millis(200));
@@ -159,6 +201,11 @@ fn a_tcp_connection_is_held_or_vanishes() {
     assert!(from("127.0.8.1", &door).is_closed() && from("127.0.9.1", &door).is_closed());
     assert!(serves(&mut from("127.0.0.1", &door)));
     assert_eq!(app.accepted(), 1);
+    // Whoever is delayed is served afterwards.
+    let began = Instant::now();
+    let mut held = from("127.0.10.1", &door);
+    assert!(serves(&mut held) && began.elapsed() >= Duration::from_millis(200));
+    assert_eq!(app.accepted(), 2);
 }
 
 /// Three namespaces: a client's, a router's, a server's.

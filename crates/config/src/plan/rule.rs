@@ -77,6 +77,8 @@ pub struct Limit {
     pub server: Option<Duration>,
     /// Before whom it waits for a place at a server.
     pub rank: Option<Rank>,
+    /// How long it waits before anything is done with it.
+    pub delay: Option<Duration>,
 }
 
 /// Who leaves a queue before whom: the lowest class first, and within it who came first.

@@ -179,7 +179,7 @@ fn check_tcp(cx: &mut Context, rule: &Item) {
             name => {
                 matches!(
                     name,
-                    "deny" | "tarpit" | "silent-drop" | "reject" | "backend" | "limit" | "priority"
+                    "deny" | "tarpit" | "delay" | "silent-drop" | "reject" | "backend" | "limit" | "priority"
                 )
             }
         };
@@ -396,6 +396,7 @@ fn limit(cx: &mut Context, item: &Item) -> Option<Action> {
         client: item.get("timeout-client"),
         server: item.get("timeout-server"),
         rank: None,
+        delay: None,
     };
     if limit == Limit::default() {
         cx.error(
@@ -496,6 +497,7 @@ fn action(
             let rank = Rank { class: item.get("class")?, later: item.get("later")? };
             Some(Action::Limit(Limit { rank: Some(rank), ..Limit::default() }))
         }
+        "delay" => Some(Action::Limit(Limit { delay: Some(item.get("time")?), ..Limit::default() })),
         _ => header(cx, item),
     }
 }

@@ -39,6 +39,18 @@ pub(super) const ROWS: &[Directive] = &[
         ..Directive::EMPTY
     },
     Directive {
+        name: "delay",
+        inside: &[Section::Rule],
+        arguments: &[required("time", Duration(1, DAY), "how long it is held")],
+        doc: "Action: the request is held for a while and then goes on as if nothing were: who asks too often is slowed down, and no page has to explain it. What Relais answers itself it answers at once. A node holds at most 10000 at a time, those of `tarpit` included; more are not held. Of two rules that say it, the later one holds. In `mode tcp` the connection is held before a server is chosen.",
+        example: "delay \"2s\"",
+        effect: Effect::Tests(&[
+            "a_delayed_request_is_answered_later_and_whoever_does_not_wait_is_not_asked_for",
+            "a_tcp_connection_is_held_or_vanishes",
+        ]),
+        ..Directive::EMPTY
+    },
+    Directive {
         name: "silent-drop",
         inside: &[Section::Rule],
         doc: "Action: the connection ends here, and the client is not told: it goes on waiting. As the proxy has no privileges it is HAProxy's way without any: the kernel's reset is sent with a time to live of one hop, so clients behind a router hear nothing, and those of the same network hear a reset. Stateful firewalls on the way keep the connection, too. Of HTTP/2 the whole connection goes.",
